@@ -1,0 +1,58 @@
+# Two targets matter to a newcomer: `make demo` (see it work) and `make test` (everything CI runs).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+COUNT ?= 1
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: venv
+venv: $(VENV)/.ready ## The Python environment, locked with hashes
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# One lock file per image and one for development; hashes only, no index in them.
+EXTRAS := operator gateway engine dev
+.PHONY: lock
+lock: ## Resolve the requirements again (requirements/*.txt)
+	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
+	  --quiet -o requirements/$$extra.txt || exit 1; done
+
+.PHONY: fmt
+fmt: venv ## Format the code
+	ruff format . && ruff check --fix .
+
+.PHONY: lint
+lint: venv ## Format, lint, types and layers
+	ruff format --check . && ruff check . && mypy && lint-imports --no-cache
+
+.PHONY: unit
+unit: venv ## Unit tests
+	$(PY) -m pytest tests/unit
+
+.PHONY: generate
+generate: venv ## Write CRDs, manifests and golden files from their sources
+	$(PY) hack/generate.py
+
+.PHONY: verify
+verify: venv ## Fail when a generated file differs from its source
+	$(PY) hack/generate.py --check
+
+.PHONY: check
+check: lint verify unit ## Everything that needs no cluster (under two minutes)
+
+.PHONY: cluster-up
+cluster-up: ## A Kubernetes cluster with two GPUs on this machine (Linux, root)
+	python3 hack/cluster/main.py up
+
+.PHONY: cluster-down
+cluster-down: ## Stop the local cluster and take back all it changed
+	python3 hack/cluster/main.py down

@@ -1,0 +1,45 @@
+"""Every metric name that Overspill exports or reads, with its labels.
+
+Conventions: https://prometheus.io/docs/practices/naming/ (base units, ``_total``).
+A service is labelled ``service_namespace`` and ``service_name``: plain ``namespace``
+and ``service`` would clash with the labels that a scrape adds.
+"""
+
+SERVICE_LABELS = ("service_namespace", "service_name")
+
+# Gateway: one sample per request. destination is "local" or the provider's "namespace/name".
+REQUESTS = "overspill_requests_total"  # SERVICE_LABELS, destination, reason, code
+TOKENS = "overspill_tokens_total"  # SERVICE_LABELS, destination, kind = input | cached | output
+COST = "overspill_cost_dollars_total"  # SERVICE_LABELS, destination
+WITHIN_OBJECTIVE = "overspill_requests_within_objective_total"  # SERVICE_LABELS
+# Gateway: what is offered to a service, wherever it is answered in the end.
+ARRIVALS = "overspill_arrivals_total"  # SERVICE_LABELS
+TTFT = "overspill_time_to_first_token_seconds"  # SERVICE_LABELS, destination
+ITL = "overspill_inter_token_latency_seconds"  # SERVICE_LABELS, destination
+QUEUE_WAIT = "overspill_queue_wait_seconds"  # SERVICE_LABELS
+DURATION = "overspill_request_duration_seconds"  # SERVICE_LABELS, destination
+QUEUED = "overspill_queued_requests"  # SERVICE_LABELS; waiting in the gateway
+IN_FLIGHT = "overspill_in_flight_requests"  # SERVICE_LABELS, destination
+READY_REPLICAS = "overspill_gateway_ready_replicas"  # SERVICE_LABELS; as the gateway sees them
+
+# Operator
+RECONCILES = "overspill_reconciles_total"  # kind, result = ok | error
+RECONCILE_SECONDS = "overspill_reconcile_duration_seconds"  # kind
+WRITES = "overspill_writes_total"  # kind, verb
+DIRTY_KEYS = "overspill_dirty_keys"  # keys that wait for a worker
+LEADER = "overspill_leader"  # 1 while this operator holds the lease
+DESIRED_REPLICAS = "overspill_desired_replicas"  # SERVICE_LABELS
+DECISIONS = "overspill_scaling_decisions_total"  # SERVICE_LABELS, reason
+GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
+
+# Buckets in seconds. TTFT and ITL follow the OpenTelemetry GenAI conventions:
+# https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
+TTFT_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+    1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0,
+)  # fmt: skip
+ITL_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+)  # fmt: skip
+WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
+DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)

@@ -1,0 +1,147 @@
+"""The InferenceProvider: one cloud account, with its models and their prices."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from overspill.api.base import Model, Resource, cel
+from overspill.api.conditions import Condition
+from overspill.api.names import MAX_NAME_LENGTH
+from overspill.api.service import Namespace, ObjectName
+from overspill.api.values import Duration, Money
+
+
+class ProviderType(StrEnum):
+    """Whose API the provider speaks."""
+
+    OPENAI = "openai"
+    OPENAI_COMPATIBLE = "openai-compatible"
+
+
+DEFAULT_BASE_URL = {ProviderType.OPENAI: "https://api.openai.com/v1"}
+
+
+class SecretKeyRef(Model):
+    """A value of a Secret in the provider's namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = Field(
+        "api-key", description="Key inside the Secret."
+    )
+
+
+class Price(Model):
+    """US dollars per million tokens."""
+
+    input_per_m_tok: Money = Field(description="Prompt tokens.")
+    cached_input_per_m_tok: Money | None = Field(
+        None, description="Prompt tokens that the provider had cached. Default: as inputPerMTok."
+    )
+    output_per_m_tok: Money = Field(description="Answer tokens.")
+
+
+class ProviderModel(Model):
+    """A model that the account offers."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="As the provider spells it."
+    )
+    price: Price | None = Field(
+        None, description="Without a price no request spills to this model."
+    )
+
+
+class TimeoutsSpec(Model):
+    """How long to wait for the provider."""
+
+    connect: Duration = Field("3s", description="For a connection, TLS included.")
+    first_byte: Duration = Field("20s", description="From the sent request to the first content.")
+    idle: Duration = Field("30s", description="Between two pieces of an answer.")
+
+
+@cel(
+    "self.type == 'openai' || has(self.baseURL)",
+    "baseURL is required for type openai-compatible, for example https://llm.example.com/v1",
+)
+@cel(
+    "!has(self.baseURL) || self.baseURL.startsWith('https://') || self.insecure",
+    "baseURL must begin with https://; plain http needs insecure: true",
+)
+@cel(
+    "!has(self.baseURL) || (isURL(self.baseURL) && url(self.baseURL).getHost() != '')",
+    "baseURL must be a URL with a host",
+)
+class InferenceProviderSpec(Model):
+    """The account."""
+
+    type: ProviderType = Field(description="Whose API the provider speaks.")
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)] | None = Field(
+        None, description="Up to and with /v1. Default for openai: https://api.openai.com/v1."
+    )
+    insecure: bool = Field(
+        False, description="Allow plain http, so that the key travels unencrypted."
+    )
+    secret_ref: SecretKeyRef = Field(description="The API key.")
+    allowed_namespaces: list[Namespace | Literal["*"]] = Field(
+        default_factory=list,
+        max_length=64,
+        description='Namespaces whose services may spill here, ["*"] for all. Default: its own.',
+    )
+    models: list[ProviderModel] = Field(
+        min_length=1,
+        max_length=64,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+        },
+        description="Models of the account, each with its price.",
+    )
+    timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec, description="How long to wait.")
+
+    @property
+    def url(self) -> str:
+        """Base URL without a trailing slash."""
+        return (self.base_url or DEFAULT_BASE_URL[self.type]).rstrip("/")
+
+
+class InferenceProviderStatus(Model):
+    """What is."""
+
+    observed_generation: int = Field(0, ge=0, description="metadata.generation last acted upon.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=8,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+        description="Ready.",
+    )
+
+
+@cel(
+    f"self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') "
+    f"&& size(self.metadata.name) <= {MAX_NAME_LENGTH}",
+    f"metadata.name must be a DNS-1035 label (a-z, 0-9, -; first a letter) of at most "
+    f"{MAX_NAME_LENGTH} characters",
+)
+class InferenceProvider(Resource):
+    """A cloud account that services may spill to."""
+
+    kind: ClassVar[str] = "InferenceProvider"
+    plural: ClassVar[str] = "inferenceproviders"
+    singular: ClassVar[str] = "inferenceprovider"
+    short_name: ClassVar[str] = "infprov"
+
+    spec: InferenceProviderSpec
+    status: InferenceProviderStatus = Field(default_factory=InferenceProviderStatus)
+
+    def allows(self, namespace: str) -> bool:
+        """Whether services of that namespace may spill here."""
+        allowed = self.spec.allowed_namespaces or [self.metadata.namespace]
+        return namespace in allowed or "*" in allowed
+
+    def price(self, model: str) -> Price | None:
+        """Return the price of a model, None when the model or its price is not listed."""
+        return next((m.price for m in self.spec.models if m.name == model), None)
