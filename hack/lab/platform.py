@@ -1,0 +1,157 @@
+"""Overspill installed by its chart, a client's key, and a second model server as the cloud."""
+
+import base64
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from lab.kube import ROOT, Kube
+from lab.load import Client
+
+RELEASE = "overspill"
+NAMESPACE = "overspill-system"
+CLOUD = "cloud"  # the provider's name, and the namespace of the stand-in
+CLOUD_MODEL = "frontier"
+MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
+NODE_PORT = 30080
+
+# What one engine pod may use: two pods are twice the capacity of one, also on two cores.
+ENGINE_CPU = "400m"
+CLOUD_CPU = "500m"
+
+
+def local_kube() -> Kube:
+    """The cluster of `make cluster-up`.
+
+    :raises FileNotFoundError: when it was never started from this checkout.
+    """
+    env = json.loads((ROOT / "build" / "cluster" / "env.json").read_text())
+    return Kube(kubeconfig=env["KUBECONFIG"], path=env["PATH"])
+
+
+def images() -> dict[str, str]:
+    """Image references by part, as `hack/images.py build` wrote them."""
+    return json.loads((ROOT / "build" / "images.json").read_text())
+
+
+def values(**overrides: Any) -> dict[str, Any]:
+    """Chart values for a lab: local images, a small Prometheus, short windows."""
+    image = images()
+    return {
+        "operator": {"image": image["operator"]},
+        "gateway": {
+            "image": image["gateway"],
+            "service": {"type": "NodePort", "nodePort": NODE_PORT},
+            "providerSecrets": [{"namespace": CLOUD, "names": ["cloud-key"]}],
+        },
+        "engine": {"cpu": {"image": image["engine-cpu"]}},
+        "prometheus": {"enabled": True, "image": image["prometheus"]},
+        "autoscaler": {"interval": "2s", "upWindow": "6s", "downWindow": "30s"},
+    } | overrides
+
+
+def install(kube: Kube, chart_values: dict[str, Any]) -> None:
+    """Install the chart, or upgrade what is there, and wait until all of it is ready."""
+    path = ROOT / "build" / "values.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(chart_values, indent=1))
+    context = ("--kube-context", kube.context) if kube.context else ()
+    kube.command(
+        *("helm", "upgrade", "--install", RELEASE, str(ROOT / "charts" / "overspill")),
+        *("--namespace", NAMESPACE, "--create-namespace", "--values", str(path)),
+        *("--wait", "--timeout", "5m", *context),
+        timeout=360,
+    )
+
+
+def overspill(kube: Kube, *args: str, timeout: float = 120, check: bool = True) -> str:
+    """Run the `overspill` command and return what it printed."""
+    program = str(ROOT / ".venv" / "bin" / "overspill")
+    context = ("--context", kube.context) if kube.context else ()
+    return kube.command(program, *args, *context, timeout=timeout, check=check).stdout
+
+
+def create_key(kube: Kube, name: str, tenant: str) -> str:
+    """Create a client's key for the services of a namespace and return it."""
+    text = overspill(kube, "keys", "create", name, "--tenant", tenant, "-o", "json")
+    return str(json.loads(text)["key"])
+
+
+def client(key: str, model: str, **options: Any) -> Client:
+    """A client of the gateway by its node port."""
+    return Client(url=f"http://127.0.0.1:{NODE_PORT}/v1", key=key, model=model, **options)
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """A namespace that admits only restricted pods."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "overspill.dev/lab": "true"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def service(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """An InferenceService of the small test model, one GPU a replica; ``spec`` is laid over."""
+    base: dict[str, Any] = {
+        "model": {"uri": f"oci://{MODEL}", "contextLength": 1024},
+        "engine": {"batching": {"maxSequences": 2}},
+        "resources": {"accelerator": {"count": 1}, "cpu": ENGINE_CPU, "memory": "512Mi"},
+        "cost": {"gpuHour": "0.80"},
+    }
+    return {
+        "apiVersion": "overspill.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": name},
+        "spec": base | spec,
+    }
+
+
+def provider(allowed: list[str]) -> dict[str, Any]:
+    """The InferenceProvider of the stand-in cloud, priced as GPT-5.2 (2026-11)."""
+    price = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
+    return {
+        "apiVersion": "overspill.dev/v1alpha1",
+        "kind": "InferenceProvider",
+        "metadata": {"name": CLOUD, "namespace": CLOUD},
+        "spec": {
+            "type": "openai-compatible",
+            "baseURL": f"http://model-server.{CLOUD}.svc.cluster.local:8000/v1",
+            "insecure": True,
+            "secretRef": {"name": "cloud-key", "key": "api-key"},
+            "allowedNamespaces": allowed,
+            "models": [{"name": CLOUD_MODEL, "price": price}],
+        },
+    }
+
+
+def spillover(when: list[str], **more: Any) -> dict[str, Any]:
+    """The spillover of a service towards the stand-in cloud."""
+    target = {"name": CLOUD, "namespace": CLOUD, "model": CLOUD_MODEL}
+    return {"when": when, "providers": [target]} | more
+
+
+def _cloud_secret() -> dict[str, Any]:
+    key = f"sk-lab-{secrets.token_hex(16)}"
+    data = {"api-key": key, "engine-args": json.dumps([f"api_keys={key}"])}
+    encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
+    metadata = {"name": "cloud-key", "namespace": CLOUD}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}
+
+
+def _cloud_server(image: str) -> list[dict[str, Any]]:
+    path = Path(__file__).with_name("cloud.json")
+    text = path.read_text().replace("$IMAGE", image).replace("$MODEL", MODEL)
+    return list(json.loads(text.replace("$CPU", CLOUD_CPU))["items"])
+
+
+def start_cloud(kube: Kube, allowed: list[str]) -> None:
+    """Run a second model server in a namespace of its own, with a key, as the cloud.
+
+    It speaks the OpenAI API and is not ours to scale: to Overspill it is a provider like
+    any other. The key is made here and is only in that namespace's Secret.
+    """
+    kube.apply(namespace(CLOUD))
+    if kube.get("secret", "cloud-key", CLOUD) is None:
+        kube.apply(_cloud_secret())
+    kube.apply(*_cloud_server(images()["engine-cpu"]))
+    kube.kubectl("rollout", "status", "deployment/model-server", "-n", CLOUD, "--timeout=120s")
+    kube.apply(provider(allowed))
