@@ -41,7 +41,7 @@ MAX_NAME_LENGTH = 50  # Services and pods are named after a service with a suffi
 
 
 class SpillReason(StrEnum):
-    """Why a request may leave the cluster; exclusive, the first that holds (DESIGN §1)."""
+    """Why a request may leave the cluster; exclusive, the first that holds."""
 
     REPLICAS_UNAVAILABLE = "ReplicasUnavailable"  # replicas exist, none ready, none starting anew
     COLD_START = "ColdStart"  # none ready, one starting

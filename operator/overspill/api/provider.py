@@ -1,15 +1,19 @@
 """The InferenceProvider: one cloud account, with its models and their prices."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from overspill.api.base import Model, Resource, cel
 from overspill.api.conditions import Condition
 from overspill.api.names import MAX_NAME_LENGTH
-from overspill.api.service import Namespace, ObjectName
+from overspill.api.service import ObjectName
 from overspill.api.values import Duration, Money
+
+NamespaceOrAll = Annotated[
+    str, Field(pattern=r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$", max_length=63)
+]
 
 
 class ProviderType(StrEnum):
@@ -52,6 +56,9 @@ class ProviderModel(Model):
     )
 
 
+@cel("duration(self.connect) > duration('0s')", "connect must be longer than 0s")
+@cel("duration(self.firstByte) > duration('0s')", "firstByte must be longer than 0s")
+@cel("duration(self.idle) > duration('0s')", "idle must be longer than 0s")
 class TimeoutsSpec(Model):
     """How long to wait for the provider."""
 
@@ -83,7 +90,7 @@ class InferenceProviderSpec(Model):
         False, description="Allow plain http, so that the key travels unencrypted."
     )
     secret_ref: SecretKeyRef = Field(description="The API key.")
-    allowed_namespaces: list[Namespace | Literal["*"]] = Field(
+    allowed_namespaces: list[NamespaceOrAll] = Field(
         default_factory=list,
         max_length=64,
         description='Namespaces whose services may spill here, ["*"] for all. Default: its own.',

@@ -31,10 +31,8 @@ ModelURI = Annotated[
         max_length=500,
     ),
 ]
-LabelKey = Annotated[
-    str,
-    Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"),
-]
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)
 ]
@@ -128,6 +126,8 @@ class AcceleratorSpec(Model):
     )
 
 
+@cel("quantity(self.cpu).isGreaterThan(quantity('0'))", "cpu must be more than 0")
+@cel("quantity(self.memory).isGreaterThan(quantity('0'))", "memory must be more than 0")
 class ResourcesSpec(Model):
     """What one replica asks of its node."""
 
@@ -258,11 +258,19 @@ Free = Annotated[
 ]
 
 
+def _keys_rule(field: str) -> str:
+    """Return a rule for a map's keys, which a schema cannot describe."""
+    return f"!has(self.{field}) || self.{field}.all(k, size(k) <= 317 && k.matches('{LABEL_KEY}'))"
+
+
 @cel(
     "!has(self.labels) || !self.labels.exists(k, k.startsWith('overspill.dev/') "
     "|| k.startsWith('app.kubernetes.io/'))",
     "labels under overspill.dev/ and app.kubernetes.io/ are set by Overspill",
 )
+@cel(_keys_rule("labels"), "labels: a key must be a label key such as team or example.com/team")
+@cel(_keys_rule("annotations"), "annotations: a key must be one such as team or example.com/team")
+@cel(_keys_rule("nodeSelector"), "nodeSelector: a key must be a label key such as example.com/zone")
 class PodSpec(Model):
     """What a replica's pods carry for scheduling; an allow-list of the pod's own fields."""
 

@@ -1,0 +1,95 @@
+"""The field reference of a custom resource as Markdown, from its schema."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from overspill.api.base import Resource
+from overspill.api.crd import crd
+from overspill.api.names import API_VERSION
+
+Schema = dict[str, Any]
+
+
+def page(resource: type[Resource]) -> str:
+    """Return the page of one kind: every field with its type, default and meaning."""
+    definition = crd(resource)["spec"]
+    root = definition["versions"][0]["schema"]["openAPIV3Schema"]
+    short = definition["names"]["shortNames"][0]
+    return "\n".join(
+        [
+            f"# {resource.kind}",
+            "",
+            f"{root['description']} API version `{API_VERSION}`, namespaced, short name `{short}`.",
+            "",
+            "Generated from the models by `make generate`.",
+            *_part("spec", root),
+            *_part("status", root),
+            "",
+        ]
+    )
+
+
+def _part(name: str, root: Schema) -> list[str]:
+    part = root["properties"][name]
+    rows = [_row(path, field, required) for path, field, required in _fields(part, "")]
+    rules = list(_rules(part, name)) + (
+        [r["message"] for r in _validations(root)] * (name == "spec")
+    )
+    lines = [
+        "",
+        f"## {name}",
+        "",
+        "| field | type | default | meaning |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+    if rules:
+        lines += ["", "Rules that the API server checks:", "", *(f"* {r}" for r in rules)]
+    return lines
+
+
+def _fields(node: Schema, prefix: str) -> Iterator[tuple[str, Schema, bool]]:
+    required = node.get("required", ())
+    for name, field in node.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        yield path, field, name in required
+        if field["type"] == "array":
+            yield from _fields(field["items"], f"{path}[].")
+        else:
+            yield from _fields(field, f"{path}.")
+
+
+def _row(path: str, field: Schema, required: bool) -> str:
+    default = "required" if required else _default(field)
+    meaning = field.get("description", "").replace("|", "\\|")
+    return f"| `{path}` | {_type(field)} | {default} | {meaning} |"
+
+
+def _default(field: Schema) -> str:
+    default = field.get("default")
+    return "" if default is None or "properties" in field else f"`{json.dumps(default)}`"
+
+
+def _type(field: Schema) -> str:
+    values = field.get("items", field).get("enum")
+    if values:
+        return " \\| ".join(f"`{v}`" for v in values) + (" (list)" * (field["type"] == "array"))
+    if field["type"] == "array":
+        return f"list of {field['items']['type']}"
+    low, high = field.get("minimum"), field.get("maximum")
+    if high is not None:
+        return f"{field['type']}, {low} to {high}"
+    return "map" if "additionalProperties" in field else str(field["type"])
+
+
+def _validations(node: Schema) -> list[dict[str, str]]:
+    rules: list[dict[str, str]] = node.get("x-kubernetes-validations", [])
+    return rules
+
+
+def _rules(node: Schema, path: str) -> Iterator[str]:
+    for rule in _validations(node):
+        yield f"`{path}`: {rule['message']}"
+    for name, field in node.get("properties", {}).items():
+        yield from _rules(field, f"{path}.{name}")
