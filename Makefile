@@ -36,7 +36,7 @@ lint: venv ## Format, lint, types and layers
 
 .PHONY: unit
 unit: venv ## Unit tests
-	$(PY) -m pytest tests/unit
+	$(PY) -m pytest tests/unit -q --junitxml=build/reports/unit.xml
 
 .PHONY: generate
 generate: venv ## Write CRDs, manifests and golden files from their sources
@@ -56,3 +56,36 @@ cluster-up: ## A Kubernetes cluster with two GPUs on this machine (Linux, root)
 .PHONY: cluster-down
 cluster-down: ## Stop the local cluster and take back all it changed
 	python3 hack/cluster/main.py down
+
+.PHONY: images
+images: venv ## Build all images and load them into the local cluster
+	$(PY) hack/images.py build --load
+
+.PHONY: apiserver
+apiserver: venv ## Tests against the API server of the local cluster
+	$(PY) -m pytest tests/apiserver --junitxml=build/reports/apiserver.xml
+
+.PHONY: e2e
+e2e: venv ## The stories on the local cluster; COUNT=3 runs them three times
+	for i in $$(seq $(COUNT)); do \
+	  $(PY) -m pytest e2e --junitxml=build/reports/e2e-$$i.xml || exit 1; done
+
+.PHONY: test
+test: venv ## Everything CI runs
+	$(PY) hack/test.py
+
+.PHONY: demo
+demo: venv ## The main job on a real cluster, from nothing (DEMO_CONTEXT=name: on yours)
+	PYTHONPATH=hack $(PY) -m demo.main
+
+.PHONY: demo-down
+demo-down: ## Remove what the demo made
+	python3 hack/cluster/main.py down
+
+.PHONY: bench-engine
+bench-engine: venv ## Batching and prefix cache of the engine image, as ratios
+	$(PY) bench/engine.py
+
+.PHONY: clean
+clean: ## Remove build output (the cluster must be down)
+	rm -rf build dist .venv

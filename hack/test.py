@@ -1,0 +1,68 @@
+"""`make test`: everything that CI runs, ending in one line that counts all of it.
+
+The steps run in order; a failed test does not stop the later ones, a failed preparation
+does. Each pytest run leaves a JUnit file in build/reports, and the last line is their sum.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORTS = ROOT / "build" / "reports"
+
+# (what, command, whether later steps need it)
+STEPS: list[tuple[str, list[str], bool]] = [
+    ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
+    ("the local cluster", [sys.executable, "hack/cluster/main.py", "up", "--yes"], True),
+    ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
+    ("tests against the API server", ["make", "apiserver"], False),
+    ("the stories of e2e/", ["make", "e2e"], False),
+]
+
+
+def run_step(what: str, command: list[str]) -> bool:
+    """Run one step and say how long it took."""
+    print(f"\n=== {what}: {' '.join(command[-3:])}", flush=True)
+    start = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT)
+    verdict = "ok" if done.returncode == 0 else f"FAILED (status {done.returncode})"
+    print(f"=== {what}: {verdict} after {time.monotonic() - start:.0f} s", flush=True)
+    return done.returncode == 0
+
+
+def count() -> tuple[int, int, int]:
+    """Return passed, failed and skipped over all reports."""
+    passed = failed = skipped = 0
+    for path in REPORTS.glob("*.xml"):
+        for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+            bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            left = int(suite.get("skipped", 0))
+            passed += int(suite.get("tests", 0)) - bad - left
+            failed, skipped = failed + bad, skipped + left
+    return passed, failed, skipped
+
+
+def main() -> int:
+    """Run all steps; return 0 only when each succeeded."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    for old in REPORTS.glob("*.xml"):
+        old.unlink()
+    broken = []
+    for what, command, needed in STEPS:
+        if not run_step(what, command):
+            broken.append(what)
+            if needed:
+                break
+    passed, failed, skipped = count()
+    if broken:
+        print(f"\nDid not succeed: {'; '.join(broken)}")
+        failed = max(failed, 1)
+    print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if broken or failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
