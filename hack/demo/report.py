@@ -41,7 +41,7 @@ def show(result: dict[str, Any]) -> None:
             [
                 r["name"],
                 mark,
-                f"{r['seconds']:.0f} s",
+                took,
                 replicas,
                 local,
                 str(away),

@@ -36,6 +36,7 @@ class Sent:
     tokens: int = 0
     seconds: float = 0.0
     error: str = ""
+    retry_after: int = 0  # seconds, of a 429
 
     @property
     def failed(self) -> bool:
@@ -92,6 +93,7 @@ def note_destination(sent: Sent, headers: dict[str, str]) -> None:
     if destination := lower.get("x-overspill-destination"):
         sent.destination = destination.rsplit("/", 1)[-1]
     sent.reason = lower.get("x-overspill-reason", sent.reason)
+    sent.retry_after = int(lower.get("retry-after", 0))
 
 
 async def read_unary(answer: aiohttp.ClientResponse, sent: Sent, start: float) -> None:

@@ -1,0 +1,45 @@
+"""The operator dies under load: traffic goes on, and scaling resumes with the next one."""
+
+from e2e.story import Story, assert_no_failure
+from lab import platform
+from lab.kube import eventually
+
+OPERATOR = "app.kubernetes.io/component=operator"
+
+
+def test_operator_killed_under_load(story: Story) -> None:
+    story.apply("chat", scaling={"minReplicas": 1, "maxReplicas": 2})
+    story.wait_ready("chat", 1)
+    kube = story.kube
+
+    with story.load("chat").running(2) as load:
+        eventually("load is flowing", lambda: len(load.sent) >= 5, timeout=60)
+        kube.kubectl(
+            "scale", "deployment/overspill-operator", "--replicas=0", "-n", platform.NAMESPACE
+        )
+        try:
+            kube.kubectl(
+                "delete",
+                "pod",
+                "-l",
+                OPERATOR,
+                "-n",
+                platform.NAMESPACE,
+                "--force",
+                "--grace-period=0",
+            )
+            eventually(
+                "no operator", lambda: not kube.list("pods", platform.NAMESPACE, OPERATOR), 60
+            )
+            seen = len(load.sent)
+            eventually("20 answers without it", lambda: len(load.sent) >= seen + 20, timeout=90)
+            assert story.ready("chat") == 1
+        finally:
+            kube.kubectl(
+                "scale", "deployment/overspill-operator", "--replicas=1", "-n", platform.NAMESPACE
+            )
+        kube.kubectl("rollout", "status", "deployment/overspill-operator", "-n", platform.NAMESPACE)
+    assert_no_failure(load.sent, at_least=30)
+
+    story.kube.patch("infsvc", "chat", story.namespace, {"spec": {"scaling": {"minReplicas": 2}}})
+    story.wait_ready("chat", 2, timeout=120)

@@ -1,0 +1,37 @@
+"""Latency above the objective adds a replica; silence takes it away again."""
+
+from e2e.story import Story, assert_no_failure
+from lab.kube import eventually
+
+
+def test_scale_out_on_latency_and_back(story: Story) -> None:
+    story.apply(
+        "chat",
+        engine={"batching": {"maxSequences": 4}},
+        scaling={
+            "minReplicas": 1,
+            "maxReplicas": 2,
+            # Three requests fit a replica of four sequences; only latency asks for a second.
+            "objective": {"ttft": {"p95": "50ms"}, "queueWait": {"p95": "5s"}},
+        },
+    )
+    story.wait_ready("chat", 1)
+
+    with story.load("chat").running(3) as load:
+        story.wait_ready("chat", 2, timeout=120)
+        decisions = story.status("chat")["lastDecisions"]
+        up = next(d for d in decisions if d["replicasTo"] == 2)
+        assert up["reason"] == "LatencyAboveObjective"
+        assert up["inputs"]["ttft_p95"] > 0.05
+
+    assert_no_failure(load.sent, at_least=20)
+    assert {s.destination for s in load.sent} == {"local"}
+    story.wait_ready("chat", 1, timeout=180)
+    down = eventually(
+        "the decision to go down",
+        lambda: next(
+            (d for d in story.status("chat")["lastDecisions"] if d["replicasTo"] == 1), None
+        ),
+        timeout=60,
+    )
+    assert down["replicasFrom"] == 2

@@ -1,0 +1,64 @@
+"""What `helm uninstall` leaves, what a reinstall adopts, and what a purge removes."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.story import Story
+from lab import platform
+from lab.kube import Kube, eventually
+from lab.load import send_one
+
+
+@pytest.fixture
+def reinstall(installed: Kube) -> Iterator[None]:
+    """Whatever happened here, the next story finds Overspill installed."""
+    yield
+    platform.install(installed, platform.values())
+    platform.start_cloud(installed, ["*"])
+
+
+def ours(kube: Kube) -> list[str]:
+    """What the release's namespace and the cluster hold of Overspill, but for its CRDs."""
+    listed = kube.kubectl(
+        "get", "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,leases",
+        "-n", platform.NAMESPACE, "-l", "app.kubernetes.io/part-of=overspill", "-o", "name",
+    )  # fmt: skip
+    wide = kube.kubectl(
+        "get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=overspill",
+        "-o", "name",
+    )  # fmt: skip
+    return [*listed.split(), *wide.split()]
+
+
+def crds(kube: Kube) -> list[str]:
+    """Our CRDs."""
+    names = kube.kubectl("get", "crds", "-o", "name").split()
+    return [n for n in names if n.endswith(".overspill.dev")]
+
+
+def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
+    kube = story.kube
+    story.apply("chat")
+    story.wait_ready("chat", 1)
+    engine = story.pods("chat")[0]["metadata"]["uid"]
+    assert ours(kube)
+
+    kube.command("helm", "uninstall", platform.RELEASE, "-n", platform.NAMESPACE, "--wait")
+    eventually("all but the CRDs is gone", lambda: not ours(kube), timeout=60)
+    assert len(crds(kube)) == 2
+    assert story.pods("chat")[0]["metadata"]["uid"] == engine
+
+    platform.install(kube, platform.values())
+    eventually(
+        "the gateway knows the key again", lambda: not send_one(story.client("chat")).failed, 60
+    )
+    assert [p["metadata"]["uid"] for p in story.pods("chat")] == [engine]
+
+    listed = platform.overspill(kube, "uninstall", "--purge", "--dry-run")
+    assert f"{story.namespace}/chat" in listed
+    assert len(crds(kube)) == 2
+    platform.overspill(kube, "uninstall", "--purge", "--yes", timeout=180)
+    assert crds(kube) == []
+    eventually("nothing of ours is left", lambda: not ours(kube), timeout=60)
+    eventually("the engine is gone", lambda: story.pods("chat") == [], timeout=90)
