@@ -15,6 +15,7 @@ CLOUD = "cloud"  # the provider's name, and the namespace of the stand-in
 CLOUD_MODEL = "frontier"
 MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
 NODE_PORT = 30080
+LOCAL_BIN = "/var/lib/overspill-cluster/bin"  # kubectl and helm of `make cluster-up`
 
 # What one engine pod may use: two pods are twice the capacity of one, also on two cores.
 ENGINE_CPU = "400m"
@@ -26,8 +27,10 @@ def local_kube() -> Kube:
 
     :raises FileNotFoundError: when it was never started from this checkout.
     """
-    env = json.loads((ROOT / "build" / "cluster" / "env.json").read_text())
-    return Kube(kubeconfig=env["KUBECONFIG"], path=env["PATH"])
+    kubeconfig = ROOT / "build" / "cluster" / "kubeconfig"
+    if not kubeconfig.exists():
+        raise FileNotFoundError(f"{kubeconfig} is not there: run make cluster-up first")
+    return Kube(kubeconfig=str(kubeconfig), path=LOCAL_BIN)
 
 
 def images() -> dict[str, str]:
