@@ -1,0 +1,107 @@
+"""The engine's options, read from environment variables.
+
+The operator sets them (they are the contract between a runtime template and the image), so
+names are neutral: no llama.cpp word appears here. Wrong values are refused with the variable's
+name and the remedy, before a model is touched.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from overspill.engine.errors import InvalidOptions
+
+DEFAULT_PORT = 8000
+DEFAULT_MAX_SEQUENCES = 4
+DEFAULT_DRAIN_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """One engine's options.
+
+    `context_length` counts tokens of prompt plus answer of one request; None: the model's own.
+    `max_batched_tokens` is the most that one step computes; None: the engine's own.
+    `drain_seconds` is how long running requests may take after SIGTERM.
+    """
+
+    model_path: Path
+    served_name: str
+    port: int = DEFAULT_PORT
+    context_length: int | None = None
+    max_sequences: int = DEFAULT_MAX_SEQUENCES
+    max_batched_tokens: int | None = None
+    prefix_caching: bool = True
+    cpu_threads: int | None = None
+    drain_seconds: float = DEFAULT_DRAIN_SECONDS
+    engine_args: tuple[tuple[str, str], ...] = ()
+
+
+def from_environment(env: Mapping[str, str]) -> Options:
+    """Options from `OVERSPILL_*` variables. Raises InvalidOptions."""
+    path = env.get("OVERSPILL_MODEL_PATH", "")
+    if not path:
+        raise InvalidOptions("OVERSPILL_MODEL_PATH is not set; give a GGUF file or its folder")
+    return Options(
+        model_path=Path(path),
+        served_name=env.get("OVERSPILL_SERVED_NAME") or Path(path).stem or "model",
+        port=_integer(env, "OVERSPILL_PORT", 1, 65535) or DEFAULT_PORT,
+        context_length=_integer(env, "OVERSPILL_CONTEXT_LENGTH", 128, 10_000_000),
+        max_sequences=_integer(env, "OVERSPILL_MAX_SEQUENCES", 1, 1024) or DEFAULT_MAX_SEQUENCES,
+        max_batched_tokens=_integer(env, "OVERSPILL_MAX_BATCHED_TOKENS", 32, 1_048_576),
+        prefix_caching=_boolean(env, "OVERSPILL_PREFIX_CACHING", default=True),
+        cpu_threads=_integer(env, "OVERSPILL_CPU_THREADS", 1, 1024),
+        drain_seconds=_seconds(env, "OVERSPILL_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
+        engine_args=_engine_args(env.get("OVERSPILL_ENGINE_ARGS", "")),
+    )
+
+
+def _integer(env: Mapping[str, str], name: str, low: int, high: int) -> int | None:
+    text = env.get(name, "")
+    if not text:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        raise InvalidOptions(f"{name} is {text!r}; give a whole number") from None
+    if not low <= value <= high:
+        raise InvalidOptions(f"{name} is {value}; give a number from {low} to {high}")
+    return value
+
+
+def _boolean(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name, "")
+    if text not in ("", "true", "false"):
+        raise InvalidOptions(f"{name} is {text!r}; give true or false")
+    return text == "true" if text else default
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        raise InvalidOptions(f"{name} is {text!r}; give seconds, such as 120") from None
+    if not 0 <= value <= 86_400:  # also refuses NaN
+        raise InvalidOptions(f"{name} is {text}; give seconds from 0 to 86400")
+    return value
+
+
+def _engine_args(text: str) -> tuple[tuple[str, str], ...]:
+    """`["name=value", …]` as pairs; the values' types are the engine's business."""
+    try:
+        args = json.loads(text) if text else []
+    except json.JSONDecodeError as error:
+        raise InvalidOptions(f"OVERSPILL_ENGINE_ARGS is not JSON: {error}") from None
+    if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
+        raise InvalidOptions('OVERSPILL_ENGINE_ARGS must be a JSON list of "name=value"')
+    return tuple(_pair(arg) for arg in args)
+
+
+def _pair(arg: str) -> tuple[str, str]:
+    name, equals, value = arg.partition("=")
+    name = name.strip().lstrip("-").replace("-", "_")
+    if not name or not equals:
+        raise InvalidOptions(f"engine argument {arg!r} is not of the form name=value")
+    return name, value

@@ -1,0 +1,41 @@
+"""The child process: llama.cpp's HTTP server with the settings it is given.
+
+Run as `python -m overspill.engine.server JSON` by the supervisor. It ends when its standard input
+closes, so it never outlives the supervisor, and says why it cannot start in its last line.
+"""
+
+import json
+import sys
+from typing import Any
+
+import xllamacpp
+
+from overspill.engine.errors import EngineError, ModelLoadFailed
+from overspill.engine.llamacpp import apply, apply_args
+
+
+def main() -> int:
+    """Serve until standard input closes; returns the exit status."""
+    try:
+        server = _start(json.loads(sys.argv[1]))
+    except EngineError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_status
+    sys.stdin.read()
+    del server
+    return 0
+
+
+def _start(given: dict[str, Any]) -> object:
+    params = xllamacpp.CommonParams()
+    apply(params, given["settings"])
+    apply_args(params, given["args"])
+    try:
+        return xllamacpp.Server(params)  # returns when the model is loaded
+    except RuntimeError:  # its text is always the same; the cause is in llama.cpp's own lines
+        path = given["settings"]["model.path"]
+        raise ModelLoadFailed(f"llama.cpp cannot load {path}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
