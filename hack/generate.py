@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from overspill.api.base import Resource
-from overspill.api.crd import RESOURCES, crd
 
 import reference
+from overspill.api.base import Resource
+from overspill.api.crd import RESOURCES, crd
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts/overspill"

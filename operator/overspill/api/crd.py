@@ -74,12 +74,15 @@ def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 # Values that mean the same in both dialects; the rest is translated or left out.
-_KEPT = frozenset(
-    "type description default enum pattern format minimum maximum minLength maxLength "
-    "minItems maxItems minProperties maxProperties required x-kubernetes-validations "
-    "x-kubernetes-list-type x-kubernetes-list-map-keys "
-    "x-kubernetes-preserve-unknown-fields".split()
-)
+_KEPT = {
+    *("type", "description", "default", "enum", "pattern", "format", "required"),
+    *("minimum", "maximum", "minLength", "maxLength"),
+    *("minItems", "maxItems", "minProperties", "maxProperties"),
+    "x-kubernetes-validations",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-preserve-unknown-fields",
+}
 
 
 def _resolve(node: Schema, definitions: dict[str, Schema]) -> Schema:

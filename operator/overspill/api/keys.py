@@ -1,0 +1,141 @@
+"""Clients' keys: Secrets in the gateway's namespace that hold a digest, never the key itself.
+
+::
+
+    kind: Secret
+    metadata: {name: key-team-a-ci, labels: {overspill.dev/key: "true"}}
+    stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*"}
+
+A key has 256 random bits, so one plain SHA-256 is as hard to invert as any slow hash. A Secret
+that cannot be read in full opens nothing: a limit that this version does not know must not be
+ignored.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from overspill.api.names import LABEL_KEY
+from overspill.api.service import DNS_LABEL
+
+PREFIX = "osk-"
+FIELDS = ("sha256", "tenant", "services")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAMESPACE = re.compile(DNS_LABEL[1:-1])
+_PATTERN = re.compile(r"([a-z0-9*][-a-z0-9*]*)/([a-z0-9*][-a-z0-9*]*)")
+
+
+class InvalidKey(ValueError):
+    """A Secret that is no key; the text names the field and the remedy. Changes only with it."""
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """Who a client is and what it may use.
+
+    :param id: name of the Secret, for logs and the ledger.
+    :param digest: SHA-256 of the key, 64 hexadecimal digits.
+    :param tenant: the namespace whose served names it uses without a prefix.
+    :param services: patterns ``namespace/name``, in which ``*`` stands for any characters.
+    """
+
+    id: str
+    digest: str
+    tenant: str
+    services: tuple[str, ...]
+
+    def allows(self, namespace: str, name: str) -> bool:
+        """Whether the key opens that service."""
+        return any(_matches(pattern, namespace, name) for pattern in self.services)
+
+
+def _matches(pattern: str, namespace: str, name: str) -> bool:
+    wanted_namespace, wanted_name = pattern.split("/")
+    return _glob(wanted_namespace, namespace) and _glob(wanted_name, name)
+
+
+def _glob(pattern: str, text: str) -> bool:
+    """Match ``*`` only, without a regular expression of the user's making."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == text
+    last = rest.pop()
+    if len(text) < len(first) + len(last) or not text.startswith(first):
+        return False
+    position = len(first)
+    for part in rest:
+        found = text.find(part, position, len(text) - len(last))
+        if found < 0:
+            return False
+        position = found + len(part)
+    return text.endswith(last)
+
+
+def new_key() -> tuple[str, str]:
+    """Return a new key and its digest."""
+    key = PREFIX + secrets.token_urlsafe(32)
+    return key, digest(key)
+
+
+def digest(key: str) -> str:
+    """Return the SHA-256 of a key in hexadecimal."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_secret(
+    namespace: str, name: str, digest_: str, tenant: str, services: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the Secret of a key.
+
+    :param namespace: the gateway's.
+    :param services: patterns; empty means all of the tenant.
+    :raises InvalidKey: when tenant or services are not what :func:`parse_key` accepts.
+    """
+    fields = {"sha256": digest_, "tenant": tenant, "services": ",".join(services)}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": {LABEL_KEY: "true"}},
+        "type": "Opaque",
+        "data": {k: base64.b64encode(v.encode()).decode() for k, v in fields.items() if v},
+    }
+    parse_key(secret)
+    return secret
+
+
+def parse_key(secret: dict[str, Any]) -> ClientKey:
+    """Read a key's Secret.
+
+    :param secret: as the API server gives it, values in base64.
+    :raises InvalidKey: when a field is missing, wrong or unknown.
+    """
+    fields = {name: _decode(name, value) for name, value in (secret.get("data") or {}).items()}
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise InvalidKey(f"{', '.join(unknown)}: unknown; fields are {', '.join(FIELDS)}")
+    if not _DIGEST.fullmatch(fields.get("sha256", "")):
+        raise InvalidKey("sha256: must be the key's SHA-256 in 64 digits of 0-9a-f")
+    tenant = fields.get("tenant", "")
+    if not _NAMESPACE.fullmatch(tenant) or len(tenant) > 63:
+        raise InvalidKey("tenant: must be the name of a namespace")
+    services = _services(fields.get("services") or f"{tenant}/*")
+    return ClientKey(secret["metadata"]["name"], fields["sha256"], tenant, services)
+
+
+def _decode(name: str, value: str) -> str:
+    try:
+        return base64.b64decode(value, validate=True).decode().strip()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise InvalidKey(f"{name}: must be UTF-8 text in base64") from error
+
+
+def _services(text: str) -> tuple[str, ...]:
+    patterns = tuple(p.strip() for p in text.split(","))
+    wrong = [p for p in patterns if not _PATTERN.fullmatch(p)]
+    if wrong:
+        raise InvalidKey("services: must be namespace/name patterns such as team-a/*, by commas")
+    return patterns
