@@ -103,9 +103,23 @@ def manifests() -> dict[Path, str]:
 def _plain(rendered: str) -> str:
     """Return the namespace and the rendered objects, CRDs first."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "overspill-system"}}
-    objects = [o for o in yaml.safe_load_all(rendered) if o]
+    objects = [_without_helm(o) for o in yaml.safe_load_all(rendered) if o]
     objects.sort(key=lambda o: o["kind"] != "CustomResourceDefinition")
     return "---\n".join(dump(o) for o in [namespace, *objects])
+
+
+def _without_helm(obj: dict[str, Any]) -> dict[str, Any]:
+    """Drop the labels and annotations by which Helm knows its own objects."""
+    metadata = obj["metadata"]
+    for field in ("labels", "annotations"):
+        kept = {
+            name: value
+            for name, value in metadata.pop(field, {}).items()
+            if not name.startswith("helm.sh/") and value != "Helm"
+        }
+        if kept:
+            metadata[field] = kept
+    return obj
 
 
 def golden() -> dict[Path, str]:
