@@ -1,0 +1,206 @@
+"""From what is seen to how many replicas: pure, explicit in its state, replayable.
+
+``decide`` is called every few seconds for every service. It keeps no state of its own, reads no
+clock, and gives the same answer for the same arguments, so a recorded decision can be replayed.
+Nothing falls without Prometheus: the gateways' own word may only raise a count.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from overspill.api.conditions import timestamp
+from overspill.api.service import DecisionStatus
+from overspill.autoscaler import demand, limits
+from overspill.autoscaler.demand import Load, ScalingReason, Wish
+from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
+
+MAX_MESSAGE = 512  # characters, as in the CRD
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """What one decision hands to the next. Times in seconds since the epoch."""
+
+    replicas: int  # wanted
+    history: limits.History
+    active_at: float  # last time there was a request, or nobody could tell
+    ready: int
+    grown_at: float  # last time a replica became ready
+
+    @classmethod
+    def start(cls, now: float, replicas: int, ready: int) -> Self:
+        """Begin with a count that counts as recommended now, so that nothing falls at once."""
+        return cls(replicas, ((now, replicas),), now, ready, now)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` gave, also after a way through JSON."""
+        history = tuple((float(t), int(n)) for t, n in raw["history"])
+        return cls(**{**raw, "history": history})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision, with what it saw."""
+
+    time: float  # seconds since the epoch
+    replicas_from: int
+    replicas_to: int
+    reason: str
+    message: str
+    inputs: dict[str, float]
+
+    def differs(self, other: "Decision | None") -> bool:
+        """Whether it says something new: another count or another reason."""
+        return other is None or (self.replicas_to, self.reason) != (
+            other.replicas_to,
+            other.reason,
+        )
+
+    def to_status(self) -> DecisionStatus:
+        """Return it as the service's status shows it."""
+        return DecisionStatus(
+            time=timestamp(self.time),
+            replicas_from=self.replicas_from,
+            replicas_to=self.replicas_to,
+            reason=self.reason,
+            message=self.message[:MAX_MESSAGE],
+            inputs=self.inputs,
+        )
+
+
+def decide(
+    now: float,
+    state: PolicyState,
+    rules: Rules,
+    replicas: Replicas,
+    signals: Signals,
+    live: Demand | None,
+) -> tuple[Decision, PolicyState]:
+    """Decide how many replicas a service should have.
+
+    :param now: seconds since the epoch; never earlier than in the last call.
+    :param state: what the last call returned, or ``PolicyState.start``.
+    :param rules: what the user asked for.
+    :param replicas: what the cluster has.
+    :param signals: what Prometheus says; all missing when it is away.
+    :param live: what the gateways say; None when none has said anything for some seconds.
+    """
+    load = demand.load(signals, live)
+    state = _look(now, state, replicas, load)
+    if load is None:
+        wish, count = _hold(state.replicas), state.replicas
+    else:
+        wish = _wish(now, state, rules, replicas, signals, live, load)
+        history = limits.remember(state.history, now, wish.replicas, rules)
+        state = replace(state, history=history)
+        count = _limit(now, state, rules, replicas, wish, may_fall=signals.complete)
+    final = limits.clamp(count, rules)
+    reason = _reason(state.replicas, wish, count, final, replicas, may_fall=signals.complete)
+    message = _message(state.replicas, wish, final, reason, rules, replicas)
+    inputs = _inputs(signals, live, replicas, load)
+    decision = Decision(now, state.replicas, final, reason, message, inputs)
+    return decision, replace(state, replicas=final)
+
+
+def _look(now: float, state: PolicyState, replicas: Replicas, load: Load | None) -> PolicyState:
+    """Note when there was work last and when a replica became ready last."""
+    if load is None or load.arriving or not load.complete:
+        state = replace(state, active_at=now)
+    if replicas.ready > state.ready:
+        state = replace(state, grown_at=now)
+    return replace(state, ready=replicas.ready)
+
+
+def _hold(current: int) -> Wish:
+    return Wish(current, ScalingReason.HOLDING_NO_DATA, "neither Prometheus nor a gateway answers")
+
+
+def _wish(
+    now: float,
+    state: PolicyState,
+    rules: Rules,
+    replicas: Replicas,
+    signals: Signals,
+    live: Demand | None,
+    load: Load,
+) -> Wish:
+    """Layer 1, with the two ways through zero."""
+    if state.replicas == 0 and load.arriving:
+        return Wish(1, ScalingReason.FROM_ZERO, "a request arrived")
+    if state.replicas == 0:
+        return Wish(0, ScalingReason.IDLE, "no request")
+    idle = now - state.active_at
+    if rules.min_replicas == 0 and idle >= rules.idle_after and signals.complete:
+        return Wish(0, ScalingReason.IDLE, f"no request for {rules.idle_after:g} s")
+    settled = now - state.grown_at >= demand.LATENCY_WINDOW
+    press = demand.pressure(rules, signals, live)
+    return demand.wish(rules, state.replicas, replicas, load, press, settled=settled)
+
+
+def _limit(
+    now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish, *, may_fall: bool
+) -> int:
+    """Layer 3 but for minimum and maximum. The ways through zero wait for no window."""
+    if wish.reason in (ScalingReason.FROM_ZERO, ScalingReason.IDLE):
+        return wish.replicas
+    current = state.replicas
+    count = limits.stabilise(current, state.history, now, rules)
+    if not may_fall:
+        count = max(count, current)
+    recent = limits.in_force(state.history, now - rules.up_window)
+    called_for = max(n for _, n in recent) if may_fall else current
+    return limits.cap_cluster(limits.cap_rate(current, count), replicas, called_for)
+
+
+def _reason(
+    current: int, wish: Wish, count: int, final: int, replicas: Replicas, *, may_fall: bool
+) -> ScalingReason:
+    """Name what decided: the outermost limit that holds, else the wish."""
+    if final > count:
+        return ScalingReason.MIN_REPLICAS
+    if final < count:
+        return ScalingReason.MAX_REPLICAS
+    if replicas.unplaceable and final > replicas.placed + replicas.terminating:
+        return ScalingReason.CLUSTER_FULL_PROBE
+    if final == current and wish.replicas < current and not may_fall:
+        return ScalingReason.HOLDING_NO_DATA
+    waits = final == current and wish.replicas != current
+    if waits and wish.reason is not ScalingReason.LATENCY_ABOVE_OBJECTIVE:
+        return ScalingReason.WITHIN_OBJECTIVE
+    return wish.reason
+
+
+def _message(
+    current: int, wish: Wish, final: int, reason: ScalingReason, rules: Rules, replicas: Replicas
+) -> str:
+    """Say it with its numbers."""
+    notes = {
+        ScalingReason.MIN_REPLICAS: f"; minReplicas is {rules.min_replicas}",
+        ScalingReason.MAX_REPLICAS: f"; maxReplicas is {rules.max_replicas}",
+        ScalingReason.CLUSTER_FULL_PROBE: f"; the cluster has room for {replicas.placed}, "
+        "one more stays Pending to see when it has more",
+        ScalingReason.HOLDING_NO_DATA: "; nothing falls without Prometheus",
+    }
+    move = f"{current} → {final}" if current != final else f"{final}"
+    return f"{wish.message}{notes.get(reason, '')}: {move} replicas"[:MAX_MESSAGE]
+
+
+def _inputs(
+    signals: Signals, live: Demand | None, replicas: Replicas, load: Load | None
+) -> dict[str, float]:
+    """Return every number that was seen, by name, with four significant digits."""
+    numbers = signals.numbers()
+    numbers |= {"placed": replicas.placed, "ready": replicas.ready}
+    numbers |= {"unplaceable": replicas.unplaceable}
+    if live is not None:
+        told = {f"gateway_{k}": v for k, v in asdict(live).items() if v is not None}
+        numbers |= told
+    if load is not None:
+        numbers["load"] = load.concurrency
+    return {name: float(f"{value:.4g}") for name, value in sorted(numbers.items())}

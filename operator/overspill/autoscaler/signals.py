@@ -1,0 +1,139 @@
+"""What the policy sees of one service at one moment, and what the user asked for.
+
+All values are plain and can be written as JSON, so that a decision can be replayed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+from overspill.api.service import InferenceService
+from overspill.api.values import parse_duration
+from overspill.prometheus.samples import Missing, Samples, Value
+
+NO_DATA = Missing.NO_DATA
+# Counters and gauges of the gateway, which it has only from the first request on.
+_ZERO_UNTIL_USED = (
+    "arrivals_rate",
+    "in_flight",
+    "spilled_in_flight",
+    "queued",
+    "local_rate",
+    "spilled_rate",
+    "within_objective_rate",
+)
+
+
+def number(value: Value) -> float | None:
+    """Return a signal's number, or None when it has none."""
+    return None if isinstance(value, Missing) else value
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What Prometheus says, averaged over the last minute. Rates per second, times in seconds."""
+
+    gateways: Value = NO_DATA  # a number when a gateway that knows the service is scraped
+    arrivals_rate: Value = NO_DATA
+    in_flight: Value = NO_DATA  # at local replicas, now
+    spilled_in_flight: Value = NO_DATA  # at providers, now
+    queued: Value = NO_DATA  # in the gateways, now
+    ttft_p95: Value = NO_DATA  # local answers
+    itl_p95: Value = NO_DATA  # local answers
+    queue_wait_p95: Value = NO_DATA
+    local_rate: Value = NO_DATA
+    spilled_rate: Value = NO_DATA
+    within_objective_rate: Value = NO_DATA
+    residence: Value = NO_DATA  # mean time of a request in a replica
+    engine_running: Value = NO_DATA  # now
+    engine_waiting: Value = NO_DATA  # now
+
+    @classmethod
+    def of(cls, key: str, samples: Mapping[str, Samples]) -> Self:
+        """Pick one service's values.
+
+        A gateway has no series of a service before its first request. Where a gateway is known to
+        be scraped and to know the service, such a series is zero; else there is no data.
+
+        :param key: ``namespace/name``.
+        :param samples: per signal, the values of all services.
+        """
+        found = {f.name: samples.get(f.name, {}).get(key, NO_DATA) for f in fields(cls)}
+        if number(found["gateways"]) is not None:
+            found |= {n: 0.0 for n in _ZERO_UNTIL_USED if found[n] is NO_DATA}
+        return cls(**found)
+
+    def numbers(self) -> dict[str, float]:
+        """Return the signals that are numbers, by name."""
+        values = ((f.name, number(getattr(self, f.name))) for f in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+    @property
+    def complete(self) -> bool:
+        """Prometheus is there and sees a gateway that knows the service: zero means zero."""
+        return number(self.gateways) is not None
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the gateways say by themselves, at most a few seconds old."""
+
+    arrivals_rate: float  # per second, over the last ten seconds
+    in_flight: float  # at local replicas
+    spilled_in_flight: float  # at providers
+    queued: float
+    held: float  # of the queued ones, those that wait because no replica is ready
+    wait_p95: float | None = None  # seconds
+    complete: bool = True  # every known gateway has reported; else the counts are lower bounds
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Facts from the cluster, counts of pods."""
+
+    desired: int | None = None  # the Deployment's spec.replicas; None: there is no Deployment
+    existing: int = 0  # pending ones too, terminating ones not
+    placed: int = 0  # on a node
+    ready: int = 0
+    unplaceable: int = 0  # the cluster has no room for them
+    terminating: int = 0  # still on a node, whose room they will give back
+    resource_version: str = ""  # of the Deployment, when this was seen
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the user asked for. Times in seconds."""
+
+    min_replicas: int
+    max_replicas: int
+    slots: int  # requests that one replica computes at the same time
+    ttft: float
+    itl: float
+    queue_wait: float
+    idle_after: float
+    up_window: float = 10.0
+    down_window: float = 300.0
+
+    @classmethod
+    def of(
+        cls, service: InferenceService, slots: int, up_window: float, down_window: float
+    ) -> Self:
+        """Read them from a service.
+
+        :param slots: requests that one replica computes at the same time.
+        :param up_window: seconds that a higher count must be called for.
+        :param down_window: seconds that a higher count must not have been called for.
+        """
+        scaling = service.spec.scaling
+        objective = scaling.objective
+        return cls(
+            min_replicas=scaling.min_replicas,
+            max_replicas=scaling.max_replicas,
+            slots=slots,
+            ttft=parse_duration(objective.ttft.p95),
+            itl=parse_duration(objective.itl.p95),
+            queue_wait=parse_duration(objective.queue_wait.p95),
+            idle_after=parse_duration(scaling.idle_after),
+            up_window=up_window,
+            down_window=down_window,
+        )

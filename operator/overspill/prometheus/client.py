@@ -1,0 +1,87 @@
+"""The only way to Prometheus: instant queries, bounded in time, off the event loop.
+
+``prometheus-api-client`` is synchronous, so each query runs in a thread of a small pool. A query
+that Prometheus does not answer holds its thread until the socket times out; its caller waits no
+longer than the same time.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
+
+from overspill.prometheus.samples import Samples, parse
+
+TIMEOUT = 5.0  # seconds for one query
+THREADS = 4
+MAX_ERROR = 200  # characters of an answer that are repeated in an error
+
+
+class PrometheusUnavailable(Exception):
+    """Prometheus gave no usable answer. ``retry``: whether asking again may help."""
+
+    def __init__(self, message: str, *, retry: bool) -> None:
+        super().__init__(message)
+        self.retry = retry
+
+
+class PrometheusClient:
+    """One Prometheus, or what speaks its query API (Thanos, Mimir, VictoriaMetrics)."""
+
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+        """Make a client; nothing is sent yet.
+
+        :param url: base URL, for example ``http://prometheus:9090``; empty when there is none.
+        :param timeout: seconds for one query.
+        """
+        self._timeout = timeout
+        self._connect = PrometheusConnect(url, retry=0, timeout=timeout) if url else None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
+        self.name = _without_password(url)
+
+    async def query(self, promql: str) -> Samples:
+        """Run one instant query.
+
+        :param promql: grouped by the service labels (see ``queries``).
+        :return: one value per service; a service without a series is absent.
+        :raises PrometheusUnavailable: no answer in time, an error, or an answer of another shape.
+        """
+        if self._connect is None:
+            raise PrometheusUnavailable("no Prometheus is configured", retry=False)
+        running = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._query, self._connect, promql
+        )
+        try:
+            return await asyncio.wait_for(running, self._timeout)
+        except TimeoutError:
+            raise PrometheusUnavailable(
+                f"{self.name} did not answer within {self._timeout:g} s", retry=True
+            ) from None
+
+    def _query(self, connect: PrometheusConnect, promql: str) -> Samples:
+        try:
+            return parse(connect.custom_query(promql, {"timeout": f"{self._timeout:g}s"}))
+        except PrometheusApiClientException as error:
+            raise PrometheusUnavailable(
+                f"{self.name} refused the query: {str(error)[:MAX_ERROR]}", retry=False
+            ) from error
+        except OSError as error:  # requests' exceptions are OSErrors
+            raise PrometheusUnavailable(
+                f"{self.name} cannot be reached: {type(error).__name__}", retry=True
+            ) from error
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise PrometheusUnavailable(
+                f"{self.name} answers, but not as Prometheus: {type(error).__name__}", retry=False
+            ) from error
+
+    def close(self) -> None:
+        """Give the threads and connections back without waiting for a running query."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._connect is not None:
+            self._connect.close()
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,246 @@
+"""Little stories over time: what the policy does with a service, its pods and its load."""
+
+from dataclasses import replace
+
+import pytest
+from world import CALM, World, busy, told
+
+from overspill.autoscaler.policy import PolicyState
+from overspill.autoscaler.signals import Signals
+from overspill.prometheus.samples import Missing
+
+NOTHING = Signals()
+
+
+def test_a_request_wakes_a_service_from_zero_at_once():
+    world = World(replicas=0, min_replicas=0)
+    assert world.run(60, CALM, told()) == 0
+    assert world.reason == "Idle"
+    assert world.tick(CALM, told(queued=1.0, held=1.0), seconds=0.1) == 1
+    assert world.reason == "FromZero"
+
+
+def test_from_zero_one_replica_boots_however_many_requests_wait():
+    world = World(replicas=0, min_replicas=0, boot=120)
+    for waiting in range(1, 24):
+        world.tick(CALM, told(queued=10.0 * waiting, held=10.0 * waiting))
+    assert world.moves() == [(0, 1, "FromZero")]
+
+
+def test_load_must_last_before_a_replica_is_added():
+    world = World()
+    world.run(60, busy(2))
+    assert world.tick(busy(6)) == 1
+    assert world.run(10, busy(2)) == 1, "a blip adds nothing"
+    assert world.run(15, busy(6)) == 2
+    assert world.moves() == [(1, 2, "LoadAboveCapacity")]
+    assert world.decisions[-1].message.startswith("6 requests at a time, 4 slots per replica")
+
+
+def test_slow_first_tokens_add_one_replica_and_then_wait_for_its_boot():
+    world = World(boot=30)
+    world.run(90, busy(3))
+    slow = busy(3, ttft_p95=3.1)
+    assert world.run(10, slow) == 1
+    assert world.run(30, slow) == 2
+    assert world.moves() == [(1, 2, "LatencyAboveObjective")]
+    assert "ttft p95 3.1 s > 2 s" in world.decisions[-1].message
+    assert world.run(45, slow) == 2, "its boot, and the minute that the percentile looks back"
+    assert world.run(60, slow) == 3, "still slow with both: another, one for each request"
+    assert world.run(600, slow) == 3, "each request has a replica: more cannot help"
+
+
+@pytest.mark.parametrize("signal", ["ttft_p95", "itl_p95", "queue_wait_p95"])
+def test_each_objective_counts(signal):
+    world = World()
+    world.run(90, busy(3))
+    world.run(30, busy(3, **{signal: 2.5}))
+    assert world.moves() == [(1, 2, "LatencyAboveObjective")]
+
+
+def test_a_tenth_above_the_objective_is_noise():
+    world = World()
+    world.run(300, busy(3, ttft_p95=2.19))
+    assert world.moves() == []
+
+
+def test_pods_that_never_start_are_not_added_to():
+    """A growing queue while nothing becomes ready: the count follows the need, not the queue."""
+    world = World(boot=10_000)
+    world.started = []
+    for step in range(60):
+        signals = busy(4, rate=2.0, queued=5.0 * step, queue_wait_p95=5.0 * step)
+        world.tick(signals)
+    assert world.count <= 4, "4 requests at a time need 2 replicas; the backlog counts twice"
+    world = World(replicas=1, boot=10_000)
+    world.started = []
+    for step in range(60):
+        world.tick(replace(busy(0, rate=2.0, queued=5.0 * step), residence=Missing.NO_DATA))
+    assert world.count == 1, "nobody knows how long a request takes: no more on a queue alone"
+
+
+def test_a_step_is_followed_in_bounded_steps():
+    world = World(max_replicas=100)
+    world.run(60, busy(2))
+    world.run(15, busy(200))
+    counts = [d.replicas_to for d in world.decisions if d.replicas_from != d.replicas_to]
+    world.run(60, busy(200))
+    counts = [d.replicas_to for d in world.decisions if d.replicas_from != d.replicas_to]
+    assert counts == [5, 10, 20, 40, 63]
+
+
+def test_falling_load_gives_replicas_back_after_the_window():
+    world = World(replicas=4)
+    world.run(300, busy(12))
+    assert world.count == 4
+    assert world.run(295, busy(2)) == 4
+    assert world.run(10, busy(2)) == 1
+    assert world.moves() == [(4, 1, "LoadBelowCapacity")]
+
+
+def test_a_dip_in_the_window_costs_nothing():
+    world = World(replicas=4)
+    for _ in range(10):
+        world.run(200, busy(2))
+        world.run(20, busy(12))
+    assert world.moves() == []
+
+
+def test_load_between_the_two_thresholds_changes_nothing():
+    world = World(replicas=2)
+    world.run(1200, busy(3))  # one replica would be used to 75 %
+    assert world.moves() == []
+
+
+def test_nothing_falls_for_one_window_after_a_start():
+    world = World(replicas=6)
+    assert world.run(295, busy(1)) == 6
+    assert world.run(10, busy(1)) == 1
+
+
+def test_a_full_cluster_keeps_one_probe_and_drops_it_when_it_is_not_wanted():
+    world = World(replicas=2, room=2)
+    world.run(60, busy(6))
+    world.run(60, busy(16))
+    assert world.count == 3
+    assert world.reason == "ClusterFullProbe"
+    assert world.run(600, busy(16)) == 3
+    assert world.run(15, busy(6)) == 2, "the probe goes long before the down window ends"
+    assert world.reason == "LoadBelowCapacity"
+    assert world.run(60, busy(6)) == 2, "and does not come back"
+
+
+def test_capacity_that_comes_back_is_used():
+    world = World(replicas=2, room=2)
+    world.run(120, busy(16))
+    assert world.count == 3
+    world.room = 8
+    assert world.run(60, busy(16)) == 5
+
+
+def test_replicas_that_wait_for_the_room_of_terminating_ones_are_kept():
+    """A rolling update on a full cluster takes nothing from the count."""
+    world = World(replicas=2)
+    world.run(400, busy(6))
+    pods = replace(world.pods(), placed=0, ready=0, unplaceable=2, terminating=2)
+    world.pods = lambda: pods  # type: ignore[method-assign]
+    assert world.run(60, busy(6)) == 2
+
+
+def test_prometheus_away_holds_and_the_gateways_may_raise():
+    world = World(replicas=3)
+    world.run(400, busy(8))
+    assert world.run(900, NOTHING, told(1.0)) == 3
+    assert world.reason == "HoldingNoData"
+    assert world.run(30, NOTHING, told(12.0, arrivals_rate=1.0)) == 4
+
+
+def test_both_away_holds_whatever_that_is():
+    world = World(replicas=3)
+    assert world.run(900, NOTHING) == 3
+    assert world.reason == "HoldingNoData"
+    assert World(replicas=0, min_replicas=0).run(900, NOTHING) == 0
+
+
+def test_idle_goes_to_zero_after_its_time_and_not_before():
+    world = World(replicas=2, min_replicas=0)
+    world.run(60, busy(1))
+    assert world.run(595, CALM, told()) == 1, "the down window gave one back"
+    assert world.run(10, CALM, told()) == 0
+    assert world.moves()[-1] == (1, 0, "Idle")
+
+
+def test_idle_time_is_not_counted_while_nobody_looks():
+    world = World(replicas=1, min_replicas=0)
+    world.run(60, busy(1))
+    world.run(580, CALM)
+    world.run(60, NOTHING)
+    assert world.run(590, CALM) == 1
+    assert world.run(30, CALM) == 0
+
+
+def test_one_request_in_an_hour_is_seen():
+    """Between two looks a request came and went: the gateways' counter tells."""
+    world = World(replicas=1, min_replicas=0)
+    world.run(500, CALM, told())
+    world.tick(CALM, told(arrivals_rate=0.1))
+    assert world.run(590, CALM, told()) == 1
+
+
+def test_not_a_number_is_not_a_breach_and_keeps_nothing_up():
+    """The p95 of no requests is NaN: it must neither raise a count nor keep it."""
+    nan = replace(CALM, ttft_p95=Missing.NOT_A_NUMBER, itl_p95=Missing.NOT_A_NUMBER)
+    world = World(replicas=3, min_replicas=0)
+    assert world.run(700, nan, told()) == 0
+    assert [m[:2] for m in world.moves()] == [(3, 1), (1, 0)]
+
+
+def test_no_data_for_one_service_is_not_zero():
+    """Prometheus answers, but does not know the service (not scraped): the count is held."""
+    world = World(replicas=3, min_replicas=0)
+    assert world.run(3600, Signals()) == 3
+
+
+def test_a_missing_gateway_makes_the_counts_lower_bounds():
+    world = World(replicas=1, min_replicas=0)
+    part = replace(told(), complete=False)
+    assert world.run(3600, NOTHING, part) == 1, "the silent gateway may have requests"
+
+
+def test_the_limits_of_the_user_win_at_once():
+    world = World(replicas=2)
+    world.run(60, busy(6))
+    world.rules = replace(world.rules, min_replicas=4)
+    assert world.tick(busy(6)) == 4
+    assert world.reason == "MinReplicas"
+    world.rules = replace(world.rules, min_replicas=1, max_replicas=1)
+    assert world.tick(busy(6)) == 1
+    assert world.reason == "MaxReplicas"
+
+
+def test_spilled_work_counts_as_load():
+    world = World(replicas=2)
+    world.run(60, busy(6))
+    world.run(30, busy(6, spilled_in_flight=6.0))
+    assert world.moves() == [(2, 4, "LoadAboveCapacity")]
+
+
+def test_the_engines_speak_when_no_gateway_does():
+    engines = Signals(engine_running=8.0, engine_waiting=2.0)
+    assert World(replicas=2).run(30, engines) == 4
+
+
+def test_the_state_survives_json():
+    import json
+
+    world = World(replicas=3)
+    world.run(60, busy(20))
+    raw = json.loads(json.dumps(world.state.to_dict()))
+    assert PolicyState.from_dict(raw) == world.state
+
+
+def test_the_history_stays_short():
+    world = World(replicas=10, down_window=36_000)
+    for step in range(2000):
+        world.tick(busy(float(step * 7919 % 40)))
+    assert len(world.state.history) < 20
