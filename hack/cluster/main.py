@@ -1,6 +1,6 @@
 """The local cluster's command: up, down, status, env, load.
 
-    python3 hack/cluster/main.py up
+python3 hack/cluster/main.py up
 """
 
 import argparse
@@ -49,7 +49,9 @@ def announce() -> None:
         say(f"  installs Debian packages: {' '.join(packages)}")
     if modules:
         say(f"  builds into {layout.CACHE}: {', '.join(f'{m.name} ({m.usual})' for m in modules)}")
-    say(f"  keeps its state in {layout.STATE} and {layout.RUN}, and writes {layout.USER_KUBECONFIG}")
+    say(
+        f"  keeps its state in {layout.STATE} and {layout.RUN}, and writes {layout.USER_KUBECONFIG}"
+    )
     say(f"  adds the bridges {', '.join(network.LINKS)}, firewall rules and kernel settings")
     say("  `down` removes all of it but the packages and the built programs")
 

@@ -72,7 +72,7 @@ MODULES = (
     Module(
         "cni",
         "github.com/containernetworking/plugins",
-        ("/plugins/ipam/host-local", "/plugins/main/bridge", "/plugins/main/loopback"),
+        ("/plugins/ipam/host-local", "/plugins/main/bridge"),
         "5 s",
     ),
     Module(

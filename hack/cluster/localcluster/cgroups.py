@@ -10,16 +10,13 @@ from localcluster.progress import ClusterError
 
 
 def hierarchies(mountinfo: str) -> list[Path]:
-    """Where cgroup controllers are mounted, from the text of /proc/self/mountinfo.
-
-    On a hybrid machine the v2 mount has no controllers and is left out.
-    """
-    mounts = []
+    """Where cgroups are mounted, from the text of /proc/self/mountinfo: v1, v2 or both."""
+    found = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        mounts.append((after.split()[0], Path(before.split()[4])))
-    legacy = [path for kind, path in mounts if kind == "cgroup"]
-    return legacy or [path for kind, path in mounts if kind == "cgroup2"]
+        if after.split()[0] in ("cgroup", "cgroup2"):
+            found.append(Path(before.split()[4]))
+    return found
 
 
 def roots() -> list[Path]:

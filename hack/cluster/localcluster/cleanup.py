@@ -7,6 +7,14 @@ from pathlib import Path
 from localcluster import cgroups, components, host, layout, network, processes
 from localcluster.progress import ClusterError, run, say, succeeds
 
+# kubelet and the network plugins use these whatever their options say.
+SHARED_FOLDERS = (
+    "/var/log/containers",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+)
 NODE_PARTS = frozenset({"kubelet", "kube-proxy", "coredns", "containerd"})
 
 
@@ -28,7 +36,7 @@ def stop_all() -> None:
         cgroups.kill_members()
         for process in processes.strays(names):
             say(f"stop {Path(process.executable).name} ({process.pid})")
-            processes.stop(process, grace=3)
+            processes.stop(process, grace=1)
 
 
 def mounts(mountinfo: str) -> list[str]:
@@ -49,15 +57,25 @@ def unmount_all() -> None:
 
 
 def delete_files() -> None:
-    """Delete the cluster's folders, and what its programs leave in folders of the system."""
-    for folder in (layout.STATE, layout.RUN):
-        shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
+    """Delete the cluster's folders, and what its programs leave in fixed places of the system."""
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{layout.STATE}/"):
             link.unlink()
     for cached in Path("/var/lib/cni/results").glob("overspill-*"):
         cached.unlink()
+    Path("/var/lib/kubelet/device-plugins/kubelet.sock").unlink(missing_ok=True)
+    for folder in SHARED_FOLDERS:
+        remove_if_empty(Path(folder))
+    for folder in (layout.STATE, layout.RUN):
+        if folder.exists():
+            shutil.rmtree(folder)
     layout.USER_KUBECONFIG.unlink(missing_ok=True)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that other programs may use too, unless they do."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def is_down() -> bool:

@@ -20,7 +20,10 @@ COMMANDS = {
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
 }
-HEADERS = {"/usr/include/stdio.h": "libc6-dev", "/etc/ssl/certs/ca-certificates.crt": "ca-certificates"}
+HEADERS = {
+    "/usr/include/stdio.h": "libc6-dev",
+    "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
+}
 # kubelet and kube-proxy set these when they start.
 SETTINGS = (
     "net/ipv4/conf/all/route_localnet",
@@ -37,7 +40,9 @@ SAVED = layout.STATE / "kernel-settings.json"
 def missing_packages() -> list[str]:
     """The Debian packages that have to be installed."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    wanted = [package for command, package in COMMANDS.items() if not shutil.which(command, path=path)]
+    wanted = [
+        package for command, package in COMMANDS.items() if not shutil.which(command, path=path)
+    ]
     return wanted + [package for file, package in HEADERS.items() if not Path(file).exists()]
 
 

@@ -115,7 +115,10 @@ def proxy_removal(saved: str) -> str:
         chains = re.findall(r"^:(KUBE-\S+)", section, re.MULTILINE)
         jumps = re.findall(r"^-A ((?!KUBE-).* -j KUBE-.*)$", section, re.MULTILINE)
         if chains:
-            lines += [f"*{section.split(maxsplit=1)[0]}", *(f":{chain} - [0:0]" for chain in chains)]
+            lines += [
+                f"*{section.split(maxsplit=1)[0]}",
+                *(f":{chain} - [0:0]" for chain in chains),
+            ]
             lines += [f"-D {jump}" for jump in jumps] + [f"-X {chain}" for chain in chains]
             lines.append("COMMIT")
     return "".join(f"{line}\n" for line in lines)

@@ -26,8 +26,9 @@ def gpus() -> str:
 def ensure_gpus() -> None:
     """Announce the GPUs in the node's status.
 
-    They are numbers for the scheduler, not devices. A kubelet that starts sets such a number to
-    zero, so this is done at each `up`.
+    They are numbers for the scheduler, not devices. The kubelet keeps them as long as its folder
+    for device plugins is not empty (a restart leaves a socket there), and else sets them to zero
+    when it starts: so this is checked at each `up`.
     """
     if gpus() == str(layout.GPUS):
         return

@@ -4,6 +4,7 @@ A pid file is believed only while the process it names has the same start time, 
 arguments: a pid that the kernel has given to somebody else is never signalled.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -190,19 +191,22 @@ def start(program: Program, fingerprint: str) -> None:
 
 def record(program: Program, child: "subprocess.Popen[bytes]", fingerprint: str) -> None:
     """Write the pid file of a program that was just started."""
-    process = inspect(child.pid)
-    if process is None:
-        raise ClusterError(f"{program.name} ended at once:\n{last_words(program)}")
-    content = {
-        "pid": process.pid,
-        "started": process.started,
-        "executable": process.executable,
-        "argv": process.argv,
-        "fingerprint": fingerprint,
-    }
+    process = settled(program, child)
+    content = dataclasses.asdict(process) | {"fingerprint": fingerprint}
     scratch = program.pid_file.with_suffix(".tmp")
     scratch.write_text(json.dumps(content))
     scratch.replace(program.pid_file)
+
+
+def settled(program: Program, child: "subprocess.Popen[bytes]") -> Process:
+    """The new process, once the kernel shows its arguments: that is shortly after exec returns."""
+    deadline = time.monotonic() + 5
+    while child.poll() is None and time.monotonic() < deadline:
+        process = inspect(child.pid)
+        if process and process.argv == program.argv:
+            return process
+        time.sleep(0.005)
+    raise ClusterError(f"{program.name} ended at once:\n{last_words(program)}")
 
 
 def last_words(program: Program) -> str:

@@ -73,5 +73,7 @@ def wait_until(what: str, check: Callable[[], bool], timeout: float, interval: f
     deadline = time.monotonic() + timeout
     while not check():
         if time.monotonic() > deadline:
-            raise ClusterError(f"{what}: not there after {timeout:.0f} s; logs are in the log folder")
+            raise ClusterError(
+                f"{what}: not there after {timeout:.0f} s; logs are in the log folder"
+            )
         time.sleep(interval)
