@@ -1,0 +1,89 @@
+"""Tests that need a Kubernetes API server: `make cluster-up`, then KUBECONFIG set to it.
+
+Every test gets a namespace of its own, which is deleted at its end. The CRDs are those of
+``crds/``, installed once.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from overspill.cluster import Cluster, NotFound
+from overspill.cluster.kinds import CRD, NAMESPACE
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = {"pod-security.kubernetes.io/enforce": "restricted", "overspill.dev/test": "true"}
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> str:
+    """Path of the kubeconfig; a run without one fails, it does not skip."""
+    path = os.environ.get("KUBECONFIG", "")
+    if not path or not Path(path).exists():
+        pytest.fail("KUBECONFIG must name a kubeconfig: run `make cluster-up` first", pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _crds(kubeconfig: str) -> None:
+    asyncio.run(_install_crds(kubeconfig))
+
+
+async def _install_crds(kubeconfig: str) -> None:
+    async with Cluster.connect(kubeconfig=kubeconfig) as cluster:
+        for path in sorted((ROOT / "crds").glob("*.yaml")):
+            crd = yaml.safe_load(path.read_text())
+            # As the chart's, so that a chart installed later takes them over.
+            metadata = crd["metadata"]
+            metadata["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+            metadata["annotations"] = {
+                "meta.helm.sh/release-name": "overspill",
+                "meta.helm.sh/release-namespace": "overspill-system",
+                "helm.sh/resource-policy": "keep",
+            }
+            await cluster.apply(CRD, crd, manager="overspill-tests")
+            await asyncio.wait_for(_established(cluster, metadata["name"]), 30)
+
+
+async def _established(cluster: Cluster, name: str) -> None:
+    async for event in cluster.watch(CRD, fields=f"metadata.name={name}"):
+        for crd in [*event.items, event.obj]:
+            conditions = crd.get("status", {}).get("conditions", [])
+            if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+                return
+
+
+@pytest.fixture
+async def cluster(kubeconfig: str) -> AsyncIterator[Cluster]:
+    """A connection to the API server."""
+    async with Cluster.connect(kubeconfig=kubeconfig) as connected:
+        yield connected
+
+
+@pytest.fixture
+def namespace(kubeconfig: str) -> Iterator[str]:
+    """The name of a new namespace that admits only restricted pods."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    asyncio.run(_create_namespace(kubeconfig, name))
+    yield name
+    asyncio.run(_delete_namespace(kubeconfig, name))
+
+
+async def _create_namespace(kubeconfig: str, name: str) -> None:
+    async with Cluster.connect(kubeconfig=kubeconfig) as cluster:
+        metadata = {"name": name, "labels": LABELS}
+        await cluster.create(
+            NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        )
+
+
+async def _delete_namespace(kubeconfig: str, name: str) -> None:
+    async with Cluster.connect(kubeconfig=kubeconfig) as cluster:
+        with suppress(NotFound):
+            await cluster.delete(NAMESPACE, "", name)

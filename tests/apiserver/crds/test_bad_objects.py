@@ -1,0 +1,72 @@
+"""The API server refuses what is wrong, with a message that names the field."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from overspill.cluster import Cluster
+from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
+
+KINDS = {"service": INFERENCE_SERVICE, "provider": INFERENCE_PROVIDER}
+BASES = {
+    "service": {"model": {"uri": "oci://registry.example.com/chat:v1"}},
+    "provider": {
+        "type": "openai",
+        "secretRef": {"name": "openai-key"},
+        "models": [{"name": "gpt-5.2", "price": {"inputPerMTok": "1.75", "outputPerMTok": "14"}}],
+    },
+}
+BAD = yaml.safe_load(Path(__file__).with_name("bad_objects.yaml").read_text())
+
+
+def good(kind: str, namespace: str) -> dict[str, Any]:
+    """A correct object of a kind."""
+    return {
+        "apiVersion": KINDS[kind].api_version,
+        "kind": KINDS[kind].kind,
+        "metadata": {"name": "sample", "namespace": namespace},
+        "spec": copy.deepcopy(BASES[kind]),
+    }
+
+
+def laid_over(obj: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """The object with each dotted path set; "300 x" stands for that many letters."""
+    for path, value in fields.items():
+        *parents, last = path.split(".")
+        node = obj
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if value is None:
+            del node[last]
+        elif isinstance(value, str) and value.endswith(" x"):
+            node[last] = "x" * int(value.removesuffix(" x"))
+        else:
+            node[last] = value
+    return obj
+
+
+async def create(cluster: Cluster, kind: str, obj: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """What the API server answers to `kubectl create --dry-run=server`, which validates strictly."""
+    path = KINDS[kind].path(obj["metadata"]["namespace"])
+    query = "?dryRun=All&fieldValidation=Strict"
+    status, body = await cluster.raw("POST", path + query, body=obj)
+    return status, json.loads(body)
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda c: f"{c['kind']}: {json.dumps(c['set'])[:80]}")
+async def test_a_wrong_field_is_named(cluster: Cluster, case: dict[str, Any]) -> None:
+    obj = laid_over(good(case["kind"], "default"), case["set"])
+    status, answer = await create(cluster, case["kind"], obj)
+    assert status in (400, 422), answer
+    missing = [word for word in case["error"] if word not in answer["message"]]
+    assert not missing, answer["message"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_object_they_are_laid_over_is_accepted(cluster: Cluster, kind: str) -> None:
+    status, answer = await create(cluster, kind, good(kind, "default"))
+    assert status == 201, answer

@@ -1,0 +1,101 @@
+"""What is right is accepted, with its defaults filled in, and shown well."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from overspill.api.provider import InferenceProvider
+from overspill.api.service import InferenceService
+from overspill.cluster import Cluster
+from overspill.cluster.kinds import CRD, INFERENCE_PROVIDER, INFERENCE_SERVICE, PVC
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLES = sorted((ROOT / "manifests/samples").glob("*.yaml"))
+KINDS = {k.kind: k for k in (INFERENCE_SERVICE, INFERENCE_PROVIDER, PVC)}
+MODELS = {"InferenceService": InferenceService, "InferenceProvider": InferenceProvider}
+
+
+def service(name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": INFERENCE_SERVICE.api_version,
+        "kind": "InferenceService",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"model": {"uri": "oci://registry.example.com/chat:v1"}} | spec,
+    }
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
+async def test_a_sample_is_applied(cluster: Cluster, namespace: str, path: Path) -> None:
+    for obj in yaml.safe_load_all(path.read_text()):
+        obj["metadata"]["namespace"] = namespace
+        await cluster.apply(KINDS[obj["kind"]], obj, manager="overspill-tests")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"resources": {}},
+        {"scaling": {"maxReplicas": 3}},
+        {"scaling": {"objective": {"itl": {"p95": "40ms"}}}},
+        {"spillover": {"dataPolicy": "Never"}},
+        {"engine": {"kvCache": {}}, "rollout": {}, "cost": {}, "pod": {}},
+    ],
+    ids=json.dumps,
+)
+async def test_the_api_server_fills_in_what_the_models_say(
+    cluster: Cluster, namespace: str, spec: dict[str, Any]
+) -> None:
+    stored = await cluster.create(INFERENCE_SERVICE, service("chat", namespace, spec))
+    ours = InferenceService.parse(service("chat", namespace, spec))
+    theirs = InferenceService.parse(stored)
+    assert theirs.spec == ours.spec
+    assert "accelerator" not in stored["spec"]["resources"]
+    assert stored["spec"]["scaling"]["objective"]["ttft"] == {"p95": "2s"}
+
+
+async def test_a_status_with_empty_times_is_accepted(cluster: Cluster, namespace: str) -> None:
+    obj = service("chat", namespace, {})
+    await cluster.create(INFERENCE_SERVICE, obj)
+    condition = {"type": "Ready", "status": "False", "reason": "Starting", "message": "x"}
+    obj["status"] = {"conditions": [condition | {"lastTransitionTime": ""}], "desiredReplicas": 1}
+    written = await cluster.apply(
+        INFERENCE_SERVICE, obj, manager="overspill-tests", subresource="status"
+    )
+    assert written["status"] == obj["status"]
+
+
+async def test_the_columns_of_kubectl_get(cluster: Cluster, namespace: str) -> None:
+    obj = service("chat", namespace, {})
+    await cluster.create(INFERENCE_SERVICE, obj)
+    condition = {"type": "Ready", "status": "False", "reason": "ClusterFull", "message": "x"}
+    traffic = {"requestsPerSecond": 1.5, "spilledPercent": 12.5}
+    obj["status"] = {"conditions": [condition], "readyReplicas": 2, "desiredReplicas": 3}
+    obj["status"]["traffic"] = traffic
+    await cluster.apply(INFERENCE_SERVICE, obj, manager="overspill-tests", subresource="status")
+    table = await as_table(cluster, INFERENCE_SERVICE.path(namespace))
+    assert table == [
+        ["Name", "Ready", "Reason", "Replicas", "Desired", "Spill%", "Age"],
+        ["chat", "False", "ClusterFull", 2, 3, 12.5],
+    ]
+
+
+async def as_table(cluster: Cluster, path: str) -> list[list[Any]]:
+    """The columns and the first row that kubectl shows, without the age."""
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    _, body = await cluster.raw("GET", path, headers=accept)
+    table = json.loads(body)
+    shown = [i for i, c in enumerate(table["columnDefinitions"]) if not c["priority"]]
+    names = [table["columnDefinitions"][i]["name"] for i in shown]
+    return [names, [table["rows"][0]["cells"][i] for i in shown][:-1]]
+
+
+async def test_each_crd_is_accepted_as_it_stands(cluster: Cluster) -> None:
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        crd = await cluster.get(CRD, "", yaml.safe_load(path.read_text())["metadata"]["name"])
+        conditions = {c["type"]: c["status"] for c in crd["status"]["conditions"]}
+        assert conditions["Established"] == "True"
+        assert conditions.get("NonStructuralSchema", "False") == "False"
