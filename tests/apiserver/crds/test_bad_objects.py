@@ -50,7 +50,7 @@ def laid_over(obj: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
 
 
 async def create(cluster: Cluster, kind: str, obj: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """What the API server answers to `kubectl create --dry-run=server`, which validates strictly."""
+    """What the API server answers to `kubectl create --dry-run=server`."""
     path = KINDS[kind].path(obj["metadata"]["namespace"])
     query = "?dryRun=All&fieldValidation=Strict"
     status, body = await cluster.raw("POST", path + query, body=obj)
