@@ -54,7 +54,7 @@ async def _install_crds(kubeconfig: str) -> None:
 async def _established(cluster: Cluster, name: str) -> None:
     async for event in cluster.watch(CRD, fields=f"metadata.name={name}"):
         for crd in [*event.items, event.obj]:
-            conditions = crd.get("status", {}).get("conditions", [])
+            conditions = crd.get("status", {}).get("conditions") or []
             if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                 return
 
