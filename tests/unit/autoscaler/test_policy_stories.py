@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from world import CALM, World, busy, told
+from scaling_world import CALM, World, busy, told
 
 from overspill.autoscaler.policy import PolicyState
 from overspill.autoscaler.signals import Signals

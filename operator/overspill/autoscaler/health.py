@@ -1,0 +1,47 @@
+"""Whether scaling works for a service, and what to do if not: the condition ScalingActive."""
+
+from dataclasses import dataclass
+
+from overspill.api.conditions import timestamp
+from overspill.api.names import LABEL_SCRAPE
+from overspill.autoscaler.readings import Outage
+
+GRACE = 60.0  # seconds that a new service's first metrics may take
+
+
+@dataclass(frozen=True)
+class ScalingHealth:
+    """Status, reason and message of a condition."""
+
+    active: bool
+    reason: str
+    message: str = ""
+
+
+def judge(*, outage: Outage | None, complete: bool, age: float, replicas: int) -> ScalingHealth:
+    """Return how scaling fares.
+
+    :param outage: of Prometheus, None when it answers.
+    :param complete: whether it knows the service through a gateway.
+    :param age: seconds since we saw the service first.
+    :param replicas: wanted now.
+    """
+    holding = f"The count holds at {replicas}; requests that wait may still raise it."
+    if outage is not None:
+        return ScalingHealth(
+            active=False,
+            reason="PrometheusUnavailable",
+            message=f"{outage.message}, since {timestamp(outage.since)}. {holding} Check that "
+            "Prometheus runs and that the operator's prometheus.url is right.",
+        )
+    if complete:
+        return ScalingHealth(active=True, reason="Active")
+    if age < GRACE:
+        return ScalingHealth(active=True, reason="Starting", message="Waiting for first metrics.")
+    return ScalingHealth(
+        active=False,
+        reason="NoMetrics",
+        message="Prometheus answers but has no recent metrics of a gateway for this service. "
+        f"{holding} Check that it scrapes the pods with the label {LABEL_SCRAPE}=true every 30 s "
+        "or faster.",
+    )

@@ -1,0 +1,286 @@
+"""The autoscaler's loop: looks at every service, decides, and sees that the count is written.
+
+Three things run side by side and meet only here: the poll of Prometheus, the streams of the
+gateways, and the passes over the services, one every few seconds. A request that waits for a
+service without a replica wakes a pass for that service at once. No pass waits for I/O: a slow
+Prometheus makes readings old and a slow API server makes writes late, but neither stops a pass.
+
+Runs on the leader only. A restart begins with the counts that the cluster has.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from overspill.api.service import CostStatus, InferenceService, TrafficStatus
+from overspill.autoscaler.gateways import Gateways, ProviderReport
+from overspill.autoscaler.health import ScalingHealth, judge
+from overspill.autoscaler.meter import Meter
+from overspill.autoscaler.policy import Decision, PolicyState, decide
+from overspill.autoscaler.readings import Readings, Source
+from overspill.autoscaler.signals import Replicas, Rules, number
+from overspill.autoscaler.subject import Subject, remembered
+from overspill.cluster.backoff import backoff
+from overspill.cluster.errors import ClusterError, Conflict
+
+log = structlog.get_logger(__name__)
+
+WRITE_TIMEOUT = 10.0  # seconds
+WRITES = 16  # at the same time
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Pace of the loop, in seconds."""
+
+    interval: float = 5.0
+    up_window: float = 10.0
+    down_window: float = 300.0
+
+
+class ScaleWriter(Protocol):
+    """Writes the count of a service's Deployment."""
+
+    async def write_scale(self, key: str, replicas: int, resource_version: str) -> None:
+        """Set the count of the Deployment that was seen in that version.
+
+        Raises ClusterError when it was not written; Conflict when the Deployment has changed.
+        """
+
+
+class Autoscaler:
+    """Keeps every service at the replicas that its objective needs.
+
+    Services are named by ``namespace/name``.
+    """
+
+    def __init__(
+        self,
+        prometheus: Source,
+        gateways: Callable[[], Iterable[str]],
+        token_file: Path | None,
+        writer: ScaleWriter,
+        *,
+        settings: Settings | None = None,
+        meter: Meter | None = None,
+        on_change: Callable[[str], None] = lambda key: None,
+    ) -> None:
+        """Make the loop; ``run`` runs it.
+
+        :param gateways: gives the ``host:port`` of every gateway's internal server, now.
+        :param token_file: the operator's token for the gateways.
+        :param on_change: called with a service whose decision or health is new.
+        """
+        self._settings = settings or Settings()
+        self._epoch = time.time() - time.monotonic()
+        self._readings = Readings(prometheus, self._settings.interval, self.now)
+        self._gateways = Gateways(
+            gateways, token_file, clock=self.now, on_held=self._wake_if_stopped
+        )
+        self._writer = writer
+        self._writes = asyncio.Semaphore(WRITES)
+        self._meter = meter or Meter()
+        self._on_change = on_change
+        self._subjects: dict[str, Subject] = {}
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+        self._passed_at = time.monotonic()
+
+    def now(self) -> float:
+        """Return seconds since the epoch; steps of the system's clock do not move it."""
+        return self._epoch + time.monotonic()
+
+    # What the controller tells.
+
+    def observe(self, key: str, service: InferenceService, replicas: Replicas, slots: int) -> None:
+        """Take note of a service and its replicas.
+
+        :param replicas: as the cluster shows them now.
+        :param slots: requests that one replica computes at the same time.
+        """
+        windows = (self._settings.up_window, self._settings.down_window)
+        rules = Rules.of(service, slots, *windows)
+        accelerator = service.spec.resources.accelerator
+        devices = accelerator.count if accelerator else 0
+        subject = self._subjects.get(key)
+        if subject is None:
+            decisions = remembered(service)
+            self._subjects[key] = Subject(rules, replicas, devices, self.now(), decisions)
+            return
+        changed = subject.rules != rules
+        subject.rules, subject.replicas, subject.devices = rules, replicas, devices
+        if changed or subject.write_due(self.now()):
+            self._wake_up(key)
+
+    def forget(self, key: str) -> None:
+        """Drop a service that is gone."""
+        if self._subjects.pop(key, None) is not None:
+            self._meter.forget(key)
+
+    # What the controller asks.
+
+    def desired(self, key: str) -> int:
+        """Return the replicas that are wanted of an observed service."""
+        return self._subjects[key].desired
+
+    def decisions(self, key: str) -> list[Decision]:
+        """Return the last decisions, newest first."""
+        return list(self._subjects[key].decisions)
+
+    def health(self, key: str) -> ScalingHealth:
+        """Return whether scaling works for an observed service."""
+        subject = self._subjects[key]
+        return judge(
+            outage=self._readings.outage,
+            complete=self._readings.signals(key).complete,
+            age=self.now() - subject.seen_at,
+            replicas=subject.desired,
+        )
+
+    def traffic(self, key: str) -> TrafficStatus | None:
+        """Return the last minute's requests; None when nobody knows."""
+        signals = self._readings.signals(key)
+        rate = number(signals.arrivals_rate)
+        if rate is None:
+            return None
+        spilled = number(signals.spilled_rate) or 0.0
+        answered = spilled + (number(signals.local_rate) or 0.0)
+        return TrafficStatus(
+            requests_per_second=rate,
+            spilled_percent=100 * spilled / answered if answered else 0.0,
+            ttft_p95_seconds=number(signals.ttft_p95),
+        )
+
+    def cost(self, key: str) -> CostStatus | None:
+        """Return what the last 24 hours took; None before the first answer of Prometheus."""
+        hours = self._readings.cost(key, "gpu_hours")
+        dollars = self._readings.cost(key, "spilled_dollars")
+        if hours is None and dollars is None:
+            return None
+        return CostStatus(gpu_hours=hours or 0.0, spilled_dollars=dollars or 0.0)
+
+    def providers(self) -> dict[str, ProviderReport]:
+        """Return each provider's state, as the gateways see it."""
+        return self._gateways.providers()
+
+    def age(self) -> float:
+        """Return seconds since the last pass ended."""
+        return time.monotonic() - self._passed_at
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Scale until cancelled; only while this process is the leader."""
+        for subject in self._subjects.values():
+            subject.state = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._gateways.run())
+            tasks.create_task(self._readings.run())
+            await self._passes(tasks)
+
+    async def _passes(self, tasks: asyncio.TaskGroup) -> None:
+        """The first look at all services comes after one interval, when there are readings."""
+        interval = self._settings.interval
+        last = self.now()
+        while True:
+            with_all = self.now() >= last + interval
+            keys = list(self._subjects) if with_all else list(self._woken)
+            self._woken.clear()
+            self._wake.clear()
+            for key in keys:
+                self._step(key, tasks)
+            if with_all:
+                self._count_use(self.now() - last)
+                last = self.now()
+            self._passed_at = time.monotonic()
+            await self._sleep(last + interval - self.now())
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), max(seconds, 0.0))
+        except TimeoutError:
+            return
+
+    def _step(self, key: str, tasks: asyncio.TaskGroup) -> None:
+        subject = self._subjects.get(key)
+        if subject is None:
+            return
+        try:
+            self._decide(key, subject)
+        except Exception:  # one service that cannot be decided on must not stop the others
+            log.exception("no decision", service=key)
+            return
+        if subject.write_due(self.now()):
+            subject.writing = True
+            tasks.create_task(self._write(key, subject))
+
+    def _decide(self, key: str, subject: Subject) -> None:
+        now = self.now()
+        if subject.state is None:
+            subject.state = PolicyState.start(now, subject.desired, subject.replicas.ready)
+        decision, subject.state = decide(
+            now,
+            subject.state,
+            subject.rules,
+            subject.replicas,
+            self._readings.signals(key),
+            self._gateways.demand(key),
+        )
+        self._meter.desired(key, decision.replicas_to)
+        health, before = self.health(key), subject.health
+        subject.health = health
+        told = self._record(key, subject, decision)
+        if told or before is None or before.reason != health.reason:
+            self._on_change(key)
+
+    def _record(self, key: str, subject: Subject, decision: Decision) -> bool:
+        """Keep a decision that says something new."""
+        if not decision.differs(subject.decisions[0] if subject.decisions else None):
+            return False
+        subject.decisions.appendleft(decision)
+        self._meter.decided(key, decision.reason)
+        log.info(
+            "decision",
+            service=key,
+            replicas_from=decision.replicas_from,
+            replicas_to=decision.replicas_to,
+            reason=decision.reason,
+            message=decision.message,
+            inputs=decision.inputs,
+        )
+        return True
+
+    async def _write(self, key: str, subject: Subject) -> None:
+        """Write the wanted count once. A conflict waits for the next observation."""
+        count, version = subject.desired, subject.replicas.resource_version
+        try:
+            async with self._writes, asyncio.timeout(WRITE_TIMEOUT):
+                await self._writer.write_scale(key, count, version)
+            subject.failures, subject.settled = 0, (count, version)
+        except Conflict:
+            subject.settled = (count, version)
+        except (ClusterError, TimeoutError) as error:
+            subject.failures += 1
+            subject.retry_at = self.now() + backoff(subject.failures)
+            log.warning("count not written", service=key, replicas=count, problem=str(error))
+        finally:
+            subject.writing = False
+
+    def _count_use(self, seconds: float) -> None:
+        for key, subject in self._subjects.items():
+            if subject.devices:
+                self._meter.used(key, subject.replicas.placed * subject.devices, seconds)
+
+    def _wake_if_stopped(self, key: str) -> None:
+        subject = self._subjects.get(key)
+        if subject is not None and subject.desired == 0:
+            self._wake_up(key)
+
+    def _wake_up(self, key: str) -> None:
+        self._woken.add(key)
+        self._wake.set()

@@ -1,0 +1,48 @@
+"""The autoscaler's own metrics: what it wants, what it decided, and the accelerator time used."""
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+
+from overspill.api import metrics
+
+
+class Meter:
+    """Counters and gauges per service."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register the metrics.
+
+        :param registry: where to; tests have their own.
+        """
+        labels = metrics.SERVICE_LABELS
+        self._desired = Gauge(
+            metrics.DESIRED_REPLICAS, "Replicas that are wanted", labels, registry=registry
+        )
+        self._decisions = Counter(
+            metrics.DECISIONS, "Decisions that changed something", (*labels, "reason"),
+            registry=registry,
+        )  # fmt: skip
+        self._gpu_seconds = Counter(
+            metrics.GPU_SECONDS, "Placed replicas times accelerators times seconds", labels,
+            registry=registry,
+        )  # fmt: skip
+
+    def desired(self, key: str, replicas: int) -> None:
+        """Show the wanted count."""
+        self._desired.labels(*key.split("/")).set(replicas)
+
+    def decided(self, key: str, reason: str) -> None:
+        """Count a decision."""
+        self._decisions.labels(*key.split("/"), reason).inc()
+
+    def used(self, key: str, devices: int, seconds: float) -> None:
+        """Count accelerator time.
+
+        :param devices: accelerators of all placed replicas.
+        """
+        self._gpu_seconds.labels(*key.split("/")).inc(devices * seconds)
+
+    def forget(self, key: str) -> None:
+        """Drop the series of a service that was deleted; Prometheus keeps what they were."""
+        labels = dict(zip(metrics.SERVICE_LABELS, key.split("/"), strict=True))
+        for metric in (self._desired, self._decisions, self._gpu_seconds):
+            metric.remove_by_labels(labels)

@@ -1,0 +1,105 @@
+"""What Prometheus said last, for all services: one query per signal, repeated.
+
+Readings older than three rounds count as none, so that a Prometheus that goes away is noticed
+although its last answers are still here.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from overspill.autoscaler.signals import NO_DATA, Signals, number
+from overspill.prometheus.client import PrometheusUnavailable
+from overspill.prometheus.queries import COSTS, SIGNALS
+from overspill.prometheus.samples import Samples
+
+log = structlog.get_logger(__name__)
+
+COST_EVERY = 30.0  # seconds between two looks at the last 24 hours
+ROUNDS = 3  # intervals after which readings are too old
+
+
+class Source(Protocol):
+    """Something that answers PromQL, such as ``PrometheusClient``."""
+
+    async def query(self, promql: str) -> Samples:
+        """Run one instant query; raises PrometheusUnavailable."""
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Prometheus does not answer."""
+
+    since: float  # seconds since the epoch
+    message: str
+
+
+class Readings:
+    """Polls Prometheus and remembers."""
+
+    def __init__(self, source: Source, interval: float, clock: Callable[[], float]) -> None:
+        """Make a poller; ``run`` polls.
+
+        :param interval: seconds between two rounds.
+        :param clock: seconds since the epoch, never going back.
+        """
+        self._source = source
+        self._interval = interval
+        self._clock = clock
+        self._signals: Mapping[str, Samples] = {}
+        self._read_at = -float("inf")
+        self._costs: Mapping[str, Samples] = {}
+        self._costs_at = -float("inf")
+        self.outage: Outage | None = None
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self.poll()
+            await asyncio.sleep(self._interval)
+
+    async def poll(self) -> None:
+        """Ask for every signal once; a failure is remembered, not raised."""
+        now = self._clock()
+        try:
+            self._signals = await self._ask(SIGNALS)
+        except PrometheusUnavailable as error:
+            if self.outage is None:
+                log.warning("prometheus unavailable", problem=str(error), retry=error.retry)
+            self.outage = Outage(self.outage.since if self.outage else now, str(error))
+            return
+        if self.outage is not None:
+            log.info("prometheus is back", seconds_away=round(now - self.outage.since))
+        self.outage, self._read_at = None, now
+        if now - self._costs_at >= COST_EVERY:
+            self._costs_at = now
+            await self._poll_costs()
+
+    async def _poll_costs(self) -> None:
+        """Costs are shown, not decided on: without an answer the last ones stay."""
+        try:
+            self._costs = await self._ask(COSTS)
+        except PrometheusUnavailable as error:
+            log.warning("costs of the last 24 hours unknown", problem=str(error))
+
+    async def _ask(self, queries: Mapping[str, str]) -> Mapping[str, Samples]:
+        answers = await asyncio.gather(*(self._source.query(q) for q in queries.values()))
+        return dict(zip(queries, answers, strict=True))
+
+    def signals(self, key: str) -> Signals:
+        """Return one service's signals; all missing when the last readings are too old.
+
+        :param key: ``namespace/name``.
+        """
+        fresh = self._clock() - self._read_at <= ROUNDS * self._interval
+        return Signals.of(key, self._signals if fresh else {})
+
+    def cost(self, key: str, what: str) -> float | None:
+        """Return one sum over the last 24 hours, None when it was never read.
+
+        :param what: a name of ``queries.COSTS``.
+        """
+        return number(self._costs.get(what, {}).get(key, NO_DATA))

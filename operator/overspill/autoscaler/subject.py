@@ -1,0 +1,59 @@
+"""What the autoscaler remembers of one service."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from overspill.api.service import MAX_DECISIONS, DecisionStatus, InferenceService
+from overspill.autoscaler.health import ScalingHealth
+from overspill.autoscaler.policy import Decision, PolicyState
+from overspill.autoscaler.signals import Replicas, Rules
+
+
+@dataclass
+class Subject:
+    """One service."""
+
+    rules: Rules
+    replicas: Replicas
+    devices: int  # accelerators per replica
+    seen_at: float  # seconds since the epoch
+    decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
+    state: PolicyState | None = None
+    health: ScalingHealth | None = None
+    writing: bool = False
+    settled: tuple[int, str] | None = None  # (count, resourceVersion) that needs no further write
+    failures: int = 0  # of writes, in a row
+    retry_at: float = 0.0
+
+    @property
+    def desired(self) -> int:
+        """Replicas wanted; before the first decision, what the cluster has or the minimum."""
+        if self.state is not None:
+            return self.state.replicas
+        existing = self.replicas.desired
+        return self.rules.min_replicas if existing is None else existing
+
+    def write_due(self, now: float) -> bool:
+        """Whether the Deployment shows another count than the wanted one and may be written."""
+        shown, version = self.replicas.desired, self.replicas.resource_version
+        return (
+            shown is not None
+            and shown != self.desired
+            and not self.writing
+            and self.settled != (self.desired, version)
+            and now >= self.retry_at
+        )
+
+
+def remembered(service: InferenceService) -> deque[Decision]:
+    """Return the decisions that the service's status has, newest first."""
+    decisions = map(_from_status, service.status.last_decisions)
+    return deque(decisions, maxlen=MAX_DECISIONS)
+
+
+def _from_status(old: DecisionStatus) -> Decision:
+    moment = datetime.strptime(old.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return Decision(
+        moment.timestamp(), old.replicas_from, old.replicas_to, old.reason, old.message, old.inputs
+    )
