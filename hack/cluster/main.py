@@ -12,8 +12,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from localcluster import build, cgroups, cleanup, components, host, images, layout, network
-from localcluster import node, pki, processes, templates
+from localcluster import (
+    build,
+    cgroups,
+    cleanup,
+    components,
+    host,
+    images,
+    layout,
+    network,
+    node,
+    pki,
+    processes,
+    templates,
+)
 from localcluster.progress import ClusterError, run, say
 
 LOCK_PATIENCE = 1800  # seconds: another `up` may be building
@@ -67,8 +79,9 @@ def confirm(assume_yes: bool) -> None:
 def up(assume_yes: bool) -> None:
     """Bring the cluster up, or repair it: whatever runs well is left alone."""
     host.check()
-    announce()
-    confirm(assume_yes)
+    if host.missing_packages() or build.missing() or not layout.STATE.exists():
+        announce()
+        confirm(assume_yes)
     host.install_packages()
     if host.foreign_cluster():
         raise ClusterError(
@@ -131,6 +144,8 @@ def env() -> None:
     """Print the shell lines that select this cluster and its programs."""
     print(f"export KUBECONFIG={layout.USER_KUBECONFIG}")
     print(f"export PATH={layout.BIN}:$PATH")
+    if "https_proxy" in (name.lower() for name in os.environ):
+        print(f"export NO_PROXY={os.environ['NO_PROXY']} no_proxy={os.environ['NO_PROXY']}")
 
 
 def status() -> bool:
@@ -150,8 +165,6 @@ def status() -> bool:
 def load(archives: list[Path]) -> None:
     """Import image archives."""
     for archive in archives:
-        if not archive.is_file():
-            raise ClusterError(f"{archive} is not a file: give an OCI or Docker archive")
         images.load(archive)
         say(f"loaded {archive}")
 
@@ -193,8 +206,16 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
+def bypass_proxies() -> None:
+    """Talk to the cluster directly where the environment names an HTTP proxy."""
+    others = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "localhost,127.0.0.1"
+    if layout.NODE_ADDRESS not in others.split(","):
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = f"{others},{layout.NODE_ADDRESS}"
+
+
 def main() -> int:
     """Parse, run, and turn a ClusterError into a message."""
+    bypass_proxies()
     try:
         return execute(parser().parse_args())
     except ClusterError as error:

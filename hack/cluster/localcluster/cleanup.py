@@ -19,7 +19,7 @@ NODE_PARTS = frozenset({"kubelet", "kube-proxy", "coredns", "containerd"})
 
 
 def down(purge: bool = False) -> None:
-    """Stop every process, remove mounts, rules, links and state; with `purge` the built binaries."""
+    """Stop every process and remove what the cluster made; with `purge` the built programs too."""
     stop_all()
     unmount_all()
     network.remove()
@@ -66,9 +66,9 @@ def delete_files() -> None:
     Path("/var/lib/kubelet/device-plugins/kubelet.sock").unlink(missing_ok=True)
     for folder in SHARED_FOLDERS:
         remove_if_empty(Path(folder))
-    for folder in (layout.STATE, layout.RUN):
-        if folder.exists():
-            shutil.rmtree(folder)
+    for own in (layout.STATE, layout.RUN):
+        if own.exists():
+            shutil.rmtree(own)
     layout.USER_KUBECONFIG.unlink(missing_ok=True)
 
 

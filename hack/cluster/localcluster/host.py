@@ -1,4 +1,4 @@
-"""What the machine must offer, and the kernel settings that the cluster changes for its lifetime."""
+"""What the machine must offer, and the kernel settings that change while the cluster is up."""
 
 import json
 import os

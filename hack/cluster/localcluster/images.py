@@ -8,8 +8,8 @@ import tarfile
 from pathlib import Path
 
 from localcluster import layout
-from localcluster.components import ctr
-from localcluster.progress import run
+from localcluster.components import accepts, ctr
+from localcluster.progress import ClusterError, run
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -87,4 +87,8 @@ def ensure_pause() -> None:
 
 def load(archive: Path) -> None:
     """Import an OCI or Docker archive, so that pods can use its images."""
+    if not archive.is_file():
+        raise ClusterError(f"{archive} is not a file: give an OCI or Docker archive")
+    if not accepts(layout.CONTAINERD_SOCKET):
+        raise ClusterError("the cluster does not run: start it with `up`")
     run(ctr("images", "import", str(archive.resolve())), timeout=600)

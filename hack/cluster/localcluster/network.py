@@ -29,7 +29,9 @@ CHAINS = (
         + [f"-d {network} -j DROP" for network in NETWORKS],
     ),
     ("mangle", "FORWARD", "OVERSPILL-INSIDE", [f"-i {POD} ! -o {POD} -j DROP"]),
+    # For machines whose own firewall drops by default.
     ("filter", "FORWARD", "OVERSPILL-PODS", [f"-i {POD} -o {POD} -j ACCEPT"]),
+    ("filter", "INPUT", "OVERSPILL-NODE", [f"-i {POD} -j ACCEPT"]),
 )
 
 

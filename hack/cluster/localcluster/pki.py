@@ -46,8 +46,8 @@ USERS = ("admin", "controller-manager", "scheduler", "kubelet", "kube-proxy", "c
 def request(folder: Path, file: str, subject: str) -> list[str]:
     """The openssl command for a new key and certificate; an authority's unless more is added."""
     return [
-        *"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc".split(),
-        *("-days", DAYS, "-subj", subject),
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-noenc", "-days", DAYS, "-subj", subject),
         *("-keyout", f"{folder}/{file}.key", "-out", f"{folder}/{file}.crt"),
     ]
 

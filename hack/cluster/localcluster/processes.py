@@ -80,7 +80,7 @@ def inspect(pid: int) -> Process | None:
 
 
 def recorded(program: Program) -> tuple[Process, str] | None:
-    """The running process that the pid file names, with its fingerprint; None if not to be trusted."""
+    """The running process of the pid file and its fingerprint; None if not to be trusted."""
     try:
         record = json.loads(program.pid_file.read_text())
         known = Process(
@@ -157,7 +157,7 @@ def ensure_all(programs: tuple[Program, ...]) -> None:
         await_ready(program)
 
 
-def healthy(program: Program, patience: float = 5) -> bool:
+def healthy(program: Program, patience: float = 20) -> bool:
     """Whether a running program answers within `patience` seconds."""
     deadline = time.monotonic() + patience
     while not program.ready():
