@@ -43,6 +43,15 @@ class Listing:
     resource_version: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer that is still coming; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    chunks: AsyncIterator[bytes]
+
+
 class Cluster:
     """A connection to one API server."""
 
@@ -221,14 +230,15 @@ class Cluster:
         body: Any = None,
         headers: dict[str, str] | None = None,
         idle: float = LIST_SECONDS,
-    ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-        """Send any request and give its answer piece by piece.
+    ) -> AsyncIterator["Answer"]:
+        """Send any request and give its answer piece by piece; no status is an error.
 
         :param idle: seconds that the answer may be silent.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CALL_SECONDS, sock_read=idle)
         async with self._open(method, path, body=body, headers=headers, timeout=timeout) as answer:
-            yield answer.status, answer.content.iter_any()
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            yield Answer(answer.status, headers, answer.content.iter_any())
 
     def _check(self, verb: str, kind: Kind) -> None:
         if self._guard:
