@@ -51,6 +51,8 @@ def unmount_all() -> None:
     deadline = time.monotonic() + 20
     while points := mounts(Path("/proc/self/mountinfo").read_text()):
         for point in points:
+            # Private first, or unmounting a bind mount could reach what lies below its source.
+            succeeds(["mount", "--make-rprivate", point])
             succeeds(["umount", "--lazy", point])
         if time.monotonic() > deadline:
             raise ClusterError(f"cannot unmount {' '.join(points)}")

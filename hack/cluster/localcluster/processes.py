@@ -173,7 +173,7 @@ def start(program: Program, fingerprint: str) -> None:
         program.log.replace(program.log.with_suffix(".log.1"))
     environment = {
         "PATH": f"{layout.BIN}:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/root",
+        "HOME": str(Path.home()),
         "LANG": "C.UTF-8",
     }
     with program.log.open("ab") as log:
