@@ -23,7 +23,7 @@ from overspill.autoscaler.health import ScalingHealth, judge
 from overspill.autoscaler.meter import Meter
 from overspill.autoscaler.policy import Decision, PolicyState, decide
 from overspill.autoscaler.readings import Readings, Source
-from overspill.autoscaler.signals import Replicas, Rules, number
+from overspill.autoscaler.signals import Replicas, Rules, Signals, number
 from overspill.autoscaler.subject import Subject, remembered
 from overspill.cluster.backoff import backoff
 from overspill.cluster.errors import ClusterError, Conflict
@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 WRITE_TIMEOUT = 10.0  # seconds
 WRITES = 16  # at the same time
+BATCH = 50  # services decided before others get the event loop
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,12 @@ class Autoscaler:
 
     def health(self, key: str) -> ScalingHealth:
         """Return whether scaling works for an observed service."""
-        subject = self._subjects[key]
+        return self._judge(self._subjects[key], self._readings.signals(key))
+
+    def _judge(self, subject: Subject, signals: Signals) -> ScalingHealth:
         return judge(
             outage=self._readings.outage,
-            complete=self._readings.signals(key).complete,
+            complete=signals.complete,
             age=self.now() - subject.seen_at,
             replicas=subject.desired,
         )
@@ -192,8 +195,10 @@ class Autoscaler:
             keys = list(self._subjects) if with_all else list(self._woken)
             self._woken.clear()
             self._wake.clear()
-            for key in keys:
+            for index, key in enumerate(keys):
                 self._step(key, tasks)
+                if index % BATCH == BATCH - 1:
+                    await asyncio.sleep(0)
             if with_all:
                 self._count_use(self.now() - last)
                 last = self.now()
@@ -223,16 +228,12 @@ class Autoscaler:
         now = self.now()
         if subject.state is None:
             subject.state = PolicyState.start(now, subject.desired, subject.replicas.ready)
+        signals, live = self._readings.signals(key), self._gateways.demand(key)
         decision, subject.state = decide(
-            now,
-            subject.state,
-            subject.rules,
-            subject.replicas,
-            self._readings.signals(key),
-            self._gateways.demand(key),
+            now, subject.state, subject.rules, subject.replicas, signals, live
         )
         self._meter.desired(key, decision.replicas_to)
-        health, before = self.health(key), subject.health
+        health, before = self._judge(subject, signals), subject.health
         subject.health = health
         told = self._record(key, subject, decision)
         if told or before is None or before.reason != health.reason:

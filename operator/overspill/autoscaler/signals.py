@@ -5,6 +5,7 @@ All values are plain and can be written as JSON, so that a decision can be repla
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Self
 
 from overspill.api.service import InferenceService
@@ -58,20 +59,25 @@ class Signals:
         :param key: ``namespace/name``.
         :param samples: per signal, the values of all services.
         """
-        found = {f.name: samples.get(f.name, {}).get(key, NO_DATA) for f in fields(cls)}
+        found = {n: samples[n].get(key, NO_DATA) if n in samples else NO_DATA for n in _names()}
         if number(found["gateways"]) is not None:
             found |= {n: 0.0 for n in _ZERO_UNTIL_USED if found[n] is NO_DATA}
         return cls(**found)
 
     def numbers(self) -> dict[str, float]:
         """Return the signals that are numbers, by name."""
-        values = ((f.name, number(getattr(self, f.name))) for f in fields(self))
+        values = ((name, number(getattr(self, name))) for name in _names())
         return {name: value for name, value in values if value is not None}
 
     @property
     def complete(self) -> bool:
         """Prometheus is there and sees a gateway that knows the service: zero means zero."""
         return number(self.gateways) is not None
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(Signals))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,262 @@
+"""The loop with a real demand stream; Prometheus and the API server are small stand-ins."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from demand_server import TOKEN, DemandServer, until
+from prometheus_client import CollectorRegistry
+
+from overspill.api import metrics
+from overspill.api.service import InferenceService
+from overspill.autoscaler.loop import Autoscaler, Settings
+from overspill.autoscaler.meter import Meter
+from overspill.autoscaler.signals import Replicas
+from overspill.cluster.errors import Conflict, Unavailable
+from overspill.prometheus.client import PrometheusUnavailable
+from overspill.prometheus.queries import COSTS, SIGNALS
+from overspill.prometheus.samples import Samples
+
+KEY = "team-a/chat"
+FAST = Settings(interval=0.05, up_window=0.1, down_window=0.5)
+
+
+class Prometheus:
+    """Answers each signal with a number, or with an outage."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.values: dict[str, float] = dict.fromkeys(
+            ("gateways", "arrivals_rate", "in_flight", "queued", "spilled_in_flight"), 0.0
+        )
+
+    async def query(self, promql: str) -> Samples:
+        if self.away:
+            raise PrometheusUnavailable("prometheus cannot be reached", retry=True)
+        name = next(n for n, q in (SIGNALS | COSTS).items() if q == promql)
+        return {KEY: self.values[name]} if name in self.values else {}
+
+
+class Cluster:
+    """Keeps one Deployment's count and version, as the API server does, and tells the loop."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.version = count, 1
+        self.faults: list[Exception] = []
+        self.tries = 0
+        self.scaler: Autoscaler | None = None
+        self.service = service()
+
+    async def write_scale(self, key: str, replicas: int, resource_version: str) -> None:
+        self.tries += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        if resource_version != str(self.version):
+            raise Conflict("the object has been modified")
+        self.change(replicas)
+
+    def change(self, count: int) -> None:
+        """A write that anyone made; the loop sees it as an event."""
+        self.count, self.version = count, self.version + 1
+        self.tell()
+
+    def tell(self) -> None:
+        pods = Replicas(self.count, self.count, self.count, self.count, 0, 0, str(self.version))
+        self.scaler.observe(KEY, self.service, pods, slots=4)
+
+
+def service(**scaling: object) -> InferenceService:
+    spec = {"model": {"uri": "oci://models/small"}, "scaling": {"maxReplicas": 4, **scaling}}
+    spec["resources"] = {"accelerator": {"count": 2}}
+    return InferenceService.parse(
+        {"metadata": {"name": "chat", "namespace": "team-a"}, "spec": spec}
+    )
+
+
+class Rig:
+    """Everything that a test of the loop needs."""
+
+    def __init__(self, tmp_path: Path, server: DemandServer, count: int, **scaling: object) -> None:
+        token = tmp_path / "token"
+        token.write_text(TOKEN)
+        self.server = server
+        self.prometheus = Prometheus()
+        self.cluster = Cluster(count)
+        self.cluster.service = service(**scaling)
+        self.registry = CollectorRegistry()
+        self.changes: list[str] = []
+        self.scaler = Autoscaler(
+            self.prometheus,
+            lambda: [server.address],
+            token,
+            self.cluster,
+            settings=FAST,
+            meter=Meter(self.registry),
+            on_change=self.changes.append,
+        )
+        self.cluster.scaler = self.scaler
+        self.cluster.tell()
+
+    def metric(self, name: str, **more: str) -> float | None:
+        labels = dict(zip(metrics.SERVICE_LABELS, KEY.split("/"), strict=True))
+        return self.registry.get_sample_value(name, labels | more)
+
+
+@pytest.fixture
+def rig(tmp_path):
+    """Make and run a rig: ``async with rig(count, **scaling) as r``."""
+
+    @asynccontextmanager
+    async def make(count: int, **scaling: object) -> AsyncIterator[Rig]:
+        async with DemandServer() as server:
+            made = Rig(tmp_path, server, count, **scaling)
+            task = asyncio.create_task(made.scaler.run())
+            try:
+                yield made
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    return make
+
+
+HELD = {KEY: {"arrivals": 1, "queued": 1, "held": 1}}
+
+
+async def test_a_held_request_starts_a_replica_without_waiting_for_a_pass(rig, monkeypatch):
+    monkeypatch.setattr("test_loop.FAST", Settings(interval=3600))
+    async with rig(0, minReplicas=0) as r:
+        await r.server.say(HELD)
+        await until(lambda: r.cluster.count == 1)
+        assert r.scaler.desired(KEY) == 1
+        assert [d.reason for d in r.scaler.decisions(KEY)] == ["FromZero"]
+        assert r.changes == [KEY]
+
+
+async def test_a_held_request_is_served_while_prometheus_is_away(rig):
+    async with rig(0, minReplicas=0) as r:
+        r.prometheus.away = True
+        await r.server.say(HELD)
+        await until(lambda: r.cluster.count == 1)
+        health = r.scaler.health(KEY)
+        assert (health.active, health.reason) == (False, "PrometheusUnavailable")
+        assert "prometheus.url" in health.message
+        r.prometheus.away = False
+        await until(lambda: r.scaler.health(KEY).active)
+
+
+async def test_load_raises_the_count_and_its_absence_lowers_it(rig):
+    async with rig(1) as r:
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.cluster.count == 3)
+        assert r.metric(metrics.DESIRED_REPLICAS) == 3
+        assert r.metric(metrics.DECISIONS, reason="LoadAboveCapacity") == 1
+        r.prometheus.values["in_flight"] = 0.0
+        await until(lambda: r.cluster.count == 1)
+        assert r.scaler.decisions(KEY)[0].inputs["in_flight"] == 0.0
+
+
+async def test_only_what_is_new_is_recorded(rig):
+    async with rig(1) as r:
+        await until(lambda: r.scaler.decisions(KEY))
+        r.changes.clear()
+        last = r.scaler.decisions(KEY)
+        first = r.scaler.now()
+        await until(lambda: r.scaler.now() > first + 0.3)
+        assert r.scaler.decisions(KEY) == last
+        assert r.changes == []
+        assert r.cluster.tries == 0, "the count is right: nothing is written"
+
+
+async def test_a_conflict_waits_for_the_new_version(rig):
+    async with rig(1) as r:
+        r.cluster.version = 7  # the loop has seen version 1
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.cluster.tries == 1)
+        first = r.scaler.now()
+        await until(lambda: r.scaler.now() > first + 0.3)
+        assert (r.cluster.tries, r.cluster.count) == (1, 1), "the same version is not tried twice"
+        r.cluster.tell()
+        await until(lambda: r.cluster.count == 3)
+
+
+async def test_a_write_that_failed_is_tried_again(rig, monkeypatch):
+    monkeypatch.setattr("overspill.autoscaler.loop.backoff", lambda failures: 0.1)
+    async with rig(1) as r:
+        r.cluster.faults = [Unavailable("HTTP 503"), Unavailable("HTTP 503")]
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.cluster.count == 3)
+        assert r.cluster.tries == 3
+
+
+async def test_a_foreign_write_is_taken_back_at_once(rig):
+    async with rig(2, minReplicas=2) as r:
+        await until(lambda: r.scaler.decisions(KEY))
+        r.cluster.change(9)
+        await until(lambda: r.cluster.count == 2)
+
+
+async def test_a_slow_api_server_does_not_hold_up_the_passes(rig):
+    async with rig(1) as r:
+
+        async def never(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        r.cluster.write_scale = never
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.scaler.desired(KEY) == 3)
+        first = r.scaler.now()
+        await until(lambda: r.scaler.now() > first + 0.3)
+        assert r.scaler.age() < 0.3
+
+
+async def test_a_service_that_cannot_be_decided_does_not_stop_the_others(rig):
+    async with rig(1) as r:
+        pods = Replicas(1, 1, 1, 1, 0, 0, "1")
+        r.scaler.observe("team-a/broken", service(), pods, slots=0)
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.cluster.count == 3)
+
+
+async def test_a_new_leader_begins_with_what_the_cluster_has(rig):
+    async with rig(4, maxReplicas=8) as r:
+        assert r.scaler.desired(KEY) == 4
+        await until(lambda: r.scaler.decisions(KEY))
+        assert r.scaler.desired(KEY) == 4
+
+
+async def test_accelerator_seconds_are_counted(rig):
+    async with rig(2, minReplicas=2) as r:
+        started = time.monotonic()
+        await until(lambda: (r.metric(metrics.GPU_SECONDS) or 0) > 0.4)
+        used = r.metric(metrics.GPU_SECONDS)
+        assert used <= 4 * (time.monotonic() - started) + 0.4, "2 replicas of 2 accelerators"
+        r.scaler.forget(KEY)
+        assert r.metric(metrics.GPU_SECONDS) is None
+
+
+async def test_decisions_of_the_status_are_remembered(tmp_path):
+    async with DemandServer() as server:
+        old = {"time": "2026-11-25T00:00:00Z", "replicasFrom": 1, "replicasTo": 2}
+        old |= {"reason": "LoadAboveCapacity", "message": "six", "inputs": {"load": 6.0}}
+        r = Rig(tmp_path, server, 2)
+        raw = {"metadata": {"name": "b", "namespace": "a"}, "status": {"lastDecisions": [old]}}
+        raw["spec"] = {"model": {"uri": "oci://models/small"}}
+        r.scaler.observe("a/b", InferenceService.parse(raw), Replicas(2), slots=4)
+        decision = r.scaler.decisions("a/b")[0]
+        assert decision.to_status().to_dict() == old
+
+
+async def test_traffic_and_cost(rig):
+    async with rig(1) as r:
+        assert r.scaler.traffic(KEY) is None
+        r.prometheus.values |= {"arrivals_rate": 4.0, "local_rate": 3.0, "spilled_rate": 1.0}
+        r.prometheus.values |= {"ttft_p95": 0.4, "gpu_hours": 1.5}
+        await until(lambda: r.scaler.cost(KEY))
+        traffic = r.scaler.traffic(KEY)
+        assert (traffic.requests_per_second, traffic.spilled_percent) == (4.0, 25.0)
+        assert traffic.ttft_p95_seconds == 0.4
+        assert (r.scaler.cost(KEY).gpu_hours, r.scaler.cost(KEY).spilled_dollars) == (1.5, 0.0)
