@@ -32,7 +32,10 @@ fmt: venv ## Format the code
 
 .PHONY: lint
 lint: venv ## Format, lint, types and layers
-	ruff format --check . && ruff check . && mypy && lint-imports --no-cache
+	ruff format --check . && ruff check . && lint-imports --no-cache
+	mypy
+	MYPYPATH=operator:hack:. mypy -p lab -p demo -p e2e
+	cd hack/cluster && mypy --strict --config-file= main.py localcluster
 
 .PHONY: unit
 unit: venv ## Unit tests

@@ -89,12 +89,12 @@ class Story:
 
     def wait_condition(self, name: str, type_: str, status: str, timeout: float = 60) -> str:
         """Wait for a condition's status; return its reason."""
-        found = eventually(
-            f"{name} shows {type_}={status}",
-            lambda: (c := self.condition(name, type_)).get("status") == status and c,
-            timeout,
-        )
-        return str(found["reason"])
+
+        def reason() -> str:
+            found = self.condition(name, type_)
+            return str(found["reason"]) if found.get("status") == status else ""
+
+        return eventually(f"{name} shows {type_}={status}", reason, timeout)
 
     def client(self, name: str, **options: Any) -> Client:
         """A client of one service."""

@@ -5,6 +5,7 @@ import time
 from e2e.story import Story, assert_no_failure
 from lab import platform
 from lab.kube import eventually
+from lab.load import Sent
 
 
 def test_full_spill_return(story: Story) -> None:
@@ -42,6 +43,6 @@ def test_full_spill_return(story: Story) -> None:
     assert spilled(load.since(placed + 2)) == []
 
 
-def spilled(sent: list) -> list:
+def spilled(sent: list[Sent]) -> list[Sent]:
     """Those that a provider answered."""
     return [s for s in sent if s.destination not in ("", "local")]

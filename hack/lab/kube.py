@@ -80,7 +80,7 @@ class Kube:
     def list(self, kind: str, namespace: str, labels: str = "") -> list[dict[str, Any]]:
         """Return the objects of a kind in a namespace that carry the labels."""
         text = self.kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json")
-        return json.loads(text)["items"]
+        return list(json.loads(text)["items"])
 
     def apply(self, *objects: dict[str, Any], namespace: str = "") -> None:
         """Apply objects on the server's side, as `kubectl apply --server-side` does."""

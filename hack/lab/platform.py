@@ -35,7 +35,7 @@ def local_kube() -> Kube:
 
 def images() -> dict[str, str]:
     """Image references by part, as `hack/images.py build` wrote them."""
-    return json.loads((ROOT / "build" / "images.json").read_text())
+    return dict(json.loads((ROOT / "build" / "images.json").read_text()))
 
 
 def values(**overrides: Any) -> dict[str, Any]:
