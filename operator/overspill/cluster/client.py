@@ -19,7 +19,7 @@ from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
 from overspill import __version__
-from overspill.cluster.errors import NotConfigured, Unavailable, from_status
+from overspill.cluster.errors import NotConfigured, NotFound, Unavailable, from_status
 from overspill.cluster.kinds import TOKEN_REVIEW, Kind
 from overspill.cluster.watching import Event, watch
 
@@ -92,6 +92,17 @@ class Cluster:
         """Return the server's version, for example (1, 37)."""
         info = await self._call("GET", "/version")
         return int(info["major"]), int(info["minor"].rstrip("+"))
+
+    async def resources(self, api_version: str) -> set[str]:
+        """Return the plurals that are served of an API group, empty when the group is not.
+
+        :param api_version: ``group/version``.
+        """
+        try:
+            found = await self._call("GET", f"/apis/{api_version}")
+        except NotFound:
+            return set()
+        return {resource["name"] for resource in found["resources"]}
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """Read one object.

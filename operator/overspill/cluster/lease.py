@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 DURATION = 15  # seconds after which others may take an unrenewed lease
 MARGIN = 5.0  # seconds before that at which the holder stops by itself
+POLL = 0.25  # seconds
 RENEW = 4.0  # seconds between two renewals, or two looks at another's lease
 
 
@@ -54,6 +55,11 @@ class Leader:
         """
         if not self.held(time.monotonic()):
             raise Fenced(f"lease {self.namespace}/{self.name} is not held by {self.identity}")
+
+    async def wait(self, *, held: bool) -> None:
+        """Wait until we are the leader, or until we no longer are."""
+        while self.held(time.monotonic()) is not held:
+            await asyncio.sleep(POLL)
 
     async def run(self) -> None:
         """Take part until cancelled; then give the lease back, so that another takes over at once.

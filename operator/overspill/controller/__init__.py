@@ -1,0 +1,1 @@
+"""The operator: handlers → worker → observe → decide → render → apply → status."""

@@ -1,0 +1,105 @@
+"""Events on our objects: one per change of a condition's reason, one per change of the count.
+
+Core/v1 events with constant reasons; the texts are those of the conditions and decisions.
+"""
+
+from datetime import UTC, datetime
+
+import structlog
+
+from overspill.api.conditions import Condition
+from overspill.api.names import API_VERSION, OPERATOR_MANAGER
+from overspill.api.service import DecisionStatus, InferenceServiceStatus
+from overspill.cluster import Cluster, ClusterError, Fenced
+from overspill.cluster.kinds import EVENT
+from overspill.controller.facts import Object
+from overspill.controller.reasons import EventReason
+
+log = structlog.get_logger(__name__)
+
+MAX_NOTE = 1024  # characters, the API server's limit
+
+
+def changes(old: InferenceServiceStatus, new: InferenceServiceStatus) -> list[tuple[str, str, str]]:
+    """Return (type, reason, message) of the events that a change of status calls for."""
+    return conditions(old.conditions, new.conditions) + _decisions(
+        old.last_decisions, new.last_decisions
+    )
+
+
+def conditions(old: list[Condition], new: list[Condition]) -> list[tuple[str, str, str]]:
+    """Return an event for each condition that turned good or bad, or is bad for another reason."""
+    before = {c.type: (c.status, c.reason if c.status == "False" else "") for c in old}
+    return [
+        (
+            "Warning" if c.status == "False" else "Normal",
+            c.reason,
+            f"{c.type} is {c.status}: {c.message or c.reason}",
+        )
+        for c in new
+        if before.get(c.type) != (c.status, c.reason if c.status == "False" else "")
+        and (c.status == "False" or c.type in before)
+    ]
+
+
+def _decisions(old: list[DecisionStatus], new: list[DecisionStatus]) -> list[tuple[str, str, str]]:
+    seen = {(d.time, d.replicas_to) for d in old}
+    return [
+        (
+            "Normal",
+            EventReason.SCALED,
+            f"{d.replicas_from} → {d.replicas_to} replicas, {d.reason}: {d.message}",
+        )
+        for d in reversed(new)
+        if (d.time, d.replicas_to) not in seen and d.replicas_from != d.replicas_to
+    ]
+
+
+class Announcer:
+    """Writes events; one that cannot be written is logged and dropped."""
+
+    def __init__(self, cluster: Cluster, identity: str) -> None:
+        """Write through a guarded cluster, in the name of one operator pod."""
+        self._cluster = cluster
+        self._identity = identity
+
+    async def announce(self, raw: Object, type_: str, reason: str, message: str) -> None:
+        """Write one event on an object.
+
+        :param raw: the custom resource.
+        :param type_: Normal or Warning.
+        """
+        metadata = raw["metadata"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
+            "metadata": {
+                "generateName": f"{metadata['name']}.",
+                "namespace": metadata["namespace"],
+            },
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": raw["kind"],
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "type": type_,
+            "reason": reason,
+            "message": message[:MAX_NOTE],
+            "action": reason,
+            "source": {"component": OPERATOR_MANAGER},
+            "reportingComponent": OPERATOR_MANAGER,
+            "reportingInstance": self._identity,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._cluster.create(EVENT, event, manager=OPERATOR_MANAGER)
+        except Fenced:
+            raise
+        except ClusterError as error:
+            log.warning("event dropped", reason=reason, error=str(error))

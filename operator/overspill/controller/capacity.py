@@ -1,0 +1,48 @@
+"""Is the cluster full for a service? Pure."""
+
+from dataclasses import dataclass
+
+from overspill.controller.facts import Facts, Object
+from overspill.controller.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Lack of capacity, with the words of whoever refused; ``reason`` is None with enough."""
+
+    reason: Reason | None = None
+    message: str = ""
+    unplaceable: int = 0  # wanted replicas that have no place
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The Deployment's controller could not create pods."""
+
+    message: str
+    quota: bool
+
+
+def refusal(deployment: Object | None) -> Refusal | None:
+    """Return why pods of a Deployment are not admitted, None when they are."""
+    for condition in (deployment or {}).get("status", {}).get("conditions") or []:
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            message = condition.get("message", "")
+            return Refusal(message, "exceeded quota" in message)
+    return None
+
+
+def judge(facts: Facts) -> Capacity:
+    """Return whether a wanted replica lacks capacity, and how many do."""
+    waiting = [pod for pod in facts.pods if pod.lacks_capacity]
+    refused = refusal(facts.deployment)
+    if refused and refused.quota:
+        missing = max(0, _wanted(facts.deployment) - len(facts.pods))
+        return Capacity(Reason.QUOTA_EXCEEDED, refused.message, len(waiting) + missing)
+    if not waiting:
+        return Capacity()
+    return Capacity(waiting[0].lacks_capacity, waiting[0].message, len(waiting))
+
+
+def _wanted(deployment: Object | None) -> int:
+    return int((deployment or {}).get("spec", {}).get("replicas", 0))

@@ -1,0 +1,220 @@
+"""The conditions of a service, each a pure function of the facts: status, reason, message.
+
+All are True when good. ``Ready`` means that a request sent now would be answered within policy:
+by a local replica, by one that starts from zero by design, or by a provider. So tools that wait
+for Ready (Helm, Argo CD, kubectl wait) hang neither at zero nor when the cluster is full.
+"""
+
+from dataclasses import dataclass
+
+from overspill.api import conditions as api
+from overspill.api.names import ConditionType, SpillReason
+from overspill.api.service import DataPolicy, ProviderRef
+from overspill.controller.capacity import Capacity, refusal
+from overspill.controller.facts import Facts, Fault, ProviderFacts
+from overspill.controller.reasons import Reason
+
+# Image volumes are on by default from this version on; older API servers drop the field.
+IMAGE_VOLUMES_SINCE = (1, 35)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One aspect: how it stands, why, and what to do."""
+
+    status: api.Status
+    reason: str
+    message: str = ""
+
+
+def judge(facts: Facts, capacity: Capacity) -> dict[ConditionType, Verdict]:
+    """Return every condition."""
+    model = _model(facts)
+    replicas = _replicas(facts, capacity)
+    spillover = _spillover(facts)
+    return {
+        ConditionType.READY: _ready(facts, capacity, model, replicas, spillover),
+        ConditionType.MODEL_READY: model,
+        ConditionType.REPLICAS_READY: replicas,
+        ConditionType.SCALING_ACTIVE: _scaling(facts),
+        ConditionType.CAPACITY_AVAILABLE: _capacity(capacity),
+        ConditionType.SPILLOVER_READY: spillover,
+    }
+
+
+def _true(reason: str, message: str = "") -> Verdict:
+    return Verdict("True", reason, message)
+
+
+def _false(reason: str, message: str) -> Verdict:
+    return Verdict("False", reason, message)
+
+
+def _first_fault(facts: Facts, *, model: bool) -> Fault | None:
+    return next((p.fault for p in facts.pods if p.fault and p.fault.model == model), None)
+
+
+def model_mountable(facts: Facts) -> bool:
+    """Whether this API server knows the kind of volume that the model needs."""
+    image = facts.service.spec.model.uri.startswith("oci://")
+    return not image or facts.server_version >= IMAGE_VOLUMES_SINCE
+
+
+def _model(facts: Facts) -> Verdict:
+    uri = facts.service.spec.model.uri
+    if not model_mountable(facts):
+        have = "{}.{}".format(*facts.server_version)
+        return _false(
+            Reason.IMAGE_VOLUMES_UNSUPPORTED,
+            f"model.uri {uri} needs Kubernetes 1.35 or newer, this cluster has {have}; "
+            "put the model on a PersistentVolumeClaim and use pvc://",
+        )
+    if facts.claim_missing:
+        return _false(
+            Reason.CLAIM_NOT_FOUND,
+            f"PersistentVolumeClaim {facts.claim_missing} does not exist in namespace "
+            f"{facts.service.metadata.namespace}; create it or change model.uri",
+        )
+    fault = _first_fault(facts, model=True)
+    if fault:
+        return _false(fault.reason, f"model.uri {uri}: {fault.message}")
+    if facts.ready:
+        return _true(Reason.LOADED)
+    if facts.scaling.desired == 0:
+        return _true(Reason.SCALED_TO_ZERO, "no replica runs; the first request loads the model")
+    return Verdict("Unknown", Reason.LOADING, "no replica has loaded the model yet")
+
+
+def _replicas(facts: Facts, capacity: Capacity) -> Verdict:
+    desired, ready = facts.scaling.desired, facts.ready
+    if facts.refused:
+        return _false(facts.refused.reason, facts.refused.message)
+    if facts.foreign:
+        kind, name = next(iter(facts.foreign.items()))
+        return _false(
+            Reason.NAME_CONFLICT,
+            f"{kind} {name} exists and does not belong to this service; delete or rename it",
+        )
+    refused = refusal(facts.deployment)
+    if refused and not refused.quota:
+        return _false(Reason.REPLICA_FAILURE, refused.message)
+    fault = _first_fault(facts, model=False)
+    if fault:
+        return _false(fault.reason, fault.message)
+    if desired == 0:
+        return _true(Reason.SCALED_TO_ZERO, "no replica is wanted")
+    count = f"{ready} of {desired} replicas are ready"
+    if ready >= desired:
+        return _true(Reason.ALL_READY, count)
+    if capacity.reason:
+        return _false(Reason.WAITING_FOR_CAPACITY, f"{count}; see CapacityAvailable")
+    return _false(Reason.STARTING, count)
+
+
+def _scaling(facts: Facts) -> Verdict:
+    scaling = facts.scaling
+    return Verdict("True" if scaling.active else "False", scaling.reason, scaling.message)
+
+
+def _capacity(capacity: Capacity) -> Verdict:
+    if capacity.reason is None:
+        return _true(Reason.AVAILABLE)
+    return _false(capacity.reason, capacity.message)
+
+
+def _spillover(facts: Facts) -> Verdict:
+    spec = facts.service.spec.spillover
+    if not spec.providers:
+        return _true(Reason.NOT_CONFIGURED, "spillover.providers is empty; nothing spills")
+    if spec.data_policy is DataPolicy.NEVER:
+        return _true(Reason.DATA_POLICY_NEVER, "spillover.dataPolicy is Never; nothing spills")
+    verdicts = [_provider(facts, ref) for ref in spec.providers]
+    usable = [v for v in verdicts if v.status == "True"]
+    if usable:
+        return _true(Reason.PROVIDERS_READY, f"{len(usable)} of {len(verdicts)} can be used")
+    return next((v for v in verdicts if v.status == "False"), None) or _unreported(facts, verdicts)
+
+
+def _unreported(facts: Facts, verdicts: list[Verdict]) -> Verdict:
+    """Until a gateway speaks (again), what was said of this very spec stands."""
+    old = api.find(facts.service.status.conditions, ConditionType.SPILLOVER_READY)
+    if old and old.observed_generation == facts.service.metadata.generation:
+        return Verdict(old.status, old.reason, old.message)
+    return verdicts[0]
+
+
+def _provider(facts: Facts, ref: ProviderRef) -> Verdict:
+    """Return whether one listed provider can be used, else the first obstacle."""
+    namespace = ref.namespace or facts.service.metadata.namespace
+    key = f"{namespace}/{ref.name}"
+    known = facts.providers.get(key, ProviderFacts(None))
+    if known.invalid:
+        return _false(Reason.INVALID_SPEC, f"InferenceProvider {key}: {known.invalid}")
+    if known.provider is None:
+        return _false(
+            Reason.PROVIDER_NOT_FOUND, f"InferenceProvider {key} does not exist; create it"
+        )
+    own = facts.service.metadata.namespace
+    if not known.provider.allows(own):
+        return _false(
+            Reason.NAMESPACE_NOT_ALLOWED,
+            f"InferenceProvider {key} does not list namespace {own} in spec.allowedNamespaces",
+        )
+    if all(model.name != ref.model for model in known.provider.spec.models):
+        return _false(
+            Reason.MODEL_NOT_LISTED,
+            f"InferenceProvider {key} does not list model {ref.model} in spec.models",
+        )
+    if known.provider.price(ref.model) is None:
+        return _false(
+            Reason.PRICE_MISSING,
+            f"model {ref.model} of InferenceProvider {key} has no price; nothing spills unpriced",
+        )
+    if not known.reported:
+        return Verdict("Unknown", Reason.NO_REPORT, f"no gateway has tried the key of {key} yet")
+    if not known.ready:
+        return _false(known.reason, f"InferenceProvider {key}: {known.message}")
+    return _true(Reason.PROVIDERS_READY)
+
+
+def _ready(
+    facts: Facts, capacity: Capacity, model: Verdict, replicas: Verdict, spillover: Verdict
+) -> Verdict:
+    if facts.name_taken_by:
+        return _false(
+            Reason.SERVED_NAME_TAKEN,
+            f"service {facts.name_taken_by} is older and serves {facts.service.served_name}; "
+            "set another model.servedName",
+        )
+    if facts.ready:
+        return _true(Reason.SERVING, f"{facts.ready} of {facts.scaling.desired} replicas are ready")
+    broken = next((v for v in (model, replicas) if v.status == "False"), None)
+    faulty = broken is not None and broken.reason not in (
+        Reason.STARTING,
+        Reason.WAITING_FOR_CAPACITY,
+    )
+    from_zero = facts.service.spec.scaling.min_replicas == 0
+    if from_zero and not faulty and not capacity.reason:
+        if facts.scaling.desired == 0:
+            return _true(Reason.SCALED_TO_ZERO, "the first request starts a replica")
+        return _true(Reason.STARTING, "requests are held until the first replica is ready")
+    if spillover.reason == Reason.PROVIDERS_READY and spillover.status == "True":
+        reason = spill_reason(facts, capacity)
+        if reason in facts.service.spec.spillover.when:
+            return _true(Reason.SPILLING_OVER, f"no replica is ready ({reason}); requests spill")
+    if not faulty and capacity.reason:
+        return _false(capacity.reason, capacity.message)
+    cause = broken or model
+    return _false(cause.reason, cause.message)
+
+
+def spill_reason(facts: Facts, capacity: Capacity) -> SpillReason:
+    """Return why a request would spill while no replica is ready.
+
+    The same order as the gateway's: a pod that cannot be placed is no replica yet.
+    """
+    if any(pod.starting for pod in facts.pods):
+        return SpillReason.COLD_START
+    if facts.placed:
+        return SpillReason.REPLICAS_UNAVAILABLE
+    return SpillReason.CLUSTER_FULL if capacity.reason else SpillReason.COLD_START

@@ -1,0 +1,226 @@
+"""What is known about one service when its next step is decided. Pure values.
+
+Pods are read here once, into the few facts that count: placed, ready, starting, cannot be
+placed, faulty. Full (DESIGN: Words) is narrow on purpose: only lack of capacity, in the
+scheduler's or the quota's own words.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from overspill.api.provider import InferenceProvider
+from overspill.api.service import (
+    CostStatus,
+    DecisionStatus,
+    InferenceService,
+    TrafficStatus,
+)
+from overspill.controller.reasons import Reason
+
+Object = dict[str, Any]
+
+# The scheduler tries filters in order, resources late: a node that says "Insufficient" has
+# passed selectors, affinity and taints, so that capacity is all that is missing there.
+_CAPACITY = re.compile(r"Insufficient \S+|Too many pods")
+_ENGINE_FAULT = re.compile(r"^([A-Z][A-Za-z]{2,62}): (.+)", re.DOTALL)
+_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": ')
+_PULL_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+_CREATE_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a pod does not come up."""
+
+    reason: str
+    message: str
+    model: bool = False  # the model's fault, not the engine's
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One replica that is not on its way out."""
+
+    name: str
+    placed: bool = False
+    ready: bool = False
+    starting: bool = False  # placed, for the first time, nothing wrong so far
+    lacks_capacity: Reason | None = None
+    message: str = ""  # the scheduler's
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class ProviderFacts:
+    """One listed provider: the object, and what the gateways say of its key."""
+
+    provider: InferenceProvider | None  # None: there is no such object, or it cannot be read
+    invalid: str = ""  # why it cannot be read
+    reported: bool = False
+    ready: bool = False
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What the autoscaler says of one service."""
+
+    desired: int
+    active: bool = True
+    reason: str = ""
+    message: str = ""
+    decisions: tuple[DecisionStatus, ...] = ()
+    traffic: TrafficStatus | None = None
+    cost: CostStatus | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One service at one moment."""
+
+    service: InferenceService
+    children: Mapping[str, Object | None]  # by kind, as the API server has them
+    pods: tuple[Pod, ...]
+    scaling: Scaling
+    server_version: tuple[int, int]
+    providers: Mapping[str, ProviderFacts] = field(default_factory=dict)  # by "namespace/name"
+    claim_missing: str = ""  # name of the PersistentVolumeClaim that does not exist
+    name_taken_by: str = ""  # an older service of this namespace with the same served name
+    refused: Fault | None = None  # why the children could not be rendered or applied
+
+    @property
+    def deployment(self) -> Object | None:
+        """The Deployment as observed."""
+        return self.children.get("Deployment")
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        """Kind and name of objects that bear a child's name and are not this service's.
+
+        Somebody else's, or left by a deleted service of the same name and on their way out.
+        """
+        uid = self.service.metadata.uid
+        return {
+            kind: live["metadata"]["name"]
+            for kind, live in self.children.items()
+            if live is not None and not _owned_by(live, uid)
+        }
+
+    @property
+    def ready(self) -> int:
+        """Replicas that can answer."""
+        return sum(pod.ready for pod in self.pods)
+
+    @property
+    def placed(self) -> int:
+        """Replicas that have a node."""
+        return sum(pod.placed for pod in self.pods)
+
+
+def _owned_by(live: Object, uid: str) -> bool:
+    metadata = live["metadata"]
+    owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or []]
+    return uid in owners and not metadata.get("deletionTimestamp")
+
+
+def read_pods(raw: Iterable[Object], model_image: str) -> tuple[Pod, ...]:
+    """Return the pods that live, by name: those that end are no replicas any more.
+
+    :param model_image: reference of the image volume, "" without one; tells its faults from the
+        engine's.
+    """
+    living = (
+        pod
+        for pod in raw
+        if not pod["metadata"].get("deletionTimestamp")
+        and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    )
+    return tuple(sorted((_pod(pod, model_image) for pod in living), key=lambda p: p.name))
+
+
+def _pod(raw: Object, model_image: str) -> Pod:
+    status = raw.get("status", {})
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    placed = bool(raw.get("spec", {}).get("nodeName"))
+    container: Object = next(iter(status.get("containerStatuses") or []), {})
+    fault = None if ready else _container_fault(container, model_image)
+    lacks, message = None, ""
+    if not placed:
+        lacks, message = _lack(conditions.get("PodScheduled", {}))
+        if message and not lacks:
+            fault = Fault(Reason.NOT_SCHEDULABLE, message)
+    first = not container.get("started") and not container.get("restartCount")
+    return Pod(
+        name=raw["metadata"]["name"],
+        placed=placed,
+        ready=ready,
+        starting=placed and not ready and first and not fault,
+        lacks_capacity=lacks,
+        message=message,
+        fault=fault,
+    )
+
+
+def _lack(scheduled: Object) -> tuple[Reason | None, str]:
+    """Return which lack of capacity keeps a pod from being placed, and the scheduler's message."""
+    message = scheduled.get("message", "")
+    if scheduled.get("reason") == "SchedulingGated":
+        return Reason.SCHEDULING_GATED, message or "a scheduling gate (a queue) holds the pod"
+    if scheduled.get("reason") != "Unschedulable":
+        return None, ""
+    return (Reason.UNSCHEDULABLE if _CAPACITY.search(message) else None), message
+
+
+def _container_fault(container: Object, model_image: str) -> Fault | None:
+    waiting = container.get("state", {}).get("waiting", {})
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get(
+        "terminated", {}
+    )
+    if reason in _PULL_REASONS:
+        return _pull_fault(message or reason, model_image)
+    if reason in _CREATE_REASONS:
+        # A model volume that cannot be mounted shows here.
+        about_model = "model" in message and "volume" in message
+        return Fault(Reason.CONTAINER_NOT_CREATED, message or reason, about_model)
+    if ended.get("reason") == "OOMKilled":
+        return Fault(
+            Reason.OUT_OF_MEMORY, "the engine passed its memory limit; raise resources.memory"
+        )
+    told = _ENGINE_FAULT.match(ended.get("message", "").strip())
+    if told:
+        return Fault(told[1], told[2], model=told[1].startswith("Model"))
+    if reason == "CrashLoopBackOff":
+        return Fault(Reason.CRASH_LOOP, _last_words(ended))
+    return None
+
+
+def _pull_fault(message: str, model_image: str) -> Fault:
+    # The kubelet says "Back-off …" and the error in turn; only the error is worth telling.
+    text = _BACK_OFF.sub("", message)
+    if model_image and model_image in message:
+        return Fault(Reason.MODEL_IMAGE_PULL_FAILED, text, model=True)
+    return Fault(Reason.ENGINE_IMAGE_PULL_FAILED, text)
+
+
+def _last_words(ended: Object) -> str:
+    lines = ended.get("message", "").strip().splitlines()
+    code = ended.get("exitCode", "unknown")
+    last = f": {lines[-1]}" if lines else ""
+    return f"the engine ends again and again, exit code {code}{last}"

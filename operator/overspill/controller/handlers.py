@@ -1,0 +1,134 @@
+"""kopf: every event marks keys dirty, nothing else. Level, not edge.
+
+kopf runs in a thread and an event loop of its own: when its watches fail for good it ends, with
+every task of its loop, and is started again, while the workers go on. It posts no events, sets no
+finalizers, writes no annotations; leader election is ours (:mod:`overspill.cluster.lease`).
+Children are watched by label on the server's side.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import kopf
+import structlog
+
+from overspill.api.names import GROUP, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY, VERSION
+from overspill.api.provider import InferenceProvider
+from overspill.api.service import InferenceService
+from overspill.cluster import backoff
+from overspill.controller.catalog import Catalog, Key
+from overspill.controller.worker import DirtyKeys
+
+log = structlog.get_logger(__name__)
+
+SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
+CLIENT_TIMEOUT = 75  # seconds after which we do, when it did not
+CHILD_LABELS: dict[str, str | kopf.MetaFilterToken] = {
+    LABEL_MANAGED_BY: MANAGED_BY,
+    LABEL_SERVICE: kopf.PRESENT,
+}
+CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_SERVICE}"
+
+Post = Callable[..., Any]  # runs a function in the workers' event loop
+
+
+@dataclass
+class Sink:
+    """Where events end: the catalog and the dirty keys. Lives in the workers' event loop."""
+
+    keys: DirtyKeys
+    catalog: Catalog
+
+    def service(self, raw: dict[str, Any], *, gone: bool) -> None:
+        """A service was seen, changed or deleted."""
+        key = Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
+        self.keys.mark(self.catalog.remove(key) if gone else self.catalog.put(raw))
+
+    def provider(self, namespace: str, name: str) -> None:
+        """A provider was seen, changed or deleted."""
+        key = Key.provider(namespace, name)
+        self.keys.mark({key} | self.catalog.users(key))
+
+    def child(self, namespace: str, service: str) -> None:
+        """A Deployment or pod of a service was seen, changed or deleted."""
+        self.keys.mark([Key.service(namespace, service)])
+
+
+def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
+    """Return the handlers."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> Any:
+        if os.environ.get("KUBECONFIG"):
+            return kopf.login_with_kubeconfig(**kwargs)
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.event(GROUP, VERSION, InferenceService.plural, registry=handlers)
+    async def service_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+        post(lambda raw: sink.service(raw, gone=type == "DELETED"), dict(body))
+
+    @kopf.on.event(GROUP, VERSION, InferenceProvider.plural, registry=handlers)
+    async def provider_changed(meta: kopf.Meta, **_: Any) -> None:
+        post(sink.provider, meta["namespace"], meta["name"])
+
+    @kopf.on.event(
+        "apps", "v1", "deployments", labels={LABEL_SERVICE: kopf.PRESENT}, registry=handlers
+    )
+    @kopf.on.event("", "v1", "pods", labels={LABEL_SERVICE: kopf.PRESENT}, registry=handlers)
+    async def child_changed(meta: kopf.Meta, labels: kopf.Labels, **_: Any) -> None:
+        post(sink.child, meta["namespace"], labels[LABEL_SERVICE])
+
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """Set kopf up: quiet, patient with the API server, and never waiting on a silent watch."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.scanning.disabled = True  # else it watches CRDs and namespaces of the whole cluster
+    chosen.watching.server_timeout = SERVER_TIMEOUT
+    chosen.watching.client_timeout = CLIENT_TIMEOUT
+    chosen.watching.connect_timeout = 10
+    chosen.watching.chunk_size = 500
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 10
+    for plural in ("deployments", "pods"):
+        chosen.watching.label_selectors[plural] = CHILD_SELECTOR
+    return chosen
+
+
+async def watch(sink: Sink, namespaces: tuple[str, ...], ready: threading.Event) -> None:
+    """Watch until cancelled.
+
+    :param namespaces: empty means all.
+    :param ready: set when the watches have begun.
+    """
+    loop = asyncio.get_running_loop()
+    failures = 0
+    while True:
+        stop = threading.Event()
+        try:
+            await asyncio.to_thread(
+                kopf.run,
+                registry=registry(sink, loop.call_soon_threadsafe),
+                settings=settings(),
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=stop,
+                ready_flag=ready,
+            )
+            problem = "kopf ended by itself"
+        except Exception as error:
+            # Whatever it was (an outage, a missing right): the workers' resync carries on.
+            problem = f"{type(error).__name__}: {error}"
+        finally:
+            stop.set()
+        failures += 1
+        log.warning("watches ended", problem=problem, failures=failures)
+        await asyncio.sleep(backoff(failures))

@@ -1,0 +1,198 @@
+"""The operator process: wires the parts together and runs them until it is told to stop."""
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import REGISTRY
+
+from overspill.api.names import API_VERSION, OPERATOR_MANAGER
+from overspill.autoscaler import loop as autoscaler_loop
+from overspill.autoscaler.loop import Autoscaler
+from overspill.cluster import Cluster, ClusterError, Kind, Leader, backoff
+from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
+from overspill.controller import endpoints, handlers, logs
+from overspill.controller.addresses import Addresses
+from overspill.controller.announce import Announcer
+from overspill.controller.catalog import Catalog, Key
+from overspill.controller.metrics import Metrics
+from overspill.controller.nudge import Nudger
+from overspill.controller.observe import Observer
+from overspill.controller.reconcile import Reconciler
+from overspill.controller.scaling import ScaleWriter
+from overspill.controller.settings import Settings, SettingsError
+from overspill.controller.worker import DirtyKeys, Worker
+from overspill.prometheus.client import PrometheusClient
+
+log = structlog.get_logger(__name__)
+
+STALL_SECONDS = 60.0
+
+
+@dataclass
+class Operator:
+    """The parts of one operator process."""
+
+    settings: Settings
+    leader: Leader
+    worker: Worker
+    autoscaler: Autoscaler
+    nudger: Nudger
+    addresses: Addresses
+    sink: handlers.Sink
+    watching: threading.Event
+
+    def fault(self) -> str:
+        """Return what has stalled, "" when nothing has."""
+        now = time.monotonic()
+        if self.worker.stalled(now, STALL_SECONDS):
+            return "a reconcile hangs"
+        if self.leader.held(now) and self.autoscaler.age() > STALL_SECONDS:
+            return "the autoscaler's loop hangs"
+        return ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop``; the lease is given back when nothing writes any more."""
+        election = asyncio.create_task(self.leader.run())
+        work: list[Coroutine[Any, Any, None]] = [
+            self.worker.run(),
+            self._scale(),
+            self.nudger.run(),
+            self.addresses.run(),
+            handlers.watch(self.sink, self.settings.watch_namespaces, self.watching),
+        ]
+        tasks = [asyncio.create_task(part) for part in work]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait(
+                [election, stopping, *tasks], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done - {stopping}:
+                task.result()  # raises what ended it
+        finally:
+            await _cancel([stopping, *tasks])
+            await _cancel([election])
+
+    async def _scale(self) -> None:
+        """Run the autoscaler while we hold the lease."""
+        failures = 0
+        while True:
+            await self.leader.wait(held=True)
+            loop = asyncio.create_task(self.autoscaler.run())
+            lost = asyncio.create_task(self.leader.wait(held=False))
+            try:
+                await asyncio.wait([loop, lost], return_when=asyncio.FIRST_COMPLETED)
+                if loop.done() and loop.exception():
+                    failures += 1
+                    log.error("the autoscaler ended", exc_info=loop.exception())
+                    await asyncio.sleep(backoff(failures))
+            finally:
+                await _cancel([loop, lost])
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def wait_for_crds(cluster: Cluster) -> tuple[int, int]:
+    """Wait until our kinds are served; return the API server's version."""
+    failures = 0
+    wanted = {INFERENCE_SERVICE.plural, INFERENCE_PROVIDER.plural}
+    while True:
+        try:
+            found = await cluster.resources(API_VERSION)
+            if wanted <= found:
+                return await cluster.version()
+            problem = f"the CRDs of {API_VERSION} are not installed; `overspill crds` prints them"
+        except ClusterError as error:
+            problem = str(error)
+        failures += 1
+        log.warning("waiting for the API server", problem=problem)
+        await asyncio.sleep(backoff(failures, longest=10.0))
+
+
+def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Operator:
+    """Wire the parts."""
+    metrics = Metrics(REGISTRY)
+    leader = Leader(cluster, settings.namespace, OPERATOR_MANAGER, settings.identity)
+    metrics.leader.set_function(lambda: float(leader.held(time.monotonic())))
+
+    def guard(verb: str, kind: Kind) -> None:
+        leader.check()
+        metrics.wrote(verb, kind)
+
+    guarded = cluster.guarded(guard)
+    keys, catalog = DirtyKeys(), Catalog()
+    addresses = Addresses(cluster, settings.namespace, f"{settings.gateway_service}-internal")
+    scale = ScaleWriter(guarded)
+    token = Path(settings.token_file)
+    autoscaler = Autoscaler(
+        PrometheusClient(settings.prometheus_url),
+        addresses,
+        token if token.exists() else None,
+        scale,
+        settings=autoscaler_loop.Settings(
+            settings.interval, settings.up_window, settings.down_window
+        ),
+        on_change=lambda path: keys.mark([Key.service(*path.split("/"))]),
+    )
+    observer = Observer(cluster, autoscaler, catalog, version)
+    announcer = Announcer(guarded, settings.identity)
+    reconciler = Reconciler(guarded, observer, autoscaler, scale, announcer, settings)
+    return Operator(
+        settings=settings,
+        leader=leader,
+        worker=Worker(keys, reconciler.reconcile, lambda: leader.wait(held=True), metrics),
+        autoscaler=autoscaler,
+        nudger=Nudger(cluster, autoscaler, catalog, keys, settings.watch_namespaces),
+        addresses=addresses,
+        sink=handlers.Sink(keys, catalog),
+        watching=threading.Event(),
+    )
+
+
+async def operate(settings: Settings) -> None:
+    """Run the operator until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    operator: Operator | None = None
+    server = await endpoints.serve(
+        settings.metrics_port,
+        REGISTRY,
+        fault=lambda: operator.fault() if operator else "",
+        ready=lambda: operator is not None and operator.watching.is_set(),
+    )
+    try:
+        async with Cluster.connect() as cluster:
+            version = asyncio.create_task(wait_for_crds(cluster))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([version, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                operator = build(settings, cluster, version.result())
+                await operator.run(stop)
+            await _cancel([version, stopping])
+    finally:
+        await server.cleanup()
+
+
+def run() -> None:
+    """Entry point of ``overspill-operator``."""
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        sys.exit(f"overspill-operator: {error}")
+    logs.configure(settings.log_level)
+    try:
+        asyncio.run(operate(settings))
+    except ClusterError as error:
+        sys.exit(f"overspill-operator: {error}")

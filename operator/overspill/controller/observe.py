@@ -1,0 +1,158 @@
+"""Gather the facts of one service: reads only, all at once, straight from the API server.
+
+Nothing is cached, so a decision never rests on a view that our own last write has outdated.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from overspill.api.base import InvalidObject
+from overspill.api.names import LABEL_SERVICE
+from overspill.api.provider import InferenceProvider
+from overspill.api.service import InferenceService
+from overspill.autoscaler.loop import Autoscaler
+from overspill.autoscaler.signals import Replicas
+from overspill.cluster import Cluster, NotFound
+from overspill.cluster.kinds import (
+    DEPLOYMENT,
+    INFERENCE_PROVIDER,
+    NETWORK_POLICY,
+    PDB,
+    POD,
+    PVC,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Kind,
+)
+from overspill.controller import capacity
+from overspill.controller.catalog import Catalog, Key
+from overspill.controller.facts import Facts, Object, ProviderFacts, Scaling, read_pods
+from overspill.runtimes import child_name, slots
+
+CHILDREN: dict[str, Kind] = {
+    kind.kind: kind for kind in (SERVICE_ACCOUNT, NETWORK_POLICY, SERVICE, PDB, DEPLOYMENT)
+}
+
+
+class Observer:
+    """Reads what decisions need."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        autoscaler: Autoscaler,
+        catalog: Catalog,
+        server_version: tuple[int, int],
+    ) -> None:
+        """Read through ``cluster``."""
+        self._cluster = cluster
+        self._autoscaler = autoscaler
+        self._catalog = catalog
+        self._version = server_version
+
+    async def observe(self, service: InferenceService) -> Facts:
+        """Return the facts, after the autoscaler was told its part of them.
+
+        :raises ClusterError: when the API server does not answer.
+        """
+        namespace = service.metadata.namespace
+        listed = service.spec.spillover.providers
+        refs = sorted({Key.provider(ref.namespace or namespace, ref.name) for ref in listed})
+        pods, claim, children, providers = await asyncio.gather(
+            self._pods(service),
+            self._missing_claim(service),
+            asyncio.gather(*(self._child(kind, service) for kind in CHILDREN.values())),
+            asyncio.gather(*(self._provider(ref) for ref in refs)),
+        )
+        facts = Facts(
+            service=service,
+            children=dict(zip(CHILDREN, children, strict=True)),
+            pods=read_pods(pods, _model_image(service)),
+            scaling=Scaling(desired=0),
+            server_version=self._version,
+            providers={ref.path: known for ref, known in zip(refs, providers, strict=True)},
+            claim_missing=claim,
+            name_taken_by=self._catalog.name_taken_by(
+                Key.service(namespace, service.metadata.name)
+            ),
+        )
+        return self._with_scaling(facts, pods)
+
+    def _with_scaling(self, facts: Facts, pods: list[Object]) -> Facts:
+        """Tell the autoscaler what is, then ask it what it wants."""
+        key = facts.service.key
+        replicas = _replicas(facts, pods)
+        self._autoscaler.observe(key, facts.service, replicas, slots(facts.service))
+        health = self._autoscaler.health(key)
+        scaling = Scaling(
+            desired=self._autoscaler.desired(key),
+            active=health.active,
+            reason=health.reason,
+            message=health.message,
+            decisions=tuple(d.to_status() for d in self._autoscaler.decisions(key)),
+            traffic=self._autoscaler.traffic(key),
+            cost=self._autoscaler.cost(key),
+        )
+        return replace(facts, scaling=scaling)
+
+    async def _pods(self, service: InferenceService) -> list[Object]:
+        labels = f"{LABEL_SERVICE}={service.metadata.name}"
+        return (await self._cluster.list(POD, service.metadata.namespace, labels=labels)).items
+
+    async def _child(self, kind: Kind, service: InferenceService) -> Object | None:
+        name = child_name(service.metadata.name)
+        return await _or_none(self._cluster.get(kind, service.metadata.namespace, name))
+
+    async def _missing_claim(self, service: InferenceService) -> str:
+        """Return the name of the claim that model.uri names and that does not exist, else ""."""
+        scheme, _, rest = service.spec.model.uri.partition("://")
+        if scheme != "pvc":
+            return ""
+        name = rest.partition("/")[0]
+        claim = await _or_none(self._cluster.get(PVC, service.metadata.namespace, name))
+        return "" if claim else name
+
+    async def _provider(self, key: Key) -> ProviderFacts:
+        raw = await _or_none(self._cluster.get(INFERENCE_PROVIDER, key.namespace, key.name))
+        if raw is None:
+            return ProviderFacts(None)
+        try:
+            provider = InferenceProvider.parse(raw)
+        except InvalidObject as error:
+            return ProviderFacts(None, invalid=str(error))
+        report = self._autoscaler.providers().get(key.path)
+        if report is None:
+            return ProviderFacts(provider)
+        return ProviderFacts(
+            provider,
+            reported=True,
+            ready=report.ready,
+            reason=report.reason,
+            message=report.message,
+        )
+
+
+async def _or_none(call: Awaitable[Object]) -> Object | None:
+    try:
+        return await call
+    except NotFound:
+        return None
+
+
+def _model_image(service: InferenceService) -> str:
+    scheme, _, rest = service.spec.model.uri.partition("://")
+    return rest if scheme == "oci" else ""
+
+
+def _replicas(facts: Facts, pods: list[Object]) -> Replicas:
+    deployment = facts.deployment
+    return Replicas(
+        desired=deployment["spec"].get("replicas") if deployment else None,
+        existing=len(facts.pods),
+        placed=facts.placed,
+        ready=facts.ready,
+        unplaceable=capacity.judge(facts).unplaceable,
+        terminating=sum(bool(pod["metadata"].get("deletionTimestamp")) for pod in pods),
+        resource_version=deployment["metadata"]["resourceVersion"] if deployment else "",
+    )

@@ -1,0 +1,59 @@
+"""Every reason that a condition or an event of ours can bear; documented, never renamed.
+
+Reasons of the engine (``ModelNotFound`` …) and of the autoscaler come from their own lists.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Reasons of conditions, one CamelCase word each."""
+
+    # Ready
+    SERVING = "Serving"  # a local replica is ready
+    SCALED_TO_ZERO = "ScaledToZero"  # none runs, by design; the first request starts one
+    STARTING = "Starting"  # replicas come up
+    SPILLING_OVER = "SpillingOver"  # no local replica, but providers answer
+    INVALID_SPEC = "InvalidSpec"
+    SERVED_NAME_TAKEN = "ServedNameTaken"
+
+    # ModelReady
+    LOADED = "Loaded"
+    LOADING = "Loading"
+    MODEL_IMAGE_PULL_FAILED = "ModelImagePullFailed"
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    IMAGE_VOLUMES_UNSUPPORTED = "ImageVolumesUnsupported"
+
+    # ReplicasReady
+    ALL_READY = "AllReady"
+    APPLY_REFUSED = "ApplyRefused"  # the API server refuses a child
+    NAME_CONFLICT = "NameConflict"  # an object of a child's name belongs to somebody else
+    WAITING_FOR_CAPACITY = "WaitingForCapacity"
+    NOT_SCHEDULABLE = "NotSchedulable"  # for a cause that more capacity would not mend
+    REPLICA_FAILURE = "ReplicaFailure"  # pods are not admitted
+    ENGINE_IMAGE_PULL_FAILED = "EngineImagePullFailed"
+    CONTAINER_NOT_CREATED = "ContainerNotCreated"
+    OUT_OF_MEMORY = "OutOfMemory"
+    CRASH_LOOP = "CrashLoop"
+
+    # CapacityAvailable
+    AVAILABLE = "Available"
+    UNSCHEDULABLE = "Unschedulable"
+    SCHEDULING_GATED = "SchedulingGated"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+
+    # SpilloverReady; a provider's own faults are in the gateway's list
+    NOT_CONFIGURED = "NotConfigured"
+    DATA_POLICY_NEVER = "DataPolicyNever"
+    PROVIDERS_READY = "ProvidersReady"
+    PROVIDER_NOT_FOUND = "ProviderNotFound"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    MODEL_NOT_LISTED = "ModelNotListed"
+    PRICE_MISSING = "PriceMissing"
+    NO_REPORT = "NoReport"  # no gateway has said yet whether it has the key
+
+
+class EventReason(StrEnum):
+    """Reasons of events beside those of conditions."""
+
+    SCALED = "Scaled"

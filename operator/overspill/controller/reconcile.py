@@ -1,0 +1,170 @@
+"""One reconcile of one object: read, decide, write what is due. Every trigger leads here.
+
+Each write is idempotent, carries the resourceVersion that was read, and is skipped when it
+would change nothing. A reconcile that wrote ends; the event of its write starts the next one.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from overspill.api.base import InvalidObject
+from overspill.api.conditions import Condition
+from overspill.api.names import OPERATOR_MANAGER, ConditionType
+from overspill.api.provider import InferenceProvider, InferenceProviderStatus
+from overspill.api.service import InferenceService
+from overspill.autoscaler.loop import Autoscaler
+from overspill.cluster import Cluster, Forbidden, Invalid, NotFound
+from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE, Kind
+from overspill.controller import announce, status
+from overspill.controller.announce import Announcer
+from overspill.controller.catalog import Key
+from overspill.controller.conditions import Verdict
+from overspill.controller.decide import Plan, decide, decide_status
+from overspill.controller.facts import Facts, Fault, Object
+from overspill.controller.observe import CHILDREN, Observer
+from overspill.controller.reasons import Reason
+from overspill.controller.scaling import ScaleWriter
+from overspill.controller.settings import Settings
+from overspill.runtimes import RenderError
+
+log = structlog.get_logger(__name__)
+
+STUCK_SECONDS = 20.0  # until we look again whether what is in our way is gone
+
+
+@dataclass
+class Reconciler:
+    """Brings the cluster to what the objects say."""
+
+    cluster: Cluster  # guarded: writes only while we hold the lease
+    observer: Observer
+    autoscaler: Autoscaler
+    scale: ScaleWriter
+    announcer: Announcer
+    settings: Settings
+    _written: dict[Key, float] = field(default_factory=dict)  # status writes, monotonic seconds
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do what is due for one object; return seconds until it should be looked at again.
+
+        :raises ClusterError: when the API server refuses or does not answer.
+        """
+        if key.kind == INFERENCE_PROVIDER.kind:
+            await self._provider(key)
+            return None
+        return await self._service(key)
+
+    async def _service(self, key: Key) -> float | None:
+        try:
+            raw = await self.cluster.get(INFERENCE_SERVICE, key.namespace, key.name)
+        except NotFound:
+            self._forget(key)
+            return None
+        if raw["metadata"].get("deletionTimestamp"):
+            return None  # its owner references clean up
+        try:
+            service = InferenceService.parse(raw)
+        except InvalidObject as error:
+            await self._refuse(INFERENCE_SERVICE, raw, str(error))
+            return None
+        facts = await self.observer.observe(service)
+        facts = replace(facts, refused=await self._children(key, facts))
+        later = await self._status(key, raw, facts)
+        stuck = bool(facts.foreign or facts.refused)
+        return min(later or STUCK_SECONDS, STUCK_SECONDS) if stuck else later
+
+    async def _children(self, key: Key, facts: Facts) -> Fault | None:
+        """Write what is due; return what only a change of the service or of rights can mend."""
+        try:
+            await self._apply(key, facts, decide(facts, self.settings))
+        except RenderError as error:
+            return Fault(Reason.INVALID_SPEC, str(error))
+        except (Invalid, Forbidden) as error:
+            # The API server knows rules that the schema does not, and rights can be missing.
+            return Fault(Reason.APPLY_REFUSED, str(error))
+        return None
+
+    async def _apply(self, key: Key, facts: Facts, plan: Plan) -> None:
+        for obj in plan.apply:
+            await self.cluster.apply(CHILDREN[obj["kind"]], obj, manager=OPERATOR_MANAGER)
+        if plan.apply:
+            log.info("applied", service=key.path, fields=plan.drifted)
+        if plan.scale_to is not None and facts.deployment is not None:
+            version = facts.deployment["metadata"]["resourceVersion"]
+            await self.scale.write_scale(key.path, plan.scale_to, version)
+            log.info("scaled", service=key.path, replicas=plan.scale_to)
+
+    async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
+        old, new = facts.service.status, decide_status(facts, self.settings, time.time())
+        since = time.monotonic() - self._written.get(key, 0.0)
+        wait = status.wait(old, new, since)
+        if wait != 0.0:
+            return wait
+        await self._write_status(INFERENCE_SERVICE, raw, new.to_dict())
+        self._written[key] = time.monotonic()
+        for type_, reason, message in announce.changes(old, new):
+            await self.announcer.announce(raw, type_, reason, message)
+        return None
+
+    async def _write_status(self, kind: Kind, raw: Object, new: Object) -> None:
+        metadata = {name: raw["metadata"][name] for name in ("name", "namespace")}
+        metadata["resourceVersion"] = raw["metadata"]["resourceVersion"]
+        obj: Object = {"apiVersion": kind.api_version, "kind": kind.kind}
+        obj |= {"metadata": metadata, "status": new}
+        await self.cluster.apply(kind, obj, manager=OPERATOR_MANAGER, subresource="status")
+
+    async def _refuse(self, kind: Kind, raw: Object, message: str) -> None:
+        """Say in the status that an object cannot be used as it is."""
+        old = _conditions(raw)
+        verdict = Verdict("False", Reason.INVALID_SPEC, message)
+        generation = int(raw["metadata"].get("generation", 0))
+        new = status.conditions({ConditionType.READY: verdict}, old, generation, time.time())
+        others = [c for c in old if c.type != ConditionType.READY]
+        if [c for c in old if c.type == ConditionType.READY] == new:
+            return
+        kept = dict(raw.get("status") or {})
+        kept["conditions"] = [c.to_dict() for c in (*new, *others)]
+        await self._write_status(kind, raw, kept)
+        for type_, reason, text in announce.conditions(old, [*new, *others]):
+            await self.announcer.announce(raw, type_, reason, text)
+
+    def _forget(self, key: Key) -> None:
+        self.autoscaler.forget(key.path)
+        self._written.pop(key, None)
+
+    async def _provider(self, key: Key) -> None:
+        try:
+            raw = await self.cluster.get(INFERENCE_PROVIDER, key.namespace, key.name)
+        except NotFound:
+            return
+        if raw["metadata"].get("deletionTimestamp"):
+            return
+        try:
+            provider = InferenceProvider.parse(raw)
+        except InvalidObject as error:
+            await self._refuse(INFERENCE_PROVIDER, raw, str(error))
+            return
+        report = self.autoscaler.providers().get(key.path)
+        if report is None:
+            return  # no gateway is connected: what was said last stands
+        verdict = Verdict("True" if report.ready else "False", report.reason, report.message)
+        old = provider.status
+        generation = provider.metadata.generation
+        new = InferenceProviderStatus(
+            observed_generation=generation,
+            conditions=status.conditions(
+                {ConditionType.READY: verdict}, old.conditions, generation, time.time()
+            ),
+        )
+        if new != old:
+            await self._write_status(INFERENCE_PROVIDER, raw, new.to_dict())
+            for type_, reason, text in announce.conditions(old.conditions, new.conditions):
+                await self.announcer.announce(raw, type_, reason, text)
+
+
+def _conditions(raw: Object) -> list[Condition]:
+    items: list[Any] = (raw.get("status") or {}).get("conditions") or []
+    return [Condition.model_validate(item) for item in items]

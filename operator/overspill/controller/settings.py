@@ -1,0 +1,86 @@
+"""What the operator is told by its environment; the chart sets it."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from overspill.api.values import parse_duration
+
+
+class SettingsError(ValueError):
+    """A variable cannot be used; the text names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's settings. Durations in seconds."""
+
+    namespace: str  # of the release: gateway, lease
+    engine_image: str
+    gateway_service: str = "overspill-gateway"
+    watch_namespaces: tuple[str, ...] = ()  # empty: all
+    pull_policy: str = "IfNotPresent"
+    prometheus_url: str = ""
+    token_file: str = "/var/run/secrets/overspill/gateway-token"  # noqa: S105 - a path
+    interval: float = 5.0  # of the autoscaler
+    up_window: float = 10.0
+    down_window: float = 300.0
+    log_level: str = "info"
+    metrics_port: int = 9090
+    identity: str = ""
+
+    @property
+    def url(self) -> str:
+        """Base URL of the gateway for OpenAI clients in the cluster."""
+        return f"http://{self.gateway_service}.{self.namespace}.svc/v1"
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Read ``OVERSPILL_*``.
+
+        :raises SettingsError: for a variable that is missing or wrong.
+        """
+        namespaces = env.get("OVERSPILL_WATCH_NAMESPACES", "").split(",")
+        return cls(
+            namespace=_required(env, "OVERSPILL_NAMESPACE"),
+            engine_image=_required(env, "OVERSPILL_ENGINE_IMAGE"),
+            gateway_service=env.get("OVERSPILL_GATEWAY_SERVICE") or cls.gateway_service,
+            watch_namespaces=tuple(n.strip() for n in namespaces if n.strip()),
+            pull_policy=env.get("OVERSPILL_ENGINE_PULL_POLICY") or cls.pull_policy,
+            prometheus_url=env.get("OVERSPILL_PROMETHEUS_URL", ""),
+            token_file=env.get("OVERSPILL_GATEWAY_TOKEN_FILE") or cls.token_file,
+            interval=_seconds(env, "OVERSPILL_AUTOSCALER_INTERVAL", cls.interval),
+            up_window=_seconds(env, "OVERSPILL_UP_WINDOW", cls.up_window),
+            down_window=_seconds(env, "OVERSPILL_DOWN_WINDOW", cls.down_window),
+            log_level=env.get("OVERSPILL_LOG_LEVEL") or cls.log_level,
+            metrics_port=_port(env, "OVERSPILL_METRICS_PORT", cls.metrics_port),
+            identity=env.get("OVERSPILL_IDENTITY") or socket.gethostname(),
+        )
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    if not env.get(name):
+        raise SettingsError(f"{name} is not set; the Helm chart sets it")
+    return env[name]
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error
+    if seconds <= 0:
+        raise SettingsError(f"{name} must be longer than 0s")
+    return seconds
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise SettingsError(f"{name}: {text!r} is not a port from 1 to 65535")
+    return int(text)

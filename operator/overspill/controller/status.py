@@ -1,0 +1,140 @@
+"""The status of an object: what to write, and whether it is worth a write. Pure.
+
+Numbers have two significant digits, so that a status does not change with every request. A
+change of numbers alone waits until 30 s after the last write, one of the 24-hour costs an hour:
+they grow by themselves as long as a GPU is held, and an idle cluster must stay quiet.
+"""
+
+from collections.abc import Sequence
+from math import floor, log10
+
+from overspill.api import conditions as api
+from overspill.api.conditions import Condition, timestamp
+from overspill.api.names import ConditionType
+from overspill.api.service import (
+    MAX_DECISIONS,
+    CapacityStatus,
+    CostStatus,
+    DecisionStatus,
+    InferenceService,
+    InferenceServiceStatus,
+    TrafficStatus,
+)
+from overspill.controller.capacity import Capacity
+from overspill.controller.conditions import Verdict
+from overspill.controller.facts import Facts
+from overspill.runtimes.base import selector
+
+NUMBERS_SECONDS = 30.0
+COSTS_SECONDS = 3600.0
+
+
+def two_digits(value: float) -> float:
+    """Return a number rounded to two significant digits."""
+    if value == 0:
+        return 0.0
+    return round(value, 1 - floor(log10(abs(value))))
+
+
+def conditions(
+    verdicts: dict[ConditionType, Verdict], old: list[Condition], generation: int, now: float
+) -> list[Condition]:
+    """Return verdicts as conditions, with the times at which each status changed.
+
+    :param now: seconds since the epoch.
+    """
+    new = [
+        Condition(
+            type=type_,
+            status=verdict.status,
+            reason=verdict.reason,
+            message=verdict.message,
+            observed_generation=generation,
+        )
+        for type_, verdict in verdicts.items()
+    ]
+    return api.merge(old, new, now)
+
+
+def status(
+    facts: Facts, capacity: Capacity, verdicts: dict[ConditionType, Verdict], url: str, now: float
+) -> InferenceServiceStatus:
+    """Return the status that the facts call for.
+
+    :param url: the gateway's, for clients in the cluster.
+    :param now: seconds since the epoch.
+    """
+    service = facts.service
+    generation = service.metadata.generation
+    labels = selector(service.metadata.name)
+    return InferenceServiceStatus(
+        observed_generation=generation,
+        conditions=conditions(verdicts, service.status.conditions, generation, now),
+        replicas=len(facts.pods),
+        ready_replicas=facts.ready,
+        desired_replicas=facts.scaling.desired,
+        selector=",".join(f"{name}={value}" for name, value in labels.items()),
+        url=url,
+        capacity=_capacity(service, capacity, now),
+        traffic=rounded(facts.scaling.traffic),
+        cost=_cost(facts.scaling.cost),
+        last_decisions=_decisions(facts.scaling.decisions, service.status.last_decisions),
+    )
+
+
+def _decisions(new: Sequence[DecisionStatus], old: list[DecisionStatus]) -> list[DecisionStatus]:
+    """Return the newest decisions; those of an operator that ended are still in the status."""
+    known = {(d.time, d.replicas_to, d.reason) for d in new}
+    kept = [d for d in old if (d.time, d.replicas_to, d.reason) not in known]
+    return sorted([*new, *kept], key=lambda d: d.time, reverse=True)[:MAX_DECISIONS]
+
+
+def _capacity(service: InferenceService, capacity: Capacity, now: float) -> CapacityStatus:
+    if capacity.reason is None:
+        return CapacityStatus(full=False)
+    before = service.status.capacity
+    since = before.since if before and before.full and before.since else timestamp(now)
+    message = capacity.message[: api.MAX_MESSAGE]
+    return CapacityStatus(full=True, reason=capacity.reason, message=message, since=since)
+
+
+def rounded(traffic: TrafficStatus | None) -> TrafficStatus | None:
+    """Return traffic in two significant digits."""
+    if traffic is None:
+        return None
+    ttft = traffic.ttft_p95_seconds
+    return TrafficStatus(
+        requests_per_second=two_digits(traffic.requests_per_second),
+        spilled_percent=two_digits(traffic.spilled_percent),
+        ttft_p95_seconds=None if ttft is None else two_digits(ttft),
+    )
+
+
+def _cost(cost: CostStatus | None) -> CostStatus | None:
+    if cost is None:
+        return None
+    return CostStatus(
+        gpu_hours=two_digits(cost.gpu_hours), spilled_dollars=two_digits(cost.spilled_dollars)
+    )
+
+
+def wait(old: InferenceServiceStatus, new: InferenceServiceStatus, since: float) -> float | None:
+    """Return seconds until ``new`` should be written: 0 now, None never.
+
+    :param since: seconds since the last write.
+    """
+    if old == new:
+        return None
+    if _essence(old) != _essence(new):
+        return 0.0
+    costs_only = old == new.model_copy(update={"cost": old.cost})
+    return max(0.0, (COSTS_SECONDS if costs_only else NUMBERS_SECONDS) - since)
+
+
+def _essence(status: InferenceServiceStatus) -> InferenceServiceStatus:
+    """Return the part of a status whose change is told at once."""
+    bare = [c.model_copy(update={"message": ""}) for c in status.conditions]
+    capacity = status.capacity and status.capacity.model_copy(update={"message": ""})
+    return status.model_copy(
+        update={"conditions": bare, "capacity": capacity, "traffic": None, "cost": None}
+    )
