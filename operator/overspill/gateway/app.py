@@ -1,0 +1,245 @@
+"""The public API: route, key, body, service, then the dispatcher; every answer counted once.
+
+Paths are matched exactly, on the raw bytes that came, before anything else looks at them.
+Without a key that we know there is one answer, whatever was asked for.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import structlog
+
+from overspill.api.keys import ClientKey
+from overspill.api.names import HEADER_DATA_POLICY
+from overspill.api.values import format_money
+from overspill.gateway.call import ENDPOINTS, Call, parse, too_large
+from overspill.gateway.dispatch import Dispatcher
+from overspill.gateway.errors import ApiError, StreamBroken, bad_request
+from overspill.gateway.exchange import CLIENT_LEFT, Exchange, new_request_id
+from overspill.gateway.keys import authenticate
+from overspill.gateway.metrics import Metrics
+from overspill.gateway.reply import Reply
+from overspill.gateway.resolve import Resolver
+from overspill.gateway.server import SCOPE_KEY, ClientConnection
+from overspill.gateway.state import Service, State
+
+log = structlog.get_logger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+MODELS = b"/v1/models"
+BODY_SECONDS = 30.0  # for a body, from its first byte to its last
+LAST_WORD_SECONDS = 1.0  # for the error that ends an answer when the server stops
+DISCARD_FACTOR = 4  # a body up to so many times the limit is read before its 413
+_HEADERS = {
+    b"authorization", b"x-api-key", b"content-length", b"content-encoding",
+    HEADER_DATA_POLICY.encode(),
+}  # fmt: skip
+_NEVER, _ALLOWED = b"never", b"allowed"
+
+
+class Gateway:
+    """The ASGI application.
+
+    :param max_body: bytes of a request's body.
+    """
+
+    def __init__(
+        self, state: State, metrics: Metrics, dispatcher: Dispatcher, *, max_body: int
+    ) -> None:
+        self.state, self.metrics, self.dispatcher = state, metrics, dispatcher
+        self.resolver = Resolver(state)
+        self.max_body = max_body
+        self.closing = False  # the server stops: answers end their connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        connection: ClientConnection | None = scope.get(SCOPE_KEY)
+        reply = Reply(send, new_request_id(), connection, closing=self.closing)
+        task = asyncio.current_task()
+        if connection is not None:
+            connection.task = task
+        try:
+            await self._answer(scope, receive, reply)
+        except ApiError as error:
+            await reply.error(error, [])
+        except asyncio.CancelledError:
+            reply.stop()
+            if task is not None:
+                task.uncancel()
+            if not reply.client_left:
+                await _stopped(reply)
+        finally:
+            if connection is not None:
+                connection.task = None
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
+        authorization = headers.get(b"authorization", b"")
+        key = authenticate(self.state.keys, authorization, headers.get(b"x-api-key", b""))
+        path: bytes = scope["raw_path"]
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is None and path != MODELS:
+            raise ApiError(404, "not_found", "There is no such path here.")
+        method = "GET" if endpoint is None else "POST"
+        if scope["method"] != method:
+            raise ApiError(
+                405, "method_not_allowed", f"Use {method}.",
+                headers=((b"allow", method.encode()),),
+            )  # fmt: skip
+        if endpoint is None:
+            await self._models(key, reply)
+            return
+        may_leave = _may_leave(headers)
+        call = parse(endpoint, await read_body(receive, headers, self.max_body))
+        service = self.resolver.resolve(key, call.model)
+        await self._serve(key, service, call, reply, may_leave)
+
+    async def _models(self, key: ClientKey, reply: Reply) -> None:
+        """https://platform.openai.com/docs/api-reference/models/list"""
+        data = [
+            {"id": name, "object": "model", "created": 0, "owned_by": service.namespace}
+            for name, service in self.resolver.visible(key)
+        ]
+        await reply.unary(200, orjson.dumps({"object": "list", "data": data}), [])
+
+    async def _serve(
+        self, key: ClientKey, service: Service, call: Call, reply: Reply, may_leave: bool
+    ) -> None:
+        """Run a request, and count it however it ends."""
+        now = self.state.clock()
+        exchange = Exchange(key.id, service, call, reply, may_leave, arrived=now)
+        try:
+            await self.dispatcher.run(exchange)
+            exchange.status = 200
+        except ApiError as error:
+            exchange.status = error.status
+            await reply.error(error, exchange.headers())
+        except StreamBroken as error:
+            exchange.status = 502
+            broken = ApiError(502, "upstream_broken", f"the answer ended early: {error}")
+            await reply.error(broken, exchange.headers())
+        except asyncio.CancelledError:
+            exchange.status = CLIENT_LEFT if reply.client_left else 503
+            raise
+        finally:
+            reply.stop()
+            self._count(exchange)
+
+    def _count(self, exchange: Exchange) -> None:
+        seconds = self.state.clock() - exchange.arrived
+        if exchange.destination:
+            series = self.metrics.of(exchange.service).to(exchange.destination)
+            series.count(exchange.reason, exchange.status)
+            series.duration.observe(seconds)
+            if exchange.usage is not None:
+                series.charge(exchange.usage, exchange.cost)
+            if exchange.status == 200 and within_objective(exchange, seconds):
+                self.metrics.of(exchange.service).within.inc()
+        else:
+            self.metrics.of(exchange.service).to("none").count("", exchange.status)
+        _log(exchange, seconds)
+
+
+def within_objective(exchange: Exchange, seconds: float) -> bool:
+    """Whether an answer kept both objectives.
+
+    Where an engine does not tell when the first token of a unary answer was there, the whole
+    must have taken no longer than a stream at its objectives.
+    """
+    service = exchange.service
+    if exchange.first_token is None:
+        tokens = exchange.usage.completion if exchange.usage else 1
+        return seconds <= service.ttft + service.itl * max(0, tokens - 1)
+    itl = exchange.token_seconds
+    return exchange.first_token <= service.ttft and (itl is None or itl <= service.itl)
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """Read a request's body.
+
+    :param limit: bytes.
+    :raises ApiError: 413 when it is larger, 400 when it is compressed, 408 when it is slow.
+    """
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise bad_request("Content-Encoding is not supported; send plain JSON", code="encoding")
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > limit * DISCARD_FACTOR:
+        raise too_large(limit)
+    message = await receive()
+    if message.get("more_body"):
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await _read_rest(receive, message["body"], limit)
+        except TimeoutError:
+            raise ApiError(
+                408, "request_timeout", f"the body took longer than {BODY_SECONDS:.0f} s",
+                headers=((b"connection", b"close"),),
+            ) from None  # fmt: skip
+    body: bytes = message.get("body", b"")
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
+
+
+async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    """Read piece by piece; what is too large is read to its end, but not kept."""
+    pieces, size = [first], len(first)
+    while True:
+        message = await receive()
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size <= limit:
+            pieces.append(piece)
+        elif size > limit * DISCARD_FACTOR:
+            raise too_large(limit)
+        if not message.get("more_body"):
+            break
+    if size > limit:
+        raise too_large(limit)
+    return b"".join(pieces)
+
+
+def _may_leave(headers: dict[bytes, bytes]) -> bool:
+    """Read the header that tightens the data policy; one that we do not know is refused."""
+    policy = headers.get(HEADER_DATA_POLICY.encode(), _ALLOWED).strip().lower()
+    if policy not in (_NEVER, _ALLOWED):
+        raise bad_request(f"{HEADER_DATA_POLICY} must be never or allowed", HEADER_DATA_POLICY)
+    return policy == _ALLOWED
+
+
+async def _stopped(reply: Reply) -> None:
+    """End an answer that the drain time was too short for."""
+    error = ApiError(503, "shutting_down", "the gateway stopped; send it again", retry_after=1)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORD_SECONDS):
+            await reply.error(error, [])
+
+
+def _log(exchange: Exchange, seconds: float) -> None:
+    usage = exchange.usage
+    log.info(
+        "request",
+        id=exchange.reply.request_id,
+        key=exchange.key_id,
+        service=exchange.service.key,
+        path=exchange.call.endpoint.path.decode(),
+        stream=exchange.call.stream,
+        destination=exchange.destination,
+        reason=exchange.reason,
+        status=exchange.status,
+        seconds=round(seconds, 4),
+        wait=None if exchange.wait is None else round(exchange.wait, 4),
+        ttft=None if exchange.first_token is None else round(exchange.first_token, 4),
+        input_tokens=usage.prompt if usage else None,
+        output_tokens=usage.completion if usage else None,
+        estimated=usage.estimated if usage else None,
+        cost_usd=format_money(exchange.cost),
+    )

@@ -1,0 +1,244 @@
+"""What a client asked: a body, parsed once, held against an allow-list of fields and bounds.
+
+What is not listed here reaches no engine and no provider: templates, fetchers and transfer
+knobs of engines (``chat_template``, ``mm_processor_kwargs``, ``kv_transfer_params``, …) stop
+with a 400 that names them. Numbers are bounded, media come inside the body or not at all.
+
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from overspill.gateway.errors import ApiError, bad_request
+
+Fields = dict[str, Any]
+
+MAX_LIST = 16_384  # messages, prompts or inputs in one request
+MAX_MODEL_NAME = 256
+_BIG = 1_000_000  # tokens; more than any context
+_INT64 = 2**63 - 1
+
+# Fields that engines and the OpenAI API share.
+_SHARED = frozenset(
+    {"model", "stream", "stream_options", "temperature", "top_p", "max_tokens", "seed", "stop"}
+    | {"n", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "user"}
+)
+_CHAT = frozenset(
+    {"messages", "max_completion_tokens", "tools", "tool_choice", "parallel_tool_calls"}
+    | {"response_format", "top_logprobs", "reasoning_effort", "verbosity", "metadata", "store"}
+    | {"service_tier", "safety_identifier", "prompt_cache_key", "functions", "function_call"}
+)
+# Sampling that engines know and cloud APIs do not: dropped from a request that spills.
+ENGINE_ONLY = frozenset(
+    {"top_k", "min_p", "typical_p", "repeat_penalty", "repetition_penalty", "ignore_eos"}
+    | {"min_tokens"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path of the API: which field holds the prompt, and which fields it takes."""
+
+    path: bytes
+    prompt: str
+    fields: frozenset[str]
+    streams: bool = True
+
+
+CHAT = Endpoint(b"/v1/chat/completions", "messages", _SHARED | _CHAT | ENGINE_ONLY)
+COMPLETIONS = Endpoint(
+    b"/v1/completions",
+    "prompt",
+    _SHARED | ENGINE_ONLY | {"prompt", "suffix", "echo", "best_of"},
+)
+EMBEDDINGS = Endpoint(
+    b"/v1/embeddings",
+    "input",
+    frozenset({"model", "input", "encoding_format", "dimensions", "user"}),
+    streams=False,
+)
+ENDPOINTS = {e.path: e for e in (CHAT, COMPLETIONS, EMBEDDINGS)}
+
+# field: (lowest, highest, whole numbers only)
+_BOUNDS: dict[str, tuple[float, float, bool]] = {
+    "temperature": (0, 2, False),
+    "top_p": (0, 1, False),
+    "n": (1, 8, True),
+    "best_of": (1, 8, True),
+    "max_tokens": (1, _BIG, True),
+    "max_completion_tokens": (1, _BIG, True),
+    "min_tokens": (0, _BIG, True),
+    "presence_penalty": (-2, 2, False),
+    "frequency_penalty": (-2, 2, False),
+    "top_logprobs": (0, 20, True),
+    "seed": (-_INT64, _INT64, True),
+    "top_k": (-1, 10_000, True),
+    "min_p": (0, 1, False),
+    "typical_p": (0, 1, False),
+    "repeat_penalty": (0, 10, False),
+    "repetition_penalty": (0, 10, False),
+    "dimensions": (1, 65_536, True),
+}
+_BOOLEANS = frozenset({"stream", "echo", "store", "parallel_tool_calls", "ignore_eos"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that passed the checks.
+
+    :param body: as the client sent it.
+    :param fields: the same, parsed.
+    :param wants_usage: the client asked for the usage chunk of a stream.
+    """
+
+    endpoint: Endpoint
+    model: str
+    body: bytes
+    fields: Fields
+    stream: bool
+    wants_usage: bool
+
+
+def parse(endpoint: Endpoint, body: bytes) -> Call:
+    """Check a body.
+
+    :raises ApiError: 400 that names the field and what it may be.
+    """
+    fields = _object(body)
+    unknown = fields.keys() - endpoint.fields
+    if unknown:
+        name = min(unknown)
+        raise bad_request(
+            f"Unrecognized request argument supplied: {name[:64]}", name[:64], "unknown_parameter"
+        )
+    model = fields.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_NAME:
+        raise bad_request("model must be the name of a model", "model")
+    for name, value in fields.items():
+        if value is not None:
+            _check(name, value)
+    _check_prompt(endpoint, fields)
+    stream = fields.get("stream") is True
+    options = fields.get("stream_options")
+    if options and not stream:
+        raise bad_request("stream_options needs stream: true", "stream_options")
+    wants_usage = bool(options and options.get("include_usage"))
+    return Call(endpoint, model, body, fields, stream, wants_usage)
+
+
+def engine_body(call: Call, served_name: str) -> bytes:
+    """Return the body for an engine, byte for byte the client's where that is possible.
+
+    Streams always ask for usage, so that tokens are counted; the extra chunk is taken out
+    again. The model is named as the engine serves it.
+    """
+    rename = call.model != served_name
+    ask_usage = call.stream and not call.wants_usage
+    if rename or (ask_usage and "stream_options" in call.fields):
+        changed = call.fields | {"model": served_name}
+        if ask_usage:
+            changed["stream_options"] = {"include_usage": True}
+        return orjson.dumps(changed)
+    if ask_usage:
+        return call.body.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
+    return call.body
+
+
+def _object(body: bytes) -> Fields:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"the body is not valid JSON: {error.msg}", code="invalid_json") from None
+    if not isinstance(fields, dict):
+        raise bad_request("the body must be a JSON object", code="invalid_json")
+    return fields
+
+
+def _check(name: str, value: Any) -> None:
+    """Hold one field against its type and bounds."""
+    if name in _BOUNDS:
+        low, high, whole = _BOUNDS[name]
+        number = type(value) is int or (not whole and type(value) is float)
+        if not number or not low <= value <= high:
+            kind = "an integer" if whole else "a number"
+            raise bad_request(f"{name} must be {kind} from {low:g} to {high:g}", name)
+    elif name in _BOOLEANS:
+        if type(value) is not bool:
+            raise bad_request(f"{name} must be true or false", name)
+    elif name == "stop":
+        _check_stop(value)
+    elif name == "stream_options":
+        _check_stream_options(value)
+    elif (
+        name == "logprobs"
+        and type(value) is not bool
+        and not (type(value) is int and 0 <= value <= 20)
+    ):
+        raise bad_request("logprobs must be true, false or an integer from 0 to 20", name)
+
+
+def _check_stop(value: Any) -> None:
+    texts = value if isinstance(value, list) else [value]
+    if len(texts) > 16 or not all(isinstance(t, str) and len(t) <= 1024 for t in texts):
+        raise bad_request("stop must be a string, or at most 16 of them", "stop")
+
+
+def _check_stream_options(value: Any) -> None:
+    known = {"include_usage", "include_obfuscation"}
+    if not isinstance(value, dict) or value.keys() - known:
+        raise bad_request("stream_options may hold include_usage only", "stream_options")
+    if not all(type(v) is bool for v in value.values()):
+        raise bad_request("stream_options.include_usage must be true or false", "stream_options")
+
+
+def _check_prompt(endpoint: Endpoint, fields: Fields) -> None:
+    name = endpoint.prompt
+    prompt = fields.get(name)
+    if isinstance(prompt, list):
+        if not 0 < len(prompt) <= MAX_LIST:
+            raise bad_request(f"{name} must have 1 to {MAX_LIST} items", name)
+        if endpoint is CHAT:
+            for index, message in enumerate(prompt):
+                _check_message(index, message)
+    elif endpoint is CHAT or not isinstance(prompt, str):
+        kind = "a list of messages" if endpoint is CHAT else "a string or a list"
+        raise bad_request(f"{name} is required: {kind}", name)
+
+
+def _check_message(index: int, message: Any) -> None:
+    where = f"messages[{index}]"
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise bad_request(f"{where} must be an object with a role", where)
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise bad_request(f"{where}.content must be a string or a list of parts", where)
+    for part in content:
+        _check_part(where, part)
+
+
+def _check_part(where: str, part: Any) -> None:
+    """Text, or media inside the body: nobody fetches an address for a client."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("text", "refusal", "input_audio"):
+        return
+    image = part.get("image_url") if kind == "image_url" else None
+    url = image.get("url") if isinstance(image, dict) else None
+    if not isinstance(url, str):
+        raise bad_request(f"{where}.content has a part of an unknown type", where)
+    if not url.startswith("data:"):
+        raise bad_request(f"{where}: an image must be sent as a data: URL", where)
+
+
+def too_large(limit: int) -> ApiError:
+    """Return the 413 for a body above the limit in bytes."""
+    return ApiError(
+        413,
+        "request_too_large",
+        f"the body is larger than {limit} bytes",
+        headers=((b"connection", b"close"),),
+    )

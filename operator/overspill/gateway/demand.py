@@ -1,0 +1,92 @@
+"""What is asked of every service, as the operator reads it: one JSON line a second.
+
+A line comes at once when a request begins to wait for a first replica, or a provider's
+state changes. That wakes a service in less than a second, and scaling up works without
+Prometheus. A service that was never asked for is left out.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from overspill.gateway.state import Service, State
+
+REPORT_SECONDS = 1.0
+SHORTEST_GAP = 0.05  # seconds between two reports, however much happens
+RECENT_SECONDS = 30.0  # queue waits that count for the p95
+
+
+class Demand:
+    """The reports of one gateway.
+
+    :param instance: tells gateways apart: the pod's uid.
+    """
+
+    def __init__(self, state: State, instance: str) -> None:
+        self._state, self._instance = state, instance
+        self._seq = 0
+        self._listeners: set[asyncio.Event] = set()
+
+    def wake(self) -> None:
+        """Send a report at once."""
+        for listener in self._listeners:
+            listener.set()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield reports for ever."""
+        changed = asyncio.Event()
+        self._listeners.add(changed)
+        try:
+            while True:
+                changed.clear()
+                yield self.report()
+                await asyncio.sleep(SHORTEST_GAP)
+                await _wait(changed, REPORT_SECONDS - SHORTEST_GAP)
+        finally:
+            self._listeners.discard(changed)
+
+    def report(self) -> bytes:
+        """Return one report as a line."""
+        self._seq += 1
+        services = self._state.services.values()
+        providers = self._state.providers.values()
+        report = {
+            "instance": self._instance,
+            "seq": self._seq,
+            "services": {s.key: self._service(s) for s in services if s.arrivals},
+            "providers": {
+                p.key: {"ready": bool(p.secret), "reason": p.reason, "message": p.message}
+                for p in providers
+            },
+        }
+        return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)
+
+    def _service(self, service: Service) -> dict[str, Any]:
+        queued = len(service.admission.waiting)
+        unserved = 0 if service.admission.replicas else queued
+        return {
+            "arrivals": service.arrivals,
+            "queued": queued,
+            "held": unserved + service.waking,
+            "in_flight": service.in_flight,
+            "spilled_in_flight": sum(service.spilled.values()),
+            "wait_p95": wait_p95(service, self._state.clock()),
+        }
+
+
+def wait_p95(service: Service, now: float) -> float | None:
+    """Return the 95th percentile of the newest queue waits in seconds, None without any."""
+    waits = sorted(wait for at, wait in service.waits if now - at <= RECENT_SECONDS)
+    if not waits:
+        return None
+    return round(waits[min(len(waits) - 1, int(len(waits) * 0.95))], 4)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

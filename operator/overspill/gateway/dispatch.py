@@ -1,0 +1,388 @@
+"""From a request to its answer: a slot of a replica, or a provider, or an honest error.
+
+Every attempt ends before its first byte (then another target may be tried) or with the
+request. A request that kills a replica is not tried on every replica: at most two may have
+read it. A slot is given back however an attempt ends; a client that leaves cancels the
+task, and with it the upstream's work.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from overspill.api.names import DESTINATION_LOCAL, SpillReason
+from overspill.api.provider import ProviderType
+from overspill.api.values import parse_duration
+from overspill.gateway import spill
+from overspill.gateway.admission import Admission
+from overspill.gateway.balance import SUSPECT_SECONDS, Replica
+from overspill.gateway.call import engine_body
+from overspill.gateway.errors import (
+    ApiError,
+    AttemptFailed,
+    ProviderFailed,
+    ReplicaFailed,
+    StreamBroken,
+)
+from overspill.gateway.exchange import Exchange
+from overspill.gateway.metrics import Metrics
+from overspill.gateway.relay import MAX_ANSWER, NotBegun, Relay
+from overspill.gateway.sse import parse
+from overspill.gateway.state import Provider, State
+from overspill.gateway.upstream import Pool, UpstreamConnection
+from overspill.ledger.prices import Usage, cost, estimate
+from overspill.providers.base import Account, ProviderUnusable, RequestRefused
+from overspill.providers.openai import OpenAIClient
+
+log = structlog.get_logger(__name__)
+
+MAX_SENT = 2  # replicas that may have read a request
+MAX_UNSENT = 5  # replicas that a request may find unreachable
+# Seconds. An engine answers at once while it computes, but a unary answer comes as a whole.
+STREAM_FIRST_BYTE, UNARY_FIRST_BYTE, IDLE = 300.0, 900.0, 60.0
+
+
+class Ticket:
+    """A place in a service's queue."""
+
+    def __init__(self) -> None:
+        self.replica: Replica | None = None
+        self._changed = asyncio.Event()
+
+    def grant(self, replica: Replica) -> None:
+        """Take the slot that is now reserved for it."""
+        self.replica = replica
+        self._changed.set()
+
+    def recheck(self) -> None:
+        """Decide again."""
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for a slot, a change, or the time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """A provider chosen for one request."""
+
+    provider: Provider
+    model: str
+    reason: SpillReason
+
+
+class Dispatcher:
+    """Runs requests.
+
+    :param hold_limit: seconds that a request may wait for a replica.
+    :param on_hold: called when a request waits because no replica is ready.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        metrics: Metrics,
+        pool: Pool,
+        client: OpenAIClient,
+        *,
+        hold_limit: float,
+        on_hold: Callable[[], None],
+    ) -> None:
+        self.state, self.metrics, self.pool, self.client = state, metrics, pool, client
+        self.hold_limit, self.on_hold = hold_limit, on_hold
+        self.clock = state.clock
+
+    async def run(self, exchange: Exchange) -> None:
+        """Answer a request.
+
+        :raises ApiError: when nothing was answered.
+        :raises StreamBroken: when an answer had begun.
+        """
+        exchange.service.arrivals += 1
+        self.metrics.of(exchange.service).arrivals.inc()
+        if exchange.call.stream:
+            exchange.reply.keep_alive(self.pool.loop)
+        while True:
+            target = await self._choose(exchange)
+            try:
+                if isinstance(target, Replica):
+                    await self._local(exchange, target)
+                else:
+                    await self._remote(exchange, target)
+                return
+            except AttemptFailed as failure:
+                exchange.last_failure = str(failure)
+                log.warning(
+                    "attempt failed",
+                    id=exchange.reply.request_id,
+                    service=exchange.service.key,
+                    destination=exchange.destination,
+                    error=str(failure),
+                )
+
+    # choosing
+
+    async def _choose(self, exchange: Exchange) -> Replica | Overflow:
+        """Return a replica with a slot reserved, or a provider.
+
+        :raises ApiError: when the request is refused or has waited too long.
+        """
+        admission = exchange.service.admission
+        if not _local_is_over(exchange):
+            replica = admission.acquire(self.clock())
+            if replica is not None:
+                return self._admitted(exchange, replica)
+        ticket: Ticket | None = None
+        try:
+            while True:
+                target = self._decide(exchange, ticket)
+                if target is not None:
+                    return target
+                if ticket is None:
+                    ticket = self._enqueue(exchange, admission)
+                await ticket.wait(self._until_next(exchange))
+                if ticket.replica is not None:
+                    replica, ticket.replica = ticket.replica, None
+                    return self._admitted(exchange, replica)
+        finally:
+            if ticket is not None:
+                admission.leave(ticket)
+                if ticket.replica is not None:
+                    admission.release(ticket.replica, self.clock())
+
+    def _decide(self, exchange: Exchange, ticket: Ticket | None) -> Overflow | None:
+        """Return a provider, or None to wait.
+
+        :raises ApiError: when it may do neither.
+        """
+        service = exchange.service
+        if self.state.services.get(service.key) is not service:
+            raise ApiError(404, "model_not_found", "the model was just removed", param="model")
+        now = self.clock()
+        usable = self.state.usable_providers(service, exchange.tried, now)
+        decision = spill.decide(self._facts(exchange, ticket, tuple(usable), now))
+        if isinstance(decision, spill.Spill):
+            model = usable[decision.provider].model
+            return Overflow(self.state.providers[decision.provider], model, decision.reason)
+        if isinstance(decision, spill.Refuse):
+            raise ApiError(
+                decision.status, decision.code, decision.message, retry_after=decision.retry_after
+            )
+        if _local_is_over(exchange):
+            raise ApiError(
+                503, "upstream_failed", f"no upstream answered: {exchange.last_failure}",
+                retry_after=1,
+            )  # fmt: skip
+        return None
+
+    def _facts(
+        self, exchange: Exchange, ticket: Ticket | None, usable: tuple[str, ...], now: float
+    ) -> spill.Facts:
+        service, admission = exchange.service, exchange.service.admission
+        spillover = service.resource.spec.spillover
+        slots, free = (0, 0) if _local_is_over(exchange) else admission.slots(now)
+        return spill.Facts(
+            slots=slots,
+            free=free,
+            ahead=admission.ahead(ticket),
+            mean_service=admission.mean_service_seconds,
+            waited=now - exchange.arrived,
+            objective=service.queue_wait,
+            queued=ticket is not None,
+            queue_length=len(admission.waiting),
+            queue_limit=admission.limit,
+            hold_limit=self.hold_limit,
+            starting=service.starting,
+            broken=service.broken,
+            full=service.full,
+            at_max=service.at_max,
+            when=frozenset(spillover.when),
+            may_leave=exchange.may_leave and service.may_spill,
+            providers=usable,
+        )
+
+    def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
+        ticket = Ticket()
+        admission.enqueue(ticket, first=bool(exchange.last_failure))
+        admission.grant_free(self.clock())
+        if not admission.replicas:
+            self.on_hold()
+        return ticket
+
+    def _until_next(self, exchange: Exchange) -> float:
+        """Return seconds until the passing of time alone may change the decision."""
+        waited = self.clock() - exchange.arrived
+        objective = exchange.service.queue_wait
+        until = objective if waited <= objective else self.hold_limit
+        return max(0.0, until - waited) + 0.005
+
+    def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
+        now = self.clock()
+        exchange.wait = now - exchange.arrived
+        self.metrics.of(exchange.service).queue_wait.observe(exchange.wait)
+        exchange.service.waits.append((now, exchange.wait))
+        return replica
+
+    # the own replicas
+
+    async def _local(self, exchange: Exchange, replica: Replica) -> None:
+        admission, started = exchange.service.admission, self.clock()
+        exchange.sent_to(DESTINATION_LOCAL, "")
+        took: float | None = None
+        connection: UpstreamConnection | None = None
+        first_byte = STREAM_FIRST_BYTE if exchange.call.stream else UNARY_FIRST_BYTE
+        try:
+            connection = await self._ask(exchange, replica, first_byte)
+            series = self.metrics.of(exchange.service).to(DESTINATION_LOCAL)
+            relay = Relay(
+                exchange, connection, series, self.clock, _free_of_charge,
+                first_byte=first_byte, idle=IDLE,
+            )  # fmt: skip
+            await relay.run()
+            took = self.clock() - started
+        except NotBegun as error:
+            self._suspect(exchange, replica, sent=True)
+            raise ReplicaFailed(str(error), sent=True) from None
+        except ReplicaFailed as failure:
+            self._suspect(exchange, replica, sent=failure.sent)
+            raise
+        finally:
+            if connection is not None:
+                connection.close()
+            admission.release(replica, self.clock(), took)
+
+    async def _ask(
+        self, exchange: Exchange, replica: Replica, first_byte: float
+    ) -> UpstreamConnection:
+        """Send the request to a replica; return the connection once it answers with 200."""
+        call = exchange.call
+        body = engine_body(call, exchange.service.resource.served_name)
+        connection = await self.pool.send(replica.address, call.endpoint.path, body, first_byte)
+        if connection.status == 200 and connection.streams == call.stream:
+            return connection
+        try:
+            await _raise_for(connection)
+        finally:
+            connection.close()
+        raise ReplicaFailed(f"unexpected answer, status {connection.status}", sent=True)
+
+    def _suspect(self, exchange: Exchange, replica: Replica, *, sent: bool) -> None:
+        """Leave a replica alone for a moment, then let the queue move again."""
+        if sent:
+            exchange.sent_failures += 1
+        else:
+            exchange.unsent_failures += 1
+        admission = exchange.service.admission
+        admission.suspect(replica, self.clock())
+        admission.recheck()
+
+        def again() -> None:
+            admission.grant_free(self.clock())
+
+        self.pool.loop.call_later(SUSPECT_SECONDS + 0.01, again)
+
+    # providers
+
+    async def _remote(self, exchange: Exchange, target: Overflow) -> None:
+        provider, service = target.provider, exchange.service
+        key = provider.key
+        exchange.tried.add(key)
+        exchange.sent_to(key, target.reason)
+        waking = target.reason is SpillReason.COLD_START
+        service.spilled[key] = service.spilled.get(key, 0) + 1
+        service.waking += waking
+        if waking:
+            self.on_hold()
+        try:
+            await self._spill(exchange, provider, target.model)
+        except ProviderUnusable as error:
+            provider.cooling_until = self.clock() + error.cooldown
+            raise ProviderFailed(f"{key}: {error}") from None
+        except NotBegun as error:
+            raise ProviderFailed(f"{key}: {error}") from None
+        except RequestRefused as error:
+            raise ApiError(error.status, "provider_refused", str(error)) from None
+        finally:
+            service.spilled[key] -= 1
+            service.waking -= waking
+
+    async def _spill(self, exchange: Exchange, provider: Provider, model: str) -> None:
+        """Send the request to a provider and relay what it answers; charge whatever happens."""
+        account, call = account_of(provider), exchange.call
+        rates = provider.rates[model]
+
+        def settle(usage: Usage | None) -> int:
+            exchange.usage = usage or estimate(len(call.body), exchange.chunks)
+            exchange.cost = cost(rates, exchange.usage)
+            return exchange.cost
+
+        path = call.endpoint.path.decode().removeprefix("/v1")
+        started = self.clock()
+        answer = await self.client.send(account, path, call.fields, model)
+        try:
+            if answer.streams != call.stream:
+                raise ProviderUnusable("an answer of another kind than asked for", 1.0)
+            series = self.metrics.of(exchange.service).to(provider.key)
+            left = max(0.001, account.first_byte - (self.clock() - started))
+            relay = Relay(
+                exchange, answer, series, self.clock, settle, first_byte=left, idle=account.idle
+            )
+            await relay.run()
+        except (StreamBroken, asyncio.CancelledError):
+            settle(exchange.usage)
+            raise
+        finally:
+            answer.close()
+
+
+def account_of(provider: Provider) -> Account:
+    """Return where to send, as whom, and how long to wait."""
+    spec = provider.resource.spec
+    return Account(
+        provider=provider.key,
+        url=spec.url,
+        secret=provider.secret,
+        renames_max_tokens=spec.type is ProviderType.OPENAI,
+        connect=parse_duration(spec.timeouts.connect),
+        first_byte=parse_duration(spec.timeouts.first_byte),
+        idle=parse_duration(spec.timeouts.idle),
+    )
+
+
+async def _raise_for(connection: UpstreamConnection) -> None:
+    """Turn an engine's error into ours: its fault means another replica, the caller's does not."""
+    status = connection.status
+    if status >= 500 or status == 429:
+        # 503 is llama.cpp still loading: it has not looked at the request.
+        raise ReplicaFailed(f"the engine answered {status}", sent=status != 503)
+    if status < 400:
+        return
+    error = parse(await _whole(connection)).get("error")
+    detail = error if isinstance(error, dict) else {}
+    message = str(detail.get("message") or f"the engine refused the request ({status})")[:500]
+    raise ApiError(status, str(detail.get("type") or "engine_refused")[:64], message)
+
+
+async def _whole(connection: UpstreamConnection) -> bytes:
+    pieces: list[bytes] = []
+    with contextlib.suppress(StreamBroken):
+        while (data := await connection.read(IDLE)) and sum(map(len, pieces)) < MAX_ANSWER:
+            pieces.append(data)
+    return b"".join(pieces)
+
+
+def _local_is_over(exchange: Exchange) -> bool:
+    """Whether the own replicas have failed this request too often."""
+    return exchange.sent_failures >= MAX_SENT or exchange.unsent_failures >= MAX_UNSENT
+
+
+def _free_of_charge(usage: Usage | None) -> int:
+    """What a token costs on the own hardware: its hours are counted elsewhere."""
+    return 0

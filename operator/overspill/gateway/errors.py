@@ -1,0 +1,90 @@
+"""Errors as the OpenAI API shapes them.
+
+ApiError            what the client is told: status, code, message, seconds to wait
+AttemptFailed       one target failed before its first byte; another may be tried
+├── ReplicaFailed   an engine pod; ``sent`` says whether it may have seen the request
+└── ProviderFailed  a cloud account
+StreamBroken        an answer that had begun ended early; never retried
+
+https://platform.openai.com/docs/guides/error-codes/api-errors
+"""
+
+from typing import Any
+
+import orjson
+
+RETRY_AFTER_MIN, RETRY_AFTER_MAX = 1, 60  # seconds that we ever ask a client to wait
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(Exception):
+    """An answer that says what is wrong and what to do."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param = status, code, message, param
+        self.retry_after = None if retry_after is None else clamp_retry(retry_after)
+        self.headers = headers
+
+    def body(self) -> bytes:
+        """Return the error object as JSON."""
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": _TYPES.get(self.status, "server_error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        return orjson.dumps({"error": error})
+
+
+def clamp_retry(seconds: float) -> int:
+    """Return whole seconds between 1 and 60 (infinite and NaN become 60)."""
+    if not seconds < RETRY_AFTER_MAX:
+        return RETRY_AFTER_MAX
+    return max(RETRY_AFTER_MIN, round(seconds))
+
+
+class AttemptFailed(Exception):
+    """One target failed before the first byte."""
+
+
+class ReplicaFailed(AttemptFailed):
+    """An engine pod failed.
+
+    :param sent: the engine may have read the request, so it may have been its fault.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class ProviderFailed(AttemptFailed):
+    """A provider failed; the message holds no part of its answer."""
+
+
+class StreamBroken(Exception):
+    """An answer ended after its first byte."""
+
+
+def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """Return a 400 that names the field."""
+    return ApiError(400, code, message, param=param)

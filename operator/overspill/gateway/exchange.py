@@ -1,0 +1,57 @@
+"""One request on its way: what is known when it arrives, and what became of it."""
+
+import uuid
+from dataclasses import dataclass, field
+
+from overspill.gateway.call import Call
+from overspill.gateway.reply import Headers, Reply, where
+from overspill.gateway.state import Service
+from overspill.ledger.prices import Usage
+
+CLIENT_LEFT = 499  # for logs and metrics: nobody was there to read a status
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """A request that passed authentication, the checks of its body, and resolving.
+
+    :param may_leave: neither the service nor the request's header forbids it.
+    :param arrived: monotonic seconds.
+    """
+
+    key_id: str
+    service: Service
+    call: Call
+    reply: Reply
+    may_leave: bool
+    arrived: float
+    # where it runs
+    destination: str = ""
+    reason: str = ""
+    # attempts that failed
+    tried: set[str] = field(default_factory=set)  # providers
+    sent_failures: int = 0  # replicas that may have read the request
+    unsent_failures: int = 0  # replicas that were not reached
+    last_failure: str = ""
+    # what came back
+    status: int = 0
+    wait: float | None = None  # in the queue, until a replica was free
+    usage: Usage | None = None
+    cost: int = 0  # nano-dollars
+    first_token: float | None = None  # seconds after arrival
+    last_token: float = 0.0
+    chunks: int = 0
+    token_seconds: float | None = None  # mean time between two tokens
+
+    def headers(self) -> Headers:
+        """Return the headers that say where it ran and why there."""
+        return where(self.destination, self.reason)
+
+    def sent_to(self, destination: str, reason: str) -> None:
+        """Begin an attempt."""
+        self.destination, self.reason = destination, reason
+
+
+def new_request_id() -> str:
+    """Return an id that no client chose."""
+    return uuid.uuid4().hex

@@ -1,0 +1,127 @@
+"""The port for the cluster itself: metrics, demand, liveness, readiness.
+
+``/demand`` says which models are asked for, so only the operator may read it: its service
+account token, made for our audience, is checked by a TokenReview and remembered for at most
+a minute.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from overspill.cluster.errors import ClusterError
+from overspill.gateway.demand import Demand
+from overspill.gateway.metrics import Metrics
+from overspill.gateway.server import SCOPE_KEY, ClientConnection
+
+log = structlog.get_logger(__name__)
+
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Review = Callable[[str], Awaitable[str]]
+
+REMEMBERED_SECONDS = 60.0
+MAX_REMEMBERED = 64
+MAX_TOKEN = 8192  # bytes
+
+
+class TokenCheck:
+    """Whether a caller is the operator.
+
+    :param review: returns the user name that a token proves, or "".
+    :param user: the only one who may.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, review: Review, user: str, clock: Callable[[], float]) -> None:
+        self._review, self._user, self._clock = review, user, clock
+        self._good_until: dict[bytes, float] = {}
+
+    async def allows(self, authorization: bytes) -> bool:
+        """Check an Authorization header.
+
+        :raises ClusterError: when the API server cannot be asked.
+        """
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not 0 < len(token) <= MAX_TOKEN or not token.isascii():
+            return False
+        digest, now = hashlib.sha256(token).digest(), self._clock()
+        if self._good_until.get(digest, 0.0) > now:
+            return True
+        if await self._review(token.decode()) != self._user:
+            return False
+        if len(self._good_until) >= MAX_REMEMBERED:
+            self._good_until.clear()
+        self._good_until[digest] = now + REMEMBERED_SECONDS
+        return True
+
+
+class Internal:
+    """The ASGI application.
+
+    :param ready: whether requests should be sent to this gateway.
+    """
+
+    def __init__(
+        self, metrics: Metrics, demand: Demand, check: TokenCheck, ready: Callable[[], bool]
+    ) -> None:
+        self._metrics, self._demand, self._check, self._ready = metrics, demand, check, ready
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        connection: ClientConnection | None = scope.get(SCOPE_KEY)
+        try:
+            if connection is not None:
+                connection.task = asyncio.current_task()
+            await self._answer(scope, send)
+        except asyncio.CancelledError:
+            if connection is None or not connection.left:
+                raise
+        finally:
+            if connection is not None:
+                connection.task = None
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        path, get = scope["raw_path"], scope["method"] == "GET"
+        if path == b"/metrics" and get:
+            await _text(send, 200, self._metrics.render(), CONTENT_TYPE_LATEST.encode())
+        elif path == b"/healthz" and get:
+            await _text(send, 200, b"ok\n")
+        elif path == b"/readyz" and get:
+            ready = self._ready()
+            await _text(send, 200 if ready else 503, b"ready\n" if ready else b"not ready\n")
+        elif path == b"/demand" and get:
+            await self._stream_demand(scope, send)
+        else:
+            await _text(send, 404, b"not found\n")
+
+    async def _stream_demand(self, scope: Scope, send: Send) -> None:
+        headers = dict(scope["headers"])
+        try:
+            allowed = await self._check.allows(headers.get(b"authorization", b""))
+        except ClusterError as error:
+            log.warning("token not reviewed", error=str(error))
+            await _text(send, 503, b"the token could not be reviewed\n")
+            return
+        if not allowed:
+            await _text(send, 401, b"only the operator may read this\n")
+            return
+        await _start(send, 200, b"application/x-ndjson")
+        async for line in self._demand.lines():
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+
+
+async def _start(send: Send, status: int, kind: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", kind), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _text(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+    await _start(send, status, kind, (b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.body", "body": body})

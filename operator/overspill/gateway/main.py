@@ -1,0 +1,182 @@
+"""The gateway's program: two servers and the watches in one event loop.
+
+At SIGTERM readiness fails first, and answers end their connections; then the server stops
+listening, and requests get the drain time to end. The second server goes last.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+import structlog
+import uvloop
+from prometheus_client import disable_created_metrics
+
+from overspill.api.names import GATEWAY_AUDIENCE
+from overspill.cluster.client import Cluster
+from overspill.cluster.errors import ClusterError
+from overspill.gateway.app import Gateway
+from overspill.gateway.demand import Demand
+from overspill.gateway.dispatch import Dispatcher
+from overspill.gateway.internal import Internal, Review, TokenCheck
+from overspill.gateway.metrics import Metrics
+from overspill.gateway.server import Server, make_server
+from overspill.gateway.settings import InvalidSetting, Settings, from_env
+from overspill.gateway.state import State
+from overspill.gateway.upstream import Pool
+from overspill.gateway.watch import Feeder
+from overspill.providers.openai import OpenAIClient
+
+log = structlog.get_logger(__name__)
+
+# Seconds in which a stopping gateway still takes what load balancers send to it.
+LAME_DUCK_SECONDS = 3.0
+INTERNAL_DRAIN_SECONDS = 1.0
+
+
+@dataclass
+class Plane:
+    """The parts of a running gateway."""
+
+    settings: Settings
+    state: State
+    gateway: Gateway
+    demand: Demand
+    public: Server
+    internal: Server
+    stopping: bool = False
+
+    async def serve(self, stop: asyncio.Event, lame_duck: float = LAME_DUCK_SECONDS) -> None:
+        """Serve until ``stop`` is set and all requests have ended, or the drain time has.
+
+        :param lame_duck: seconds between failing readiness and closing the door.
+        """
+        async with asyncio.TaskGroup() as group:
+            public = group.create_task(self.public.serve())
+            group.create_task(self.internal.serve())
+            await stop.wait()
+            log.info("stopping", drain_seconds=self.settings.drain)
+            self.stopping = self.gateway.closing = True
+            await asyncio.sleep(lame_duck)
+            self.public.should_exit = True
+            await asyncio.wait([public])
+            await _settle(self.public)
+            self.internal.should_exit = True
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings,
+    state: State,
+    review: Review,
+    synced: Callable[[], bool],
+    host: str = "0.0.0.0",  # noqa: S104 - a pod's only address is not known before
+) -> AsyncIterator[Plane]:
+    """Build a gateway around a state; closed at the end of the ``async with`` block.
+
+    :param review: returns the user name that a token proves, or "".
+    :param synced: whether the state is complete.
+    """
+    pool, client = Pool(asyncio.get_running_loop()), OpenAIClient()
+    metrics, demand = Metrics(state), Demand(state, settings.instance)
+    dispatcher = Dispatcher(
+        state, metrics, pool, client, hold_limit=settings.hold, on_hold=demand.wake
+    )
+    gateway = Gateway(state, metrics, dispatcher, max_body=settings.max_body)
+    check = TokenCheck(review, settings.operator_user, state.clock)
+
+    def ready() -> bool:
+        return synced() and not gateway.closing
+
+    internal = Internal(metrics, demand, check, ready)
+    try:
+        yield Plane(
+            settings,
+            state,
+            gateway,
+            demand,
+            make_server(gateway, host, settings.port, settings.drain),
+            make_server(internal, host, settings.internal_port, INTERNAL_DRAIN_SECONDS),
+        )
+    finally:
+        pool.close()
+        await client.close()
+
+
+async def main(settings: Settings) -> None:
+    """Serve what the cluster says until SIGTERM.
+
+    :raises WatchEnded: when a watch stopped for a fault of ours; a restart heals it.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    state = State(loop.time, settings.queue_bound)
+    async with Cluster.connect() as cluster:
+
+        async def review(token: str) -> str:
+            return await cluster.review_token(token, GATEWAY_AUDIENCE)
+
+        feeder = Feeder(
+            cluster,
+            state,
+            settings.watch_namespaces,
+            settings.release_namespace,
+            settings.service_account,
+        )
+        async with assemble(settings, state, review, lambda: feeder.synced) as plane:
+            feeder.start(on_provider=plane.demand.wake, on_failure=stop.set)
+            try:
+                await plane.serve(stop)
+            finally:
+                await feeder.close()
+        if feeder.failed:
+            raise WatchEnded("a watch ended; see the log above")
+
+
+class WatchEnded(Exception):
+    """The state would not be kept up to date any more."""
+
+
+async def _settle(server: Server) -> None:
+    """Let tasks that the end of the drain time cancelled say their last word."""
+    if server.server_state.tasks:
+        await asyncio.wait(server.server_state.tasks, timeout=2.0)
+
+
+def run() -> None:
+    """Entry point ``overspill-gateway``."""
+    try:
+        settings = from_env(os.environ)
+        configure_logging(settings.log_level)
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        uvloop.run(main(settings))
+    except (InvalidSetting, ClusterError, WatchEnded) as error:
+        sys.exit(str(error))
+
+
+def configure_logging(level: str) -> None:
+    """Write JSON lines to stdout, one per event; uvicorn's own only when they are warnings."""
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=logging.WARNING, format='{"level":"%(levelname)s","event":%(message)r}'
+    )

@@ -1,0 +1,188 @@
+"""From an upstream's answer to the client: streams event by event, the rest as a whole.
+
+Nothing goes out before the upstream's first content, so that until then another target can
+be tried. Events are passed on as they came; only the usage chunk that we asked for and the
+client did not is taken out, and the cost is put before the end.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from overspill.api.names import HEADER_COST
+from overspill.api.values import format_money
+from overspill.gateway import sse
+from overspill.gateway.errors import StreamBroken
+from overspill.gateway.exchange import Exchange
+from overspill.gateway.metrics import DestinationMetrics
+from overspill.ledger.prices import Usage, parse_usage
+from overspill.providers.base import Answer, AnswerBroken
+
+MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
+TAIL_SECONDS = 1.0  # for the end of a stream after its [DONE]
+BROKEN = (StreamBroken, AnswerBroken)
+
+
+class NotBegun(Exception):
+    """The answer failed before its first content."""
+
+
+class Relay:
+    """One answer on its way to the client.
+
+    :param settle: turns usage (or its absence) into nano-dollars.
+    :param first_byte: seconds to the first content.
+    :param idle: seconds between two pieces after it.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        answer: Answer,
+        series: DestinationMetrics,
+        clock: Callable[[], float],
+        settle: Callable[[Usage | None], int],
+        *,
+        first_byte: float,
+        idle: float,
+    ) -> None:
+        self.exchange, self.answer, self.series = exchange, answer, series
+        self.clock, self.settle = clock, settle
+        self.first_byte, self.idle = first_byte, idle
+        self.done = False
+
+    async def run(self) -> None:
+        """Relay to the end.
+
+        :raises NotBegun: when nothing had come that a client could use.
+        :raises StreamBroken: when the answer ended early after that.
+        """
+        try:
+            if self.exchange.call.stream:
+                await self._stream()
+            else:
+                await self._unary()
+        except BROKEN as error:
+            if self.exchange.first_token is None and self.exchange.chunks == 0:
+                raise NotBegun(str(error)) from None
+            raise StreamBroken(str(error)) from None
+
+    async def _unary(self) -> None:
+        pieces: list[bytes] = []
+        size = 0
+        deadline = self.clock() + self.first_byte
+        while data := await self.answer.read(self._timeout(deadline)):
+            self.exchange.chunks += 1
+            pieces.append(data)
+            size += len(data)
+            if size > MAX_ANSWER:
+                raise StreamBroken(f"the answer exceeds {MAX_ANSWER} bytes")
+        body = b"".join(pieces)
+        answer = sse.parse(body)
+        if not answer:
+            raise StreamBroken("the answer is not a JSON object")
+        exchange = self.exchange
+        exchange.usage = parse_usage(answer.get("usage"))
+        self._time_unary(answer.get("timings"))
+        cost = self.settle(exchange.usage)
+        headers = [*exchange.headers(), (HEADER_COST.encode(), format_money(cost).encode())]
+        await exchange.reply.unary(200, body, headers)
+
+    def _time_unary(self, timings: Any) -> None:
+        """Find out when the first token was there, where the engine says so (llama.cpp does)."""
+        exchange = self.exchange
+        if not exchange.call.endpoint.streams:
+            exchange.first_token = self.clock() - exchange.arrived
+        elif isinstance(timings, dict):
+            prompt, token = timings.get("prompt_ms"), timings.get("predicted_per_token_ms")
+            if isinstance(prompt, (int, float)):
+                exchange.first_token = (exchange.wait or 0.0) + prompt / 1000
+            if isinstance(token, (int, float)):
+                exchange.token_seconds = token / 1000
+        if exchange.first_token is not None:
+            self.series.ttft.observe(exchange.first_token)
+
+    async def _stream(self) -> None:
+        splitter = sse.EventSplitter()
+        reply, deadline = self.exchange.reply, self.clock() + self.first_byte
+        begun = False
+        out: list[bytes] = []
+        while not self.done:
+            data = await self.answer.read(self._timeout(deadline))
+            if not data:
+                raise StreamBroken("the stream ended without [DONE]")
+            events = splitter.feed(data)
+            self._inspect_all(events, out)
+            if self.exchange.first_token is None and not self.done:
+                continue
+            if not begun:
+                begun = True
+                await reply.begin_stream(self.exchange.destination, self.exchange.reason)
+            if not self.done:
+                await reply.write(b"".join(out))
+                out.clear()
+        cost = self.settle(self.exchange.usage)
+        out.append(sse.comment(f"{HEADER_COST}={format_money(cost)}"))
+        await reply.finish(b"".join(out) + sse.DONE)
+        await self._finish_upstream()
+
+    def _inspect_all(self, events: list[bytes], out: list[bytes]) -> None:
+        """Look at the events of one piece, and keep those that the client gets."""
+        contents = 0
+        for event in events:
+            data = sse.data_of(event)
+            if data == b"[DONE]":
+                self.done = True
+                break
+            keep, content = self._inspect(data)
+            contents += content
+            if keep:
+                out.append(event)
+        if contents:
+            self._time(contents)
+
+    def _inspect(self, data: bytes) -> tuple[bool, bool]:
+        """Return whether the client gets the event, and whether it has content.
+
+        Only what can matter is parsed: all until the first content, then usage and errors.
+        A quote inside a text is escaped, so it cannot look like a field.
+        """
+        first = self.exchange.first_token is None
+        if not first and b'"usage":{' not in data and b'"error":' not in data:
+            return True, bool(data)
+        chunk = sse.parse(data)
+        if chunk.get("error") and not chunk.get("choices"):
+            raise StreamBroken("the upstream reported an error in its stream")
+        if isinstance(chunk.get("usage"), dict):
+            self.exchange.usage = parse_usage(chunk["usage"])
+            if not chunk.get("choices"):
+                return self.exchange.call.wants_usage, False
+        return True, sse.has_content(chunk)
+
+    def _time(self, contents: int) -> None:
+        """Note the time of a piece that held that many events with content."""
+        exchange, now = self.exchange, self.clock() - self.exchange.arrived
+        if exchange.first_token is None:
+            exchange.first_token = now
+            self.series.ttft.observe(now)
+        else:
+            gap = (now - exchange.last_token) / contents
+            for _ in range(contents):
+                self.series.itl.observe(gap)
+        exchange.chunks += contents
+        exchange.last_token = now
+        if exchange.chunks > 1:
+            exchange.token_seconds = (now - exchange.first_token) / (exchange.chunks - 1)
+
+    def _timeout(self, deadline: float) -> float:
+        """Return the seconds that the next piece may take."""
+        if self.exchange.chunks:
+            return self.idle
+        return max(0.001, deadline - self.clock())
+
+    async def _finish_upstream(self) -> None:
+        """Read to the end of the body, so that the connection can be used again."""
+        try:
+            while await self.answer.read(TAIL_SECONDS):
+                pass
+        except BROKEN:
+            pass  # the answer was complete; only the connection is lost

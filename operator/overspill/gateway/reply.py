@@ -1,0 +1,147 @@
+"""The answer to one client, over ASGI: unary, a stream of events, or an error.
+
+A stream that has nothing to say for 10 s gets heartbeats (SSE comments), so that proxies
+and clients keep it open. The first one commits status 200: what becomes known later goes
+into comments, and an error into an event.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from overspill.api.names import HEADER_DESTINATION, HEADER_REASON, HEADER_REQUEST_ID
+from overspill.gateway.errors import ApiError
+from overspill.gateway.server import ClientConnection
+from overspill.gateway.sse import comment, error_event
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+HEARTBEAT_SECONDS = 10.0
+_JSON = (b"content-type", b"application/json")
+_EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_NO_CACHE = (b"cache-control", b"no-cache")
+
+
+class Reply:
+    """What goes to the client.
+
+    :param send: the ASGI callable.
+    :param request_id: for the header that every answer carries.
+    :param connection: the client's, which cancels the task when it ends.
+    :param closing: the server stops: the connection ends with this answer.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        request_id: str,
+        connection: ClientConnection | None = None,
+        *,
+        closing: bool = False,
+    ) -> None:
+        self._send = send
+        self._connection = connection
+        self.request_id = request_id
+        self.committed = False  # status and headers are out
+        self.finished = False
+        self._base: Headers = [(HEADER_REQUEST_ID.encode(), request_id.encode())]
+        if closing:
+            self._base.append((b"connection", b"close"))
+        self._timer: asyncio.TimerHandle | None = None
+        self._beat: asyncio.Task[None] | None = None
+
+    @property
+    def client_left(self) -> bool:
+        """Whether the client has closed its connection."""
+        return self._connection is not None and self._connection.left
+
+    async def unary(
+        self, status: int, body: bytes, headers: Headers, content_type: bytes | None = None
+    ) -> None:
+        """Send a whole answer, JSON unless told otherwise."""
+        kind = _JSON if content_type is None else (b"content-type", content_type)
+        length = (b"content-length", b"%d" % len(body))
+        await self._start(status, [kind, length, *headers])
+        await self._body(body, last=True)
+
+    async def begin_stream(self, destination: str, reason: str) -> None:
+        """Say where a stream comes from: in headers, or in a comment when they are out."""
+        await self._silence()
+        if self.committed:
+            await self._body(comment(f"{HEADER_DESTINATION}={destination}"))
+            if reason:
+                await self._body(comment(f"{HEADER_REASON}={reason}"))
+        else:
+            headers = where(destination, reason)
+            await self._start(200, [_EVENTS, _NO_CACHE, *headers])
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of a stream; waits while the client reads too slowly."""
+        if data:
+            await self._body(data)
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last piece of a stream."""
+        await self._body(data, last=True)
+
+    async def error(self, error: ApiError, headers: Headers) -> None:
+        """Send an error: as an event when a stream has begun, else with its status."""
+        await self._silence()
+        if self.finished:
+            return
+        if self.committed:
+            await self._body(error_event(error.body()), last=True)
+            return
+        extra = [*headers, *error.headers]
+        if error.retry_after is not None:
+            extra.append((b"retry-after", b"%d" % error.retry_after))
+        await self.unary(error.status, error.body(), extra)
+
+    def keep_alive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send heartbeats until the stream begins."""
+        self._timer = loop.call_later(HEARTBEAT_SECONDS, self._heartbeat, loop)
+
+    def stop(self) -> None:
+        """Send nothing any more: the client has left."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
+
+    def _heartbeat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._beat = loop.create_task(self._send_heartbeat())
+        self._timer = loop.call_later(HEARTBEAT_SECONDS, self._heartbeat, loop)
+
+    async def _send_heartbeat(self) -> None:
+        if not self.committed:
+            await self._start(200, [_EVENTS, _NO_CACHE])
+        await self._body(comment("waiting"))
+
+    async def _silence(self) -> None:
+        """End the heartbeats; one that is being sent is waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._beat is not None:
+            beat, self._beat = self._beat, None
+            await beat
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.committed = True
+        message = {"type": "http.response.start", "status": status}
+        await self._send({**message, "headers": self._base + headers})
+
+    async def _body(self, body: bytes, *, last: bool = False) -> None:
+        self.finished = last
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        if last and self._connection is not None:
+            self._connection.task = None  # what is left to do is ours alone
+
+
+def where(destination: str, reason: str) -> Headers:
+    """Return the headers that say where a request ran, and why there."""
+    headers = [(HEADER_DESTINATION.encode(), destination.encode())] if destination else []
+    if reason:
+        headers.append((HEADER_REASON.encode(), reason.encode()))
+    return headers

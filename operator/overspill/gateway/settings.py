@@ -1,0 +1,89 @@
+"""Settings from the environment (``OVERSPILL_GATEWAY_*``), which the chart sets."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from overspill.api.names import GATEWAY_INTERNAL_PORT, GATEWAY_PORT
+from overspill.api.values import parse_duration
+
+PREFIX = "OVERSPILL_GATEWAY_"
+
+
+class InvalidSetting(ValueError):
+    """A variable that is missing or wrong; the text names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a gateway runs. Times in seconds.
+
+    :param release_namespace: where clients' keys are, and the operator.
+    :param watch_namespaces: where services and providers are; empty means everywhere.
+    :param operator_service_account: who may read ``/demand``.
+    :param service_account: the gateway's own, for the commands that grant it a right.
+    :param max_body: bytes of a request's body.
+    :param queue_bound: requests that may wait per service.
+    :param hold: longest wait for a replica.
+    :param drain: for requests to end at a shutdown.
+    :param instance: tells gateways apart.
+    """
+
+    release_namespace: str
+    watch_namespaces: tuple[str, ...] = ()
+    operator_service_account: str = "overspill-operator"
+    service_account: str = "overspill-gateway"
+    port: int = GATEWAY_PORT
+    internal_port: int = GATEWAY_INTERNAL_PORT
+    max_body: int = 10 * 1024 * 1024
+    queue_bound: int = 100
+    hold: float = 120.0
+    drain: float = 120.0
+    log_level: str = "info"
+    instance: str = ""
+
+    @property
+    def operator_user(self) -> str:
+        """User name of the operator's service account."""
+        return f"system:serviceaccount:{self.release_namespace}:{self.operator_service_account}"
+
+
+def from_env(env: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    :raises InvalidSetting: with the variable's name.
+    """
+
+    def text(name: str, default: str) -> str:
+        return env.get(PREFIX + name, "").strip() or default
+
+    def number(name: str, default: int) -> int:
+        value = text(name, str(default))
+        if not value.isdigit():
+            raise InvalidSetting(f"{PREFIX}{name}={value!r}: must be a whole number")
+        return int(value)
+
+    def seconds(name: str, default: str) -> float:
+        try:
+            return parse_duration(text(name, default))
+        except ValueError as error:
+            raise InvalidSetting(f"{PREFIX}{name}: {error}") from None
+
+    namespace = text("RELEASE_NAMESPACE", "")
+    if not namespace:
+        raise InvalidSetting(f"{PREFIX}RELEASE_NAMESPACE: must be the namespace of the release")
+    watched = (n.strip() for n in text("WATCH_NAMESPACES", "").split(","))
+    return Settings(
+        release_namespace=namespace,
+        watch_namespaces=tuple(n for n in watched if n),
+        operator_service_account=text("OPERATOR_SERVICE_ACCOUNT", "overspill-operator"),
+        service_account=text("SERVICE_ACCOUNT", "overspill-gateway"),
+        port=number("PORT", GATEWAY_PORT),
+        internal_port=number("INTERNAL_PORT", GATEWAY_INTERNAL_PORT),
+        max_body=number("MAX_BODY_BYTES", 10 * 1024 * 1024),
+        queue_bound=number("QUEUE_BOUND", 100),
+        hold=seconds("HOLD", "120s"),
+        drain=seconds("DRAIN", "120s"),
+        log_level=text("LOG_LEVEL", "info"),
+        instance=text("INSTANCE", uuid.uuid4().hex),
+    )

@@ -1,0 +1,102 @@
+"""Server-sent events of an OpenAI stream: cut into events, told apart, never re-serialised.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+A line ends with LF, CR or CRLF, an event with an empty line; a piece from the socket may
+end anywhere. Memory is capped: an event larger than the limit ends the stream.
+"""
+
+import re
+from typing import Any
+
+import orjson
+
+from overspill.gateway.errors import StreamBroken
+
+MAX_EVENT = 4 * 1024 * 1024  # bytes of one event; a tool call or logprobs may be large
+DONE = b"data: [DONE]\n\n"
+# Two line ends in a row. Atomic, or CRLF could be read as two of them.
+_BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+_DATA_LINE = re.compile(rb"(?:\A|[\r\n])data(?::[ ]?([^\r\n]*))?(?=[\r\n]|\Z)")
+
+
+class EventSplitter:
+    """Turns pieces of bytes into whole events, each with its closing empty line."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._after_cr = False  # the last event ended with CR: a LF that follows belongs to it
+        self._scanned = 0  # bytes of the rest that hold no end of an event
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the events that are complete now.
+
+        :raises StreamBroken: when one event exceeds the limit.
+        """
+        if not self._rest and not self._after_cr and data.endswith(b"\n\n") and b"\r" not in data:
+            if data.count(b"\n\n") == 1:
+                return [data]
+            return [event + b"\n\n" for event in data.split(b"\n\n") if event.strip(b"\n")]
+        return self._feed_slowly(data)
+
+    def _feed_slowly(self, data: bytes) -> list[bytes]:
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        buffer = self._rest + data
+        events, start = [], 0
+        for match in _BLANK_LINE.finditer(buffer, self._scanned):
+            event = buffer[start : match.end()]
+            start = match.end()
+            if event.strip(b"\r\n"):
+                events.append(event)
+        self._rest = buffer[start:]
+        self._after_cr = bool(buffer) and not self._rest and buffer.endswith(b"\r")
+        self._scanned = max(0, len(self._rest) - 3)
+        if len(self._rest) > MAX_EVENT:
+            raise StreamBroken(f"an event of the stream exceeds {MAX_EVENT} bytes")
+        return events
+
+    @property
+    def pending(self) -> bool:
+        """Whether an event has begun that is not complete."""
+        return bool(self._rest.strip(b"\r\n"))
+
+
+def data_of(event: bytes) -> bytes:
+    """Return the data of an event: its data lines, joined; empty for a comment."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+        return event[6:-2]
+    lines = [m.group(1) or b"" for m in _DATA_LINE.finditer(event)]
+    return b"\n".join(lines)
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """Return the JSON object of an event's data; empty when it is none."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def has_content(chunk: dict[str, Any]) -> bool:
+    """Whether a chunk carries something the model said, or says why it said nothing."""
+    for choice in chunk.get("choices") or ():
+        if not isinstance(choice, dict):
+            continue
+        if choice.get("text") or choice.get("finish_reason"):
+            return True
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and any(v for k, v in delta.items() if k != "role"):
+            return True
+    return False
+
+
+def error_event(body: bytes) -> bytes:
+    """Return the event that ends a stream with an error object."""
+    return b"data: " + body + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """Return an SSE comment, which clients skip."""
+    return b": " + text.encode("ascii", "replace") + b"\n\n"

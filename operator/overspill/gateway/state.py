@@ -1,0 +1,337 @@
+"""What the gateway knows: services, their replicas, providers with their keys, client keys.
+
+Fed from outside (watches, or a test) by whole lists and single changes; read by requests.
+It needs neither the operator nor the API server to go on serving. Every change that may
+matter to a waiting request makes it decide again. One event loop, so no locks.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from overspill.api.base import InvalidObject
+from overspill.api.names import ENGINE_PORT, ENGINE_PORT_NAME, LABEL_SERVICE
+from overspill.api.provider import InferenceProvider
+from overspill.api.service import DataPolicy, InferenceService, ProviderRef
+from overspill.api.values import parse_duration
+from overspill.gateway.admission import Admission
+from overspill.gateway.balance import Address
+from overspill.gateway.keys import KeyIndex
+from overspill.ledger.prices import Rates
+
+log = structlog.get_logger(__name__)
+
+Object = dict[str, Any]
+
+DEFAULT_SLOTS = 4  # maxSequences of llamacpp when the service does not say
+WAITS_KEPT = 512  # newest queue waits of a service, for its p95
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One engine pod as its EndpointSlice describes it."""
+
+    address: Address
+    uid: str
+    ready: bool
+    terminating: bool
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """An InferenceService at work."""
+
+    resource: InferenceService
+    admission: Admission
+    ttft: float = 0.0  # objectives, in seconds
+    itl: float = 0.0
+    queue_wait: float = 0.0
+    endpoints: tuple[Endpoint, ...] = ()
+    ever_ready: frozenset[str] = frozenset()  # uids of present pods that were ready once
+    arrivals: int = 0
+    spilled: dict[str, int] = field(default_factory=dict)  # at each provider now
+    waking: int = 0  # of them, because a replica has yet to start
+    waits: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WAITS_KEPT))
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return self.resource.key
+
+    @property
+    def namespace(self) -> str:
+        """Where it lives; also the tenant it belongs to."""
+        return self.resource.metadata.namespace
+
+    @property
+    def full(self) -> bool:
+        """Whether a wanted replica cannot be placed for lack of capacity."""
+        capacity = self.resource.status.capacity
+        return capacity is not None and capacity.full
+
+    @property
+    def at_max(self) -> bool:
+        """Whether all replicas that it may have exist and are placed."""
+        return (
+            not self.full
+            and self.resource.status.replicas >= self.resource.spec.scaling.max_replicas
+        )
+
+    @property
+    def may_spill(self) -> bool:
+        """Whether its prompts may leave the cluster."""
+        return self.resource.spec.spillover.data_policy is DataPolicy.ALLOWED
+
+    @property
+    def starting(self) -> bool:
+        """Whether a replica is coming up that was never ready before."""
+        return any(
+            not e.ready and not e.terminating and e.uid not in self.ever_ready
+            for e in self.endpoints
+        )
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is a replica that was ready once (and may be so no more)."""
+        return any(not e.terminating and e.uid in self.ever_ready for e in self.endpoints)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that its replicas work on for this gateway."""
+        return sum(r.load for r in self.admission.replicas.values())
+
+    def configure(self, resource: InferenceService, now: float) -> None:
+        """Take a changed object."""
+        self.resource = resource
+        objective = resource.spec.scaling.objective
+        self.ttft = parse_duration(objective.ttft.p95)
+        self.itl = parse_duration(objective.itl.p95)
+        self.queue_wait = parse_duration(objective.queue_wait.p95)
+        self.place(self.endpoints, now)
+
+    def place(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Take changed endpoints, then let the queue move."""
+        self.endpoints = endpoints
+        known = self.ever_ready
+        self.ever_ready = frozenset(e.uid for e in endpoints if e.ready or e.uid in known)
+        slots = self.resource.spec.engine.batching.max_sequences or DEFAULT_SLOTS
+        ready = [e.address for e in endpoints if e.ready and not e.terminating]
+        self.admission.set_replicas(ready, slots, now)
+        self.admission.recheck()
+
+
+@dataclass(slots=True, eq=False)
+class Provider:
+    """An InferenceProvider, its key, and whether it can be used now."""
+
+    resource: InferenceProvider
+    secret: str = field(default="", repr=False)
+    reason: str = "SecretNotFound"
+    message: str = "the Secret was not read yet"
+    cooling_until: float = 0.0
+    rates: dict[str, Rates] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return self.resource.key
+
+    def usable_for(self, namespace: str, model: str, now: float) -> bool:
+        """Whether a service of that namespace may send this model's requests here now."""
+        return (
+            bool(self.secret)
+            and self.cooling_until <= now
+            and model in self.rates
+            and self.resource.allows(namespace)
+        )
+
+    def configure(self, resource: InferenceProvider) -> None:
+        """Take a changed object."""
+        self.resource = resource
+        self.rates = {m.name: Rates.of(m.price) for m in resource.spec.models if m.price}
+
+
+class State:
+    """All of it.
+
+    :param clock: monotonic seconds.
+    :param queue_limit: requests that may wait per service.
+    """
+
+    def __init__(self, clock: Callable[[], float], queue_limit: int) -> None:
+        self.clock, self.queue_limit = clock, queue_limit
+        self.services: dict[str, Service] = {}
+        self.providers: dict[str, Provider] = {}
+        self.keys = KeyIndex()
+        self.generation = 0  # grows with every change of names or keys
+        self._slices: dict[str, dict[str, tuple[Endpoint, ...]]] = {}
+
+    # services
+
+    def put_service(self, raw: Object) -> None:
+        """Add or change a service. One that does not parse keeps its last good form."""
+        try:
+            resource = InferenceService.parse(raw)
+        except InvalidObject as error:
+            log.warning("service ignored", service=raw["metadata"]["name"], error=str(error))
+            return
+        service = self.services.get(resource.key)
+        if service is None:
+            service = Service(resource, Admission(self.queue_limit))
+            service.endpoints = self._endpoints(resource.key)
+            self.services[resource.key] = service
+        service.configure(resource, self.clock())
+        self.generation += 1
+
+    def remove_service(self, key: str) -> None:
+        """Forget a service; what waits for it decides again, and finds it gone."""
+        service = self.services.pop(key, None)
+        self.generation += 1
+        if service is not None:
+            service.admission.recheck()
+
+    def replace_services(self, items: Iterable[Object], namespace: str = "") -> None:
+        """Know exactly these services of a namespace ("" for all)."""
+        self._replace(items, namespace, self.services, self.put_service, self.remove_service)
+
+    # endpoints
+
+    def put_slice(self, raw: Object) -> None:
+        """Add or change an EndpointSlice of an engine Service."""
+        owner = service_of(raw)
+        if owner:
+            self._slices.setdefault(owner, {})[raw["metadata"]["name"]] = endpoints_of(raw)
+            self._place(owner)
+
+    def remove_slice(self, raw: Object) -> None:
+        """Forget an EndpointSlice."""
+        owner = service_of(raw)
+        slices = self._slices.get(owner, {})
+        slices.pop(raw["metadata"]["name"], None)
+        if not slices:
+            self._slices.pop(owner, None)
+        self._place(owner)
+
+    def replace_slices(self, items: Iterable[Object], namespace: str = "") -> None:
+        """Know exactly these EndpointSlices of a namespace ("" for all)."""
+        before = {k for k in self._slices if _within(k, namespace)}
+        for owner in before:
+            del self._slices[owner]
+        for raw in items:
+            if owner := service_of(raw):
+                self._slices.setdefault(owner, {})[raw["metadata"]["name"]] = endpoints_of(raw)
+                before.add(owner)
+        for owner in before:
+            self._place(owner)
+
+    # providers
+
+    def put_provider(self, raw: Object) -> None:
+        """Add or change a provider; its key stays as it is."""
+        try:
+            resource = InferenceProvider.parse(raw)
+        except InvalidObject as error:
+            log.warning("provider ignored", provider=raw["metadata"]["name"], error=str(error))
+            return
+        provider = self.providers.setdefault(resource.key, Provider(resource))
+        provider.configure(resource)
+        self.recheck_all()
+
+    def remove_provider(self, key: str) -> None:
+        """Forget a provider and its key."""
+        self.providers.pop(key, None)
+
+    def replace_providers(self, items: Iterable[Object], namespace: str = "") -> None:
+        """Know exactly these providers of a namespace ("" for all)."""
+        self._replace(items, namespace, self.providers, self.put_provider, self.remove_provider)
+
+    def set_secret(self, key: str, secret: str, reason: str, message: str = "") -> None:
+        """Say what became of a provider's key.
+
+        :param secret: the API key, "" when it cannot be used.
+        :param reason: Ready, or why not.
+        """
+        provider = self.providers.get(key)
+        if provider is not None:
+            provider.secret, provider.reason, provider.message = secret, reason, message
+            self.recheck_all()
+
+    def usable_providers(
+        self, service: Service, tried: Iterable[str], now: float
+    ) -> dict[str, ProviderRef]:
+        """Return the providers that a request of this service may go to, in order."""
+        usable: dict[str, ProviderRef] = {}
+        for ref in service.resource.spec.spillover.providers:
+            key = f"{ref.namespace or service.namespace}/{ref.name}"
+            provider = self.providers.get(key)
+            if provider is None or key in usable or key in tried:
+                continue
+            if provider.usable_for(service.namespace, ref.model, now):
+                usable[key] = ref
+        return usable
+
+    def recheck_all(self) -> None:
+        """Let every waiting request decide again."""
+        for service in self.services.values():
+            service.admission.recheck()
+
+    def _endpoints(self, key: str) -> tuple[Endpoint, ...]:
+        slices = self._slices.get(key, {})
+        return tuple({e.address: e for part in slices.values() for e in part}.values())
+
+    def _place(self, key: str) -> None:
+        service = self.services.get(key)
+        if service is not None:
+            service.place(self._endpoints(key), self.clock())
+
+    @staticmethod
+    def _replace(
+        items: Iterable[Object],
+        namespace: str,
+        known: dict[str, Any],
+        put: Callable[[Object], None],
+        remove: Callable[[str], None],
+    ) -> None:
+        present = set()
+        for raw in items:
+            present.add(f"{raw['metadata'].get('namespace', '')}/{raw['metadata']['name']}")
+            put(raw)
+        for key in set(known) - present:
+            if _within(key, namespace):
+                remove(key)
+
+
+def _within(key: str, namespace: str) -> bool:
+    return not namespace or key.startswith(f"{namespace}/")
+
+
+def service_of(raw: Object) -> str:
+    """Return ``namespace/name`` of the service that an EndpointSlice belongs to, or ""."""
+    metadata = raw["metadata"]
+    name = (metadata.get("labels") or {}).get(LABEL_SERVICE, "")
+    return f"{metadata['namespace']}/{name}" if name else ""
+
+
+def endpoints_of(raw: Object) -> tuple[Endpoint, ...]:
+    """Read an EndpointSlice.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/
+    """
+    ports = raw.get("ports") or []
+    port = next((p["port"] for p in ports if p.get("name") == ENGINE_PORT_NAME), ENGINE_PORT)
+    found = []
+    for item in raw.get("endpoints") or []:
+        conditions = item.get("conditions") or {}
+        address = item["addresses"][0]
+        found.append(
+            Endpoint(
+                address=(address, port),
+                uid=(item.get("targetRef") or {}).get("uid", address),
+                ready=conditions.get("ready") is not False,
+                terminating=conditions.get("terminating") is True,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,80 @@
+"""What a request costs at a provider, from its token usage and the listed price.
+
+Money is an integer of nano-dollars. A price per million tokens is a whole number of
+nano-dollars too, so a sum of requests is exact; one request is rounded up to a
+nano-dollar, never down.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from overspill.api.provider import Price
+from overspill.api.values import parse_money
+
+MILLION = 1_000_000
+BYTES_PER_TOKEN = 3  # a cautious average: real tokenizers need 3.5 to 4.5 bytes of English
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request; ``cached`` is the part of ``prompt`` the provider had cached."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Nano-dollars per million tokens."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+    @classmethod
+    def of(cls, price: Price) -> "Rates":
+        """Take the rates from a provider object's price."""
+        cached = price.cached_input_per_m_tok
+        return cls(
+            parse_money(price.input_per_m_tok),
+            parse_money(price.input_per_m_tok if cached is None else cached),
+            parse_money(price.output_per_m_tok),
+        )
+
+
+def cost(rates: Rates, usage: Usage) -> int:
+    """Return nano-dollars of one request, rounded up."""
+    total = (
+        (usage.prompt - usage.cached) * rates.prompt
+        + usage.cached * rates.cached
+        + usage.completion * rates.completion
+    )
+    return -(-total // MILLION)
+
+
+def parse_usage(raw: Any) -> Usage | None:
+    """Read the ``usage`` object of an OpenAI answer; None when it is not a sound one.
+
+    https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
+    """
+    if not isinstance(raw, dict):
+        return None
+    details = raw.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    numbers = (raw.get("prompt_tokens"), raw.get("completion_tokens", 0), cached or 0)
+    counts = [n for n in numbers if type(n) is int and n >= 0]
+    if len(counts) < len(numbers):
+        return None
+    prompt, completion, known = counts
+    return Usage(prompt, completion, min(known, prompt))
+
+
+def estimate(prompt_bytes: int, chunks: int) -> Usage:
+    """Return a usage for an answer that ended without one: never zero, marked as estimated.
+
+    :param prompt_bytes: size of the request body.
+    :param chunks: pieces of the answer that were seen.
+    """
+    return Usage(prompt_bytes // BYTES_PER_TOKEN + 1, max(chunks, 1), estimated=True)

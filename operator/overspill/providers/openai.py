@@ -1,0 +1,172 @@
+"""OpenAI and every API that speaks like it, over aiohttp.
+
+The body is made of an allow-list of fields, so that no field of a client picks a host or an
+engine's knob; the client's own headers are never forwarded. No redirect is followed, no
+proxy of the environment and no cookie is used, and TLS certificates are verified.
+
+https://platform.openai.com/docs/api-reference
+"""
+
+import asyncio
+import math
+from typing import Any
+
+import aiohttp
+import orjson
+
+from overspill.providers.base import Account, AnswerBroken, ProviderUnusable, RequestRefused
+
+Fields = dict[str, Any]
+
+# Fields that go out; everything else of a request is the engine's business.
+_SHARED = (
+    {"stream", "stream_options", "temperature", "top_p", "max_tokens", "seed", "stop", "n"}
+    | {"presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "user"}
+)  # fmt: skip
+_FIELDS = {
+    "/chat/completions": _SHARED
+    | {"messages", "max_completion_tokens", "tools", "tool_choice", "parallel_tool_calls"}
+    | {"response_format", "top_logprobs", "reasoning_effort", "verbosity"},
+    "/completions": _SHARED | {"prompt", "suffix", "echo", "best_of"},
+    "/embeddings": {"input", "encoding_format", "dimensions", "user"},
+}
+MAX_ERROR = 65_536  # bytes of an error answer that are read
+MAX_MESSAGE = 500  # characters of it that a client gets to see
+SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds, whatever Retry-After says
+KEY_FAULT_PAUSE = 10.0  # seconds after a key was refused
+
+
+class OpenAIAnswer:
+    """A 2xx answer."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def streams(self) -> bool:
+        """Whether the body is a stream of events."""
+        return self._response.content_type == "text/event-stream"
+
+    async def read(self, seconds: float) -> bytes:
+        """Return the next piece, ``b""`` at the end.
+
+        :raises AnswerBroken: when it ends before its end, or is silent.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._response.content.readany()
+        except TimeoutError:
+            raise AnswerBroken("the provider was silent for too long") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise AnswerBroken(
+                f"the provider's answer broke off ({type(error).__name__})"
+            ) from None
+
+    def close(self) -> None:
+        """End it; aiohttp keeps the connection only when the answer was read to its end."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class OpenAIClient:
+    """Sends requests; one per event loop."""
+
+    def __init__(self) -> None:
+        connector = aiohttp.TCPConnector(limit=256, keepalive_timeout=30)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            headers={"User-Agent": "overspill"},
+        )
+
+    async def send(self, account: Account, path: str, fields: Fields, model: str) -> OpenAIAnswer:
+        """POST a request and return once the head of the answer is there.
+
+        :param path: below the base URL, for example ``/chat/completions``.
+        :param fields: the client's body.
+        :param model: the provider's name of the model.
+        :raises RequestRefused: for a fault of the request.
+        :raises ProviderUnusable: for everything else that is not a 2xx.
+        """
+        response = await self._post(account, path, body_for(account, path, fields, model))
+        if response.status // 100 == 2:
+            return OpenAIAnswer(response)
+        try:
+            await _raise_for(response, account.idle)
+        finally:
+            response.close()
+        raise AssertionError("unreachable")
+
+    async def _post(self, account: Account, path: str, body: bytes) -> aiohttp.ClientResponse:
+        timeout = aiohttp.ClientTimeout(total=None, connect=account.connect)
+        headers = {
+            "Authorization": f"Bearer {account.secret}",
+            "Content-Type": "application/json",
+        }
+        try:
+            async with asyncio.timeout(account.connect + account.first_byte):
+                return await self._session.post(
+                    account.url + path,
+                    data=body,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+        except TimeoutError:
+            raise ProviderUnusable("no answer in time", SHORTEST_PAUSE) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            name = type(error).__name__  # the text could hold the URL with its query
+            raise ProviderUnusable(f"no connection ({name})", SHORTEST_PAUSE) from None
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._session.close()
+
+
+def body_for(account: Account, path: str, fields: Fields, model: str) -> bytes:
+    """Return the provider's body: allowed fields, its own model name, usage asked for."""
+    allowed = _FIELDS[path]
+    body = {k: v for k, v in fields.items() if k in allowed and v is not None}
+    body["model"] = model
+    if body.get("stream"):
+        body["stream_options"] = {"include_usage": True}
+    if account.renames_max_tokens and path == "/chat/completions" and "max_tokens" in body:
+        # OpenAI's newer models refuse the old name.
+        body.setdefault("max_completion_tokens", body.pop("max_tokens"))
+    return orjson.dumps(body)
+
+
+async def _raise_for(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """Turn an error answer into an exception; its text is passed on only for 400 and 422."""
+    status = response.status
+    if status in (400, 413, 422):
+        raise RequestRefused(400 if status == 422 else status, await _message(response, seconds))
+    if status in (401, 403):
+        raise ProviderUnusable(f"the API key was refused ({status})", KEY_FAULT_PAUSE)
+    if status == 429 or status >= 500:
+        raise ProviderUnusable(f"status {status}", _pause(response.headers.get("Retry-After", "")))
+    raise ProviderUnusable(f"status {status}", SHORTEST_PAUSE)
+
+
+async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:
+    try:
+        async with asyncio.timeout(seconds):
+            error = orjson.loads(await response.content.read(MAX_ERROR))["error"]
+            text = error["message"] if isinstance(error, dict) else error
+            return str(text)[:MAX_MESSAGE]
+    except (TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError, KeyError, TypeError):
+        return "the provider refused the request without a reason"
+
+
+def _pause(retry_after: str) -> float:
+    """Return seconds from a Retry-After header, between 1 and 60; dates and junk are 1."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        return SHORTEST_PAUSE
+    if math.isnan(seconds):
+        return SHORTEST_PAUSE
+    return min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)
