@@ -1,0 +1,213 @@
+"""`overspill chat`: talk to a service, through the API server's service proxy.
+
+No port-forward and no ingress are needed. The proxy eats the Authorization header, so the key
+travels as ``x-api-key``. Without $OVERSPILL_API_KEY a key for this one service is made for the
+session and deleted at its end.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from overspill.api import names
+from overspill.api.keys import key_secret, new_key
+from overspill.cli import show
+from overspill.cli.errors import CommandError
+from overspill.cli.options import Output, Target, connected
+from overspill.cli.sse import Delta, Parser
+from overspill.cluster import Cluster, NotFound
+from overspill.cluster.kinds import SECRET, SERVICE
+
+ANSWER_SECONDS = 180.0  # of silence; longer than a gateway holds a request
+KEY_SECONDS = 10.0  # within which every gateway has seen a new key
+Message = dict[str, str]
+
+
+@dataclass
+class Reply:
+    """One answer, and where it came from."""
+
+    answer: str = ""
+    destination: str = ""
+    reason: str = ""
+    request_id: str = ""
+    cost_usd: str = ""
+    error: str = field(default="", repr=False)
+
+    def note(self) -> str:
+        """Return where the answer came from, for people."""
+        reason = f" ({self.reason})" if self.reason else ""
+        cost = f", ${self.cost_usd}" if self.cost_usd else ""
+        return f"[{self.destination or 'unknown'}{reason}{cost}]"
+
+
+def run(target: Target, service: str, prompt: str, max_tokens: int, output: Output) -> None:
+    """Ask once, or talk until the input ends.
+
+    :param service: ``namespace/name``.
+    :param prompt: empty means to read from standard input, line by line on a terminal.
+    :param max_tokens: of each answer.
+    :raises CommandError: when a question was not answered.
+    """
+    connected(
+        target, lambda cluster: _session(cluster, target, service, prompt, max_tokens, output)
+    )
+
+
+async def _session(
+    cluster: Cluster, target: Target, service: str, prompt: str, max_tokens: int, output: Output
+) -> None:
+    messages: list[Message] = []
+    async with _key(cluster, target, service) as key:
+        talk = Talk(cluster, target, service, key, max_tokens, echo=output is Output.TEXT)
+        for question in _questions(prompt):
+            messages.append({"role": "user", "content": question})
+            reply = await talk.ask(messages)
+            messages.append({"role": "assistant", "content": reply.answer})
+            if output is Output.JSON:
+                show.as_json({k: v for k, v in asdict(reply).items() if k != "error"})
+            else:
+                show.line()
+                show.note(reply.note())
+
+
+def _questions(prompt: str) -> Iterator[str]:
+    """Yield the one prompt, all of a pipe, or line after line from a terminal."""
+    if prompt or not sys.stdin.isatty():
+        yield prompt or sys.stdin.read()
+        return
+    while True:
+        with suppress(EOFError):
+            if question := input("> ").strip():
+                yield question
+            continue
+        return
+
+
+@asynccontextmanager
+async def _key(cluster: Cluster, target: Target, service: str) -> AsyncIterator[str]:
+    """Give the user's key, or one of our own that lives as long as the block."""
+    if own := os.environ.get("OVERSPILL_API_KEY"):
+        yield own
+        return
+    key, digest = new_key()
+    name = f"key-session-{secrets.token_hex(4)}"
+    tenant = service.split("/")[0]
+    await cluster.create(SECRET, key_secret(target.namespace, name, digest, tenant, (service,)))
+    try:
+        yield key
+    finally:
+        with suppress(NotFound):
+            await cluster.delete(SECRET, target.namespace, name)
+
+
+@dataclass
+class Talk:
+    """A conversation with one service."""
+
+    cluster: Cluster
+    target: Target
+    service: str
+    key: str
+    max_tokens: int
+    echo: bool  # print the answer as it comes
+
+    async def ask(self, messages: list[Message]) -> Reply:
+        """Send the conversation and read the answer.
+
+        :raises CommandError: when the gateway, the engine or the provider did not answer.
+        """
+        deadline = asyncio.get_running_loop().time() + KEY_SECONDS
+        while True:
+            status, reply = await self._ask(messages)
+            if status == 200 and not reply.error:
+                return reply
+            # A new key is not known everywhere at once.
+            fresh = status == 401 and not os.environ.get("OVERSPILL_API_KEY")
+            if not fresh or asyncio.get_running_loop().time() > deadline:
+                raise _refused(self.service, status, reply.error)
+            await asyncio.sleep(0.3)
+
+    async def _ask(self, messages: list[Message]) -> tuple[int, Reply]:
+        body = {
+            "model": self.service,
+            "messages": messages,
+            "max_tokens": self.max_tokens,
+            "stream": True,
+        }
+        headers = {"x-api-key": self.key, "Content-Type": "application/json"}
+        headers["Accept"] = "text/event-stream"
+        path = proxy_path(self.target) + "/v1/chat/completions"
+        async with self.cluster.stream(
+            "POST", path, body=body, headers=headers, idle=ANSWER_SECONDS
+        ) as answer:
+            reply = _from_headers(answer.headers)
+            if answer.status != 200:
+                raw = b"".join([chunk async for chunk in answer.chunks])
+                reply.error = raw.decode(errors="replace")
+                return answer.status, reply
+            parser = Parser()
+            async for chunk in answer.chunks:
+                for delta in parser.feed(chunk):
+                    self._take(reply, delta)
+            if not parser.done and not reply.error:
+                reply.error = "the stream broke off"
+            return answer.status, reply
+
+    def _take(self, reply: Reply, delta: Delta) -> None:
+        reply.answer += delta.text
+        reply.error = reply.error or delta.error
+        for header in delta.notes.keys() & _FIELDS.keys():
+            setattr(reply, _FIELDS[header], delta.notes[header])
+        if self.echo and delta.text:
+            sys.stdout.write(delta.text)
+            sys.stdout.flush()
+
+
+def proxy_path(target: Target) -> str:
+    """Return the gateway's path under the API server."""
+    return SERVICE.path(target.namespace, f"{target.gateway}:http", "proxy")
+
+
+_FIELDS = {
+    names.HEADER_DESTINATION: "destination",
+    names.HEADER_REASON: "reason",
+    names.HEADER_REQUEST_ID: "request_id",
+    names.HEADER_COST: "cost_usd",
+}
+
+
+def _from_headers(headers: dict[str, str]) -> Reply:
+    return Reply(**{name: headers.get(header, "") for header, name in _FIELDS.items()})
+
+
+_ADVICE: dict[int, str] = {
+    401: "is OVERSPILL_API_KEY a key of this cluster? See `overspill keys list`",
+    403: "the key, or your own right to services/proxy, does not cover it",
+    404: "see `kubectl get infsvc -A` for the services there are",
+    429: "the service is at its limit; try again",
+    503: "see `overspill check`",
+}
+
+
+def _refused(service: str, status: int, body: str) -> CommandError:
+    text = error_message(body) or f"HTTP {status}"
+    advice = _ADVICE.get(status, "see `overspill check`")
+    return CommandError(f"{service} did not answer: {text}; {advice}")
+
+
+def error_message(body: str) -> str:
+    """Return the text of an error in OpenAI's shape or the API server's, else the body's start."""
+    import orjson
+
+    try:
+        parsed: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.strip()[:300]
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error)

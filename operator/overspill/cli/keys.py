@@ -1,0 +1,99 @@
+"""`overspill keys`: clients' keys, stored as digests in Secrets beside the gateway."""
+
+from typing import Any
+
+from overspill.api.keys import InvalidKey, key_secret, new_key, parse_key
+from overspill.api.names import LABEL_KEY
+from overspill.cli import show
+from overspill.cli.errors import USAGE, CommandError
+from overspill.cli.options import Output, Target, connected
+from overspill.cluster import Cluster, Conflict, NotFound
+from overspill.cluster.kinds import SECRET
+
+PREFIX = "key-"  # of the Secrets' names
+
+
+def create(
+    target: Target, name: str, tenant: str, services: tuple[str, ...], output: Output
+) -> None:
+    """Make a key, store its digest, print the key: the only time that it is shown.
+
+    :param services: patterns ``namespace/name``; empty means all of the tenant.
+    :raises CommandError: when a key of that name exists, or a field is wrong.
+    """
+    key, digest = new_key()
+    try:
+        secret = key_secret(target.namespace, PREFIX + name, digest, tenant, services)
+    except InvalidKey as error:
+        raise CommandError(f"--{error}", USAGE) from error
+    connected(target, lambda cluster: _create(cluster, secret, name))
+    if output is Output.JSON:
+        show.as_json({"name": name, "key": key, "tenant": tenant, "services": list(services)})
+    else:
+        show.note("This key is shown once and stored nowhere:")
+        show.line(key)
+
+
+async def _create(cluster: Cluster, secret: dict[str, Any], name: str) -> None:
+    try:
+        await cluster.create(SECRET, secret)
+    except Conflict as error:
+        text = f"key {name} exists; choose another name, or `overspill keys revoke {name}` first"
+        raise CommandError(text) from error
+
+
+def list_keys(target: Target, output: Output) -> None:
+    """Print who may use what. The keys themselves are stored nowhere."""
+    secrets = connected(target, lambda cluster: _secrets(cluster, target.namespace))
+    rows = [_row(secret) for secret in secrets]
+    if output is Output.JSON:
+        show.as_json(rows)
+    else:
+        cells = [[r["name"], r["tenant"], ", ".join(r["services"]), r["created"]] for r in rows]
+        show.table(["name", "tenant", "services", "created"], cells)
+    for row in rows:
+        if row["error"]:
+            show.note(f"key {row['name']} opens nothing: {row['error']}")
+
+
+async def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
+    return (await cluster.list(SECRET, namespace, labels=f"{LABEL_KEY}=true")).items
+
+
+def _row(secret: dict[str, Any]) -> dict[str, Any]:
+    metadata = secret["metadata"]
+    row: dict[str, Any] = {
+        "name": metadata["name"].removeprefix(PREFIX),
+        "tenant": "",
+        "services": [],
+        "created": metadata.get("creationTimestamp", ""),
+        "error": "",
+    }
+    try:
+        key = parse_key(secret)
+    except InvalidKey as error:
+        return row | {"error": str(error)}
+    return row | {"tenant": key.tenant, "services": list(key.services)}
+
+
+def revoke(target: Target, name: str, output: Output) -> None:
+    """Delete a key; the gateways refuse it within seconds.
+
+    :raises CommandError: when there is no such key.
+    """
+    connected(target, lambda cluster: _revoke(cluster, target.namespace, name))
+    if output is Output.JSON:
+        show.as_json({"name": name, "revoked": True})
+    else:
+        show.line(f"key {name} revoked")
+
+
+async def _revoke(cluster: Cluster, namespace: str, name: str) -> None:
+    missing = CommandError(f"no key {name} in namespace {namespace}; see `overspill keys list`")
+    try:
+        secret = await cluster.get(SECRET, namespace, PREFIX + name)
+    except NotFound as error:
+        raise missing from error
+    if secret["metadata"].get("labels", {}).get(LABEL_KEY) != "true":
+        raise missing
+    await cluster.delete(SECRET, namespace, PREFIX + name, uid=secret["metadata"]["uid"])

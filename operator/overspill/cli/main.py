@@ -1,0 +1,196 @@
+"""The command line: names, options and help. What a command does is in a module of its name.
+
+The modules are imported when their command runs: help must not wait for a Kubernetes client.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from overspill import __version__
+from overspill.cli.options import (
+    RELEASE,
+    SYSTEM_NAMESPACE,
+    ContextOption,
+    KubeconfigOption,
+    Output,
+    OutputOption,
+    ReleaseOption,
+    SystemOption,
+    Target,
+)
+
+EPILOG = (
+    "Exit status: 0 done, 1 something is not ready or was not answered, "
+    "2 wrong usage, 3 the cluster cannot be reached or refuses."
+)
+# Importing rich for the help alone would cost 70 ms.
+_PLAIN: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None}
+app = typer.Typer(
+    help="Language models on your own Kubernetes GPUs, spilling over to cloud APIs.",
+    epilog=EPILOG,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    **_PLAIN,
+)
+keys_app = typer.Typer(help="Clients' API keys.", **_PLAIN)
+crds_app = typer.Typer(help="The custom resource definitions.", **_PLAIN)
+app.add_typer(keys_app, name="keys")
+app.add_typer(crds_app, name="crds")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"overspill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def check(
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Only services and providers in it.")
+    ] = "",
+    system: SystemOption = SYSTEM_NAMESPACE,
+    release: ReleaseOption = RELEASE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Is everything ready, and what to do if not?"""
+    from overspill.cli import check as command
+
+    ok = command.run(Target(context, kubeconfig, system, release), namespace, output)
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def chat(
+    service: Annotated[str, typer.Argument(help="Name, or namespace/name.")],
+    prompt: Annotated[str, typer.Argument(help="Without it: asks, or reads a pipe.")] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Of the service, if its name says none.")
+    ] = "default",
+    max_tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Of an answer.")] = 512,
+    system: SystemOption = SYSTEM_NAMESPACE,
+    release: ReleaseOption = RELEASE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Talk to a service. No port-forward is needed, and no key but in $OVERSPILL_API_KEY."""
+    from overspill.cli import chat as command
+
+    name = service if "/" in service else f"{namespace}/{service}"
+    command.run(Target(context, kubeconfig, system, release), name, prompt, max_tokens, output)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="For you, for example the client's name.")],
+    tenant: Annotated[str, typer.Option(help="Namespace whose services the client uses.")],
+    service: Annotated[
+        list[str] | None,
+        typer.Option(help="Pattern namespace/name, may be repeated. Default: all of the tenant."),
+    ] = None,
+    system: SystemOption = SYSTEM_NAMESPACE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make a key and print it, once."""
+    from overspill.cli import keys
+
+    keys.create(Target(context, kubeconfig, system), name, tenant, tuple(service or ()), output)
+
+
+@keys_app.command("list")
+def keys_list(
+    system: SystemOption = SYSTEM_NAMESPACE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Who may use what?"""
+    from overspill.cli import keys
+
+    keys.list_keys(Target(context, kubeconfig, system), output)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    name: Annotated[str, typer.Argument(help="As given to create.")],
+    system: SystemOption = SYSTEM_NAMESPACE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Delete a key; it is refused within seconds."""
+    from overspill.cli import keys
+
+    keys.revoke(Target(context, kubeconfig, system), name, output)
+
+
+@crds_app.command("print")
+def crds_print(output: OutputOption = Output.TEXT) -> None:
+    """Print the definitions of this version."""
+    from overspill.cli import crds
+
+    crds.print_definitions(output)
+
+
+@crds_app.command("apply")
+def crds_apply(
+    system: SystemOption = SYSTEM_NAMESPACE,
+    release: ReleaseOption = RELEASE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Install or upgrade the definitions alone; a chart installed later takes them over."""
+    from overspill.cli import crds
+
+    crds.apply(Target(context, kubeconfig, system, release), output)
+
+
+@app.command()
+def uninstall(
+    purge: Annotated[
+        bool, typer.Option(help="Also services with their engines, providers, keys, definitions.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    system: SystemOption = SYSTEM_NAMESPACE,
+    release: ReleaseOption = RELEASE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List what goes, then remove it. Services and engines stay, unless --purge."""
+    from overspill.cli import uninstall as command
+
+    command.run(Target(context, kubeconfig, system, release), purge, dry_run, yes, output)
+
+
+def run() -> None:
+    """Run the command line; end the process with its status."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from overspill.cli.errors import CommandError
+
+        if not isinstance(error, CommandError):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.status)

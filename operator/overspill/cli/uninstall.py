@@ -1,0 +1,145 @@
+"""`overspill uninstall`: lists everything first, then removes what it listed.
+
+Without --purge it does what `helm uninstall` does: the program goes; the custom resources, the
+engines that serve them, the clients' keys and the definitions stay, and a new install takes them
+over. With --purge they go too. The namespace stays in any case: it is the user's.
+"""
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from overspill.api.names import LABEL_KEY
+from overspill.cli import show
+from overspill.cli.errors import USAGE, CommandError
+from overspill.cli.options import Output, Target, connected
+from overspill.cluster import Cluster, Conflict, NotFound
+from overspill.cluster.kinds import (
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    CONFIG_MAP,
+    CRD,
+    DEPLOYMENT,
+    INFERENCE_PROVIDER,
+    INFERENCE_SERVICE,
+    LEASE,
+    NETWORK_POLICY,
+    PDB,
+    ROLE,
+    ROLE_BINDING,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Kind,
+)
+
+# What the chart makes, in the order in which it goes: first what acts, last what it acted with.
+CHART_KINDS = (
+    *(DEPLOYMENT, PDB, SERVICE, NETWORK_POLICY, CONFIG_MAP, SERVICE_ACCOUNT),
+    *(ROLE_BINDING, ROLE, CLUSTER_ROLE_BINDING, CLUSTER_ROLE),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object to remove."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+
+    def row(self) -> list[str]:
+        """Return the cells of its line in the list."""
+        return [self.kind.kind, self.namespace, self.name]
+
+
+def run(target: Target, purge: bool, dry_run: bool, yes: bool, output: Output) -> None:
+    """List what goes, ask, and remove it.
+
+    :param purge: also custom resources (and with them the engines), keys and definitions.
+    :param dry_run: only list.
+    :param yes: do not ask.
+    :raises CommandError: when nothing is there, or nobody can be asked.
+    """
+    found = connected(target, lambda cluster: find(cluster, target, purge))
+    if not found:
+        where = f"release {target.release} in namespace {target.namespace}"
+        raise CommandError(f"nothing of {where} found; see --release and --system-namespace")
+    _list(found, output)
+    if dry_run:
+        return
+    _confirm(len(found), yes)
+    connected(target, lambda cluster: remove(cluster, found))
+    if output is Output.TEXT:
+        show.line(f"{len(found)} objects removed; namespace {target.namespace} is left to you")
+
+
+async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
+    """Return every object that goes, in the order of removal."""
+    found = await _purged(cluster, target) if purge else []
+    labels = ",".join(
+        [
+            "app.kubernetes.io/part-of=overspill",
+            f"app.kubernetes.io/instance={target.release}",
+            # The operator's own children belong to services, one of which may be named like us.
+            "app.kubernetes.io/managed-by!=overspill",
+        ]
+    )
+    for kind in CHART_KINDS:
+        found += await _listed(cluster, kind, "", labels=labels)
+    history = f"owner=helm,name={target.release}"
+    found += await _listed(cluster, SECRET, target.namespace, labels=history)
+    return found + (await _definitions(cluster) if purge else [])
+
+
+async def _purged(cluster: Cluster, target: Target) -> list[Found]:
+    found: list[Found] = []
+    for kind in (INFERENCE_SERVICE, INFERENCE_PROVIDER):
+        found += await _listed(cluster, kind)
+    found += await _listed(cluster, SECRET, target.namespace, labels=f"{LABEL_KEY}=true")
+    leases = await _listed(cluster, LEASE, target.namespace)
+    return found + [lease for lease in leases if lease.name == target.operator]
+
+
+async def _definitions(cluster: Cluster) -> list[Found]:
+    return await _listed(cluster, CRD, labels="app.kubernetes.io/part-of=overspill")
+
+
+async def _listed(
+    cluster: Cluster, kind: Kind, namespace: str = "", *, labels: str = ""
+) -> list[Found]:
+    try:
+        items = (await cluster.list(kind, namespace, labels=labels)).items
+    except NotFound:  # the definition is gone already
+        return []
+    return [_found(kind, item["metadata"]) for item in items]
+
+
+def _found(kind: Kind, metadata: dict[str, Any]) -> Found:
+    return Found(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+
+
+def _list(found: list[Found], output: Output) -> None:
+    if output is Output.JSON:
+        fields = ("kind", "namespace", "name")
+        show.as_json([dict(zip(fields, f.row(), strict=True)) for f in found])
+    else:
+        show.table(["kind", "namespace", "name"], [f.row() for f in found])
+
+
+def _confirm(count: int, yes: bool) -> None:
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise CommandError("not on a terminal, so nobody can be asked: pass --yes", USAGE)
+    if input(f"Remove these {count} objects? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was removed")
+
+
+async def remove(cluster: Cluster, found: list[Found]) -> None:
+    """Delete the objects; what is gone already, or was made anew meanwhile, is passed over."""
+    for item in found:
+        with suppress(NotFound, Conflict):
+            await cluster.delete(item.kind, item.namespace, item.name, uid=item.uid)
