@@ -27,10 +27,7 @@ log = structlog.get_logger(__name__)
 
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
 CLIENT_TIMEOUT = 75  # seconds after which we do, when it did not
-CHILD_LABELS: dict[str, str | kopf.MetaFilterToken] = {
-    LABEL_MANAGED_BY: MANAGED_BY,
-    LABEL_SERVICE: kopf.PRESENT,
-}
+CHILDREN: Any = {LABEL_SERVICE: kopf.PRESENT}
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_SERVICE}"
 
 Post = Callable[..., Any]  # runs a function in the workers' event loop
@@ -76,10 +73,8 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     async def provider_changed(meta: kopf.Meta, **_: Any) -> None:
         post(sink.provider, meta["namespace"], meta["name"])
 
-    @kopf.on.event(
-        "apps", "v1", "deployments", labels={LABEL_SERVICE: kopf.PRESENT}, registry=handlers
-    )
-    @kopf.on.event("", "v1", "pods", labels={LABEL_SERVICE: kopf.PRESENT}, registry=handlers)
+    @kopf.on.event("apps", "v1", "deployments", labels=CHILDREN, registry=handlers)
+    @kopf.on.event("", "v1", "pods", labels=CHILDREN, registry=handlers)
     async def child_changed(meta: kopf.Meta, labels: kopf.Labels, **_: Any) -> None:
         post(sink.child, meta["namespace"], labels[LABEL_SERVICE])
 
