@@ -33,6 +33,7 @@ class ClientConnection(HttpToolsProtocol):
         self.left = False
         self._head_bytes = 0
         self._in_head = True
+        self._message_ended = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,8 +52,9 @@ class ClientConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and cut a head that is too large."""
+        self._message_ended = False
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and not self._message_ended:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
                 self.send_400_response("The request's head is too large.")
@@ -75,7 +77,7 @@ class ClientConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """What follows is the next head."""
         super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._message_ended = True, 0, True
 
     def _too_slow(self) -> None:
         if not self.transport.is_closing():

@@ -188,6 +188,7 @@ class World:
     key: str
     task: asyncio.Task[None]
     stop: asyncio.Event
+    clients: list[openai.AsyncOpenAI] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -198,12 +199,14 @@ class World:
         return f"http://127.0.0.1:{self.plane.internal.port}"
 
     def sdk(self, key: str | None = None, **headers: str) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(
+        client = openai.AsyncOpenAI(
             api_key=key or self.key,
             base_url=f"{self.url}/v1",
             max_retries=0,
             default_headers=headers,
         )
+        self.clients.append(client)
+        return client
 
     def replicas(self, *upstreams: Upstream, name: str = "chat", ready: bool = True) -> None:
         """Say that these are the replicas of a service (one slice each)."""
@@ -253,9 +256,12 @@ async def world(
         stop = asyncio.Event()
         task = asyncio.create_task(plane.serve(stop, lame_duck=0.0))
         await until(lambda: plane.public.started and plane.internal.started)
+        made = World(plane, state, plaintext, task, stop)
         try:
-            yield World(plane, state, plaintext, task, stop)
+            yield made
         finally:
+            for client in made.clients:
+                await client.close()
             await _end(plane, task)
 
 
@@ -275,7 +281,7 @@ async def _end(plane: Plane, task: asyncio.Task[None]) -> None:
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait for a condition, and fail when it does not come."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any condition at all
             await asyncio.sleep(0.005)
 
 
