@@ -6,6 +6,7 @@ longer than the same time.
 """
 
 import asyncio
+import re
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from overspill.prometheus.samples import Samples, parse
 TIMEOUT = 5.0  # seconds for one query
 THREADS = 4
 MAX_ERROR = 200  # characters of an answer that are repeated in an error
+_BUSY = re.compile(r"HTTP Status Code (408|429|5\d\d)\b")
 
 
 class PrometheusUnavailable(Exception):
@@ -63,17 +65,24 @@ class PrometheusClient:
         try:
             return parse(connect.custom_query(promql, {"timeout": f"{self._timeout:g}s"}))
         except PrometheusApiClientException as error:
+            raise self._refusal(str(error)) from error
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise PrometheusUnavailable(
-                f"{self.name} refused the query: {str(error)[:MAX_ERROR]}", retry=False
+                f"{self.name} gives no usable answer: {type(error).__name__}", retry=False
             ) from error
-        except OSError as error:  # requests' exceptions are OSErrors
+        except OSError as error:  # requests' exceptions are OSErrors, some ValueErrors as well
             raise PrometheusUnavailable(
                 f"{self.name} cannot be reached: {type(error).__name__}", retry=True
             ) from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise PrometheusUnavailable(
-                f"{self.name} answers, but not as Prometheus: {type(error).__name__}", retry=False
-            ) from error
+
+    def _refusal(self, text: str) -> PrometheusUnavailable:
+        """Tell an answer to the query from "not now"; the library's text has the status."""
+        busy = _BUSY.match(text)
+        if busy:
+            return PrometheusUnavailable(f"{self.name} is not ready: HTTP {busy[1]}", retry=True)
+        return PrometheusUnavailable(
+            f"{self.name} refused the query: {text[:MAX_ERROR]}", retry=False
+        )
 
     def close(self) -> None:
         """Give the threads and connections back without waiting for a running query."""

@@ -88,14 +88,13 @@ async def test_a_silent_gateway_does_not_count(tmp_path):
 
 
 async def test_a_broken_stream_is_opened_again(tmp_path):
-    async with DemandServer() as server:
-        async with listening(tmp_path, [server], Hands()) as (gateways, _):
-            await server.say({KEY: {"arrivals": 1}})
-            await until(lambda: gateways.demand(KEY))
-            await server.hang_up()
-            await server.say({KEY: {"arrivals": 2, "in_flight": 9}})
-            await until(lambda: gateways.demand(KEY).in_flight == 9)
-            assert server.connections == 2
+    async with DemandServer() as server, listening(tmp_path, [server], Hands()) as (gateways, _):
+        await server.say({KEY: {"arrivals": 1}})
+        await until(lambda: gateways.demand(KEY))
+        await server.hang_up()
+        await server.say({KEY: {"arrivals": 2, "in_flight": 9}})
+        await until(lambda: gateways.demand(KEY).in_flight == 9)
+        assert server.connections == 2
 
 
 @pytest.mark.parametrize(
@@ -108,11 +107,10 @@ async def test_a_broken_stream_is_opened_again(tmp_path):
     ],
 )
 async def test_nonsense_is_not_believed_and_the_stream_opened_again(tmp_path, line):
-    async with DemandServer() as server:
-        async with listening(tmp_path, [server], Hands()) as (gateways, _):
-            await server.send(line)
-            await until(lambda: server.connections == 2)
-            assert gateways.demand(KEY) is None
+    async with DemandServer() as server, listening(tmp_path, [server], Hands()) as (gateways, _):
+        await server.send(line)
+        await until(lambda: server.connections == 2)
+        assert gateways.demand(KEY) is None
 
 
 async def test_a_refused_token_is_tried_again_and_read_anew(tmp_path):
@@ -141,22 +139,24 @@ async def test_a_large_report_fits(tmp_path):
     services = {
         f"team-{i:04}/a-service-with-a-long-name-{i:04}": {"arrivals": i} for i in range(5000)
     }
-    async with DemandServer() as server:
-        async with listening(tmp_path, [server], Hands()) as (gateways, _):
-            await server.say(services)
-            await until(lambda: gateways.demand(KEY))
+    async with DemandServer() as server, listening(tmp_path, [server], Hands()) as (gateways, _):
+        await server.say(services)
+        await until(lambda: gateways.demand(KEY))
 
 
 async def test_a_provider_is_ready_where_one_gateway_says_so(tmp_path):
     missing = {"ready": False, "reason": "SecretNotFound", "message": "create it"}
     ready = {"ready": True, "reason": "Ready"}
-    async with DemandServer("gw-1") as one, DemandServer("gw-2") as two:
-        async with listening(tmp_path, [one, two], Hands()) as (gateways, _):
-            await one.say({}, {"p/a": missing, "p/b": missing})
-            await two.say({}, {"p/a": ready, "p/b": missing})
-            await until(lambda: len(gateways.providers()) == 2 and gateways.demand(KEY).complete)
-            assert gateways.providers()["p/a"].ready
-            assert gateways.providers()["p/b"].reason == "SecretNotFound"
+    async with (
+        DemandServer("gw-1") as one,
+        DemandServer("gw-2") as two,
+        listening(tmp_path, [one, two], Hands()) as (gateways, _),
+    ):
+        await one.say({}, {"p/a": missing, "p/b": missing})
+        await two.say({}, {"p/a": ready, "p/b": missing})
+        await until(lambda: len(gateways.providers()) == 2 and gateways.demand(KEY).complete)
+        assert gateways.providers()["p/a"].ready
+        assert gateways.providers()["p/b"].reason == "SecretNotFound"
 
 
 def report(instance: str, arrivals: int) -> Report:

@@ -1,0 +1,210 @@
+"""Our queries, asked of a real Prometheus that scrapes small targets on loopback.
+
+Two gateways, one of them scraped by two jobs; an engine; and a target whose samples are old.
+"""
+
+import asyncio
+import http.server
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from overspill.api import metrics
+from overspill.prometheus.client import PrometheusClient, PrometheusUnavailable
+from overspill.prometheus.queries import COSTS, SIGNALS, WINDOW
+from overspill.prometheus.samples import Missing, Samples
+
+PROMETHEUS = shutil.which("prometheus")
+pytestmark = pytest.mark.skipif(
+    PROMETHEUS is None, reason="no prometheus on the PATH (Debian package prometheus)"
+)
+BUSY, QUIET = ("team-a", "chat"), ("team-a", "quiet")
+KEY = "team-a/chat"
+TARGET_LABELS = {"service_namespace": "team-a", "service_name": "chat"}
+
+
+class FakeGateway:
+    """The gateway's series of two services, one of which gets requests."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        service, to = metrics.SERVICE_LABELS, (*metrics.SERVICE_LABELS, "destination")
+        make = {"registry": self.registry}
+        self.ready = Gauge(metrics.READY_REPLICAS, "-", service, **make)
+        self.queued = Gauge(metrics.QUEUED, "-", service, **make)
+        self.in_flight = Gauge(metrics.IN_FLIGHT, "-", to, **make)
+        self.arrivals = Counter(metrics.ARRIVALS, "-", service, **make)
+        self.requests = Counter(metrics.REQUESTS, "-", (*to, "reason", "code"), **make)
+        self.cost = Counter(metrics.COST, "-", to, **make)
+        self.used = Counter(metrics.GPU_SECONDS, "-", service, **make)
+        self.ttft = Histogram(metrics.TTFT, "-", to, buckets=metrics.TTFT_BUCKETS, **make)
+        for name in (BUSY, QUIET):
+            self.ready.labels(*name).set(1)
+            self.ttft.labels(*name, "local")
+            self.requests.labels(*name, "local", "", "200")
+            self.requests.labels(*name, "cloud/openai", "ClusterFull", "200")
+            self.in_flight.labels(*name, "local").set(0)
+            self.arrivals.labels(*name)
+        self.used.labels(*BUSY)
+        self.cost.labels(*BUSY, "cloud/openai")
+        self.queued.labels(*BUSY).set(2)
+        self.in_flight.labels(*BUSY, "local").set(3)
+        self.in_flight.labels(*BUSY, "cloud/openai").set(1)
+
+    def serve(self) -> str:
+        server, _ = start_http_server(0, "127.0.0.1", self.registry)
+        self.server = server
+        return f"127.0.0.1:{server.server_port}"
+
+    def work(self) -> None:
+        """Twelve requests arrive: nine answered locally in 0.3 s, three by a provider."""
+        self.arrivals.labels(*BUSY).inc(12)
+        self.requests.labels(*BUSY, "local", "", "200").inc(8)
+        self.requests.labels(*BUSY, "local", "", "499").inc(1)
+        self.requests.labels(*BUSY, "cloud/openai", "ClusterFull", "200").inc(3)
+        self.cost.labels(*BUSY, "cloud/openai").inc(0.5)
+        self.used.labels(*BUSY).inc(3600)
+        for _ in range(9):
+            self.ttft.labels(*BUSY, "local").observe(0.3)
+            self.ttft.labels(*BUSY, "cloud/openai").observe(9.0)
+
+
+class TextTarget(http.server.BaseHTTPRequestHandler):
+    """An engine, and a sample that is two windows old."""
+
+    def do_GET(self) -> None:
+        old = int((time.time() - 2 * WINDOW) * 1000)
+        page = "llamacpp:requests_processing 4\nllamacpp:requests_deferred 1\n"
+        page += f"{metrics.QUEUED} 99 {old}\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(page.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+CONFIG = """
+global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}
+scrape_configs:
+- {{job_name: gateways, static_configs: [{{targets: ["{one}", "{two}"]}}]}}
+- {{job_name: again, static_configs: [{{targets: ["{one}"]}}]}}
+- job_name: engines
+  static_configs:
+  - {{targets: ["{engine}"], labels: {{service_namespace: team-a, service_name: chat}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samples]]:
+    """Run Prometheus over one round of work and ask it everything."""
+    gateways = [FakeGateway(), FakeGateway()]
+    one, two = (g.serve() for g in gateways)
+    engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TextTarget)
+    threading.Thread(target=engine.serve_forever, daemon=True).start()
+    folder = tmp_path_factory.mktemp("prometheus")
+    config = CONFIG.format(one=one, two=two, engine=f"127.0.0.1:{engine.server_port}")
+    url, process = start(folder, config)
+    client = PrometheusClient(url)
+    try:
+        wait_for(client, lambda a: a["gateways"].get(KEY) == 2.0 and KEY in a["engine_running"])
+        for gateway in gateways:
+            gateway.work()
+        yield wait_for(client, settled)
+    finally:
+        client.close()
+        process.terminate()
+        process.wait(10)
+        engine.shutdown()
+        for gateway in gateways:
+            gateway.server.shutdown()
+
+
+def start(folder: Path, config: str) -> tuple[str, subprocess.Popen[bytes]]:
+    (folder / "prometheus.yml").write_text(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [PROMETHEUS, f"--config.file={folder}/prometheus.yml"]
+    command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+    log = (folder / "log").open("wb")
+    return f"http://127.0.0.1:{port}", subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def wait_for(
+    client: PrometheusClient, condition: Callable[[dict[str, Samples]], bool]
+) -> dict[str, Samples]:
+    """Ask again until the answers are as expected; at most 20 s."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        try:
+            answers = asyncio.run(ask(client))
+        except PrometheusUnavailable:
+            continue
+        if condition(answers):
+            return answers
+    raise AssertionError("Prometheus did not get there in 20 s")
+
+
+async def ask(client: PrometheusClient) -> dict[str, Samples]:
+    return {name: await client.query(q) for name, q in (SIGNALS | COSTS).items()}
+
+
+def settled(answers: dict[str, Samples]) -> bool:
+    """All work is in the rates, and the series are long enough for a fair extrapolation."""
+    rate = answers["arrivals_rate"].get(KEY)
+    return isinstance(rate, float) and 23 < rate * WINDOW < 27
+
+
+def test_gauges_are_summed_over_gateways_and_not_over_jobs(answers):
+    assert answers["gateways"] == {KEY: 2.0, "team-a/quiet": 2.0}
+    assert answers["in_flight"] == {KEY: 6.0, "team-a/quiet": 0.0}
+    assert answers["spilled_in_flight"][KEY] == 2.0
+
+
+def test_a_gauge_that_is_old_does_not_count(answers):
+    assert answers["queued"] == {KEY: 4.0}, "99 are two windows old"
+
+
+@pytest.mark.parametrize(
+    ("signal", "requests"), [("arrivals_rate", 24), ("local_rate", 18), ("spilled_rate", 6)]
+)
+def test_rates_count_each_request_once(answers, signal, requests):
+    assert answers[signal][KEY] * WINDOW == pytest.approx(requests, rel=0.15)
+    assert answers[signal]["team-a/quiet"] == 0.0
+
+
+def test_latency_is_that_of_local_answers(answers):
+    assert 0.25 < answers["ttft_p95"][KEY] <= 0.5, "the provider took 9 s"
+
+
+def test_latency_of_no_requests_is_not_a_number(answers):
+    assert answers["ttft_p95"]["team-a/quiet"] is Missing.NOT_A_NUMBER
+    assert answers["residence"]["team-a/quiet"] is Missing.NOT_A_NUMBER
+
+
+def test_what_nobody_exports_is_absent(answers):
+    assert answers["itl_p95"] == {}
+    assert answers["within_objective_rate"] == {}
+
+
+def test_residence_is_in_flight_over_rate(answers):
+    expected = 6.0 / answers["local_rate"][KEY]
+    assert answers["residence"][KEY] == pytest.approx(expected, rel=0.1)
+
+
+def test_engines_are_known_by_the_labels_of_their_target(answers):
+    assert (answers["engine_running"][KEY], answers["engine_waiting"][KEY]) == (4.0, 1.0)
+
+
+def test_costs_of_a_day(answers):
+    assert answers["gpu_hours"][KEY] == pytest.approx(2.0, rel=0.2)
+    assert answers["spilled_dollars"][KEY] == pytest.approx(1.0, rel=0.2)
