@@ -131,83 +131,93 @@ def run(argv: Sequence[str | Path], cwd: str | Path = ROOT, timeout: float = 120
     return done.stdout
 
 
-def key(image: Image) -> str:
-    """A hash over everything that `image` is made of, its bases included."""
-    digest = hashlib.sha256(repr((image.packages, image.program, NOT_IN_BASE)).encode())
-    locks = [f"requirements/{name}.txt" for name in (image.lock, "build") if image.lock]
-    for source in (f"images/{image.folder}", *image.sources, *locks):
-        for path in _files(ROOT / source):
-            digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
-            digest.update(path.read_bytes() + b"\0")
-    for _, base in image.on:
-        digest.update(key(IMAGES[base]).encode())
-    return digest.hexdigest()[:12]
+class Checkout:
+    """A copy of what images are made of: files may be edited while a build runs."""
+
+    PARTS = ("images", "operator", "requirements", "pyproject.toml", "README.md", "LICENSE")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in self.PARTS:
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, folder / part, ignore=_ignored)
+            else:
+                shutil.copy2(ROOT / part, folder / part)
+
+    def key(self, image: Image) -> str:
+        """A hash over everything that `image` is made of, its bases included."""
+        digest = hashlib.sha256(repr((image.packages, image.program, NOT_IN_BASE)).encode())
+        locks = [f"requirements/{name}.txt" for name in (image.lock, "build") if image.lock]
+        for source in (f"images/{image.folder}", *image.sources, *locks):
+            for path in _files(self.folder / source):
+                digest.update(str(path.relative_to(self.folder)).encode() + b"\0")
+                digest.update(path.read_bytes() + b"\0")
+        for _, base in image.on:
+            digest.update(self.key(IMAGES[base]).encode())
+        return digest.hexdigest()[:12]
+
+    def reference(self, image: Image) -> str:
+        """The name that says what is inside, for deployers."""
+        return f"{REPOSITORY}/{image.name}:{image.tag or self.key(image)}"
+
+    def archive(self, image: Image) -> Path:
+        """Where the image's file is, or will be once it is built."""
+        return CACHE / "archives" / f"{image.name.replace('/', '-')}-{self.key(image)}.tar"
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    for child in sorted(path.rglob("*")):
-        if child.is_file() and child.suffix != ".pyc":
-            yield child
+def _ignored(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == "__pycache__"]
 
 
-def reference(image: Image) -> str:
-    """The name that says what is inside, for deployers."""
-    return f"{REPOSITORY}/{image.name}:{image.tag or key(image)}"
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
-def archive(image: Image) -> Path:
-    """The image as a file, made when it is there."""
-    return CACHE / "archives" / f"{image.name.replace('/', '-')}-{key(image)}.tar"
-
-
-def build(image: Image) -> None:
+def build(checkout: Checkout, image: Image) -> None:
     """Bring the archive of `image` up to date; does nothing when it is."""
-    target = archive(image)
-    if target.exists() and (not image.packages or _stored(reference(image))):
+    target, name = checkout.archive(image), checkout.reference(image)
+    if target.exists() and (not image.packages or _stored(name)):
         return
     for _, base in image.on:
-        build(IMAGES[base])
+        build(checkout, IMAGES[base])
     began = time.monotonic()
     say(f"{image.name} …")
     with tempfile.TemporaryDirectory() as scratch:
-        _build(image, _context(image, Path(scratch)))
+        _build(checkout, image, _context(checkout, image, Path(scratch)))
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    name = reference(image)
     buildah("push", "--disable-compression", name, f"oci-archive:{partial}:{name}")
     partial.rename(target)
     _forget_older(target, image)
     say(f"{image.name}: built in {time.monotonic() - began:.0f} s as {name}")
 
 
-def _build(image: Image, context: Path) -> None:
-    arguments = [f"{argument}={reference(IMAGES[base])}" for argument, base in image.on]
+def _build(checkout: Checkout, image: Image, context: Path) -> None:
+    arguments = [f"{argument}={checkout.reference(IMAGES[base])}" for argument, base in image.on]
+    options: list[str | Path] = []
     if image.program:
         arguments.append(f"PROGRAM={image.program}")
-    options: list[str | Path] = []
     if image.lock:
         arguments += ["PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels"]
-        options += ["--volume", f"{wheels(image.lock)}:/wheels:ro"]
+        options += ["--volume", f"{wheels(checkout, image.lock)}:/wheels:ro"]
     for argument in arguments:
         options += ["--build-arg", argument]
     buildah(
         *("bud", "--isolation", "chroot", "--layers", "--pull-never"),
-        *("--file", ROOT / "images" / image.folder / "Dockerfile"),
-        *("--tag", reference(image), *options, context),
+        *("--file", checkout.folder / "images" / image.folder / "Dockerfile"),
+        *("--tag", checkout.reference(image), *options, context),
     )
 
 
-def _context(image: Image, scratch: Path) -> Path:
+def _context(checkout: Checkout, image: Image, scratch: Path) -> Path:
     """The folder that the Dockerfile copies from."""
     if image.packages:
         debian_root(image.packages, scratch / "rootfs.tar")
     elif image.context:
         image.context(scratch)
     else:
-        return ROOT
+        return checkout.folder
     return scratch
 
 
@@ -221,9 +231,9 @@ def debian_root(packages: Sequence[str], target: Path) -> None:
     )
 
 
-def wheels(lock: str) -> Path:
+def wheels(checkout: Checkout, lock: str) -> Path:
     """A folder with the wheels of `requirements/{lock}.txt` and of the build backend."""
-    locks = [ROOT / "requirements" / f"{name}.txt" for name in (lock, "build")]
+    locks = [checkout.folder / "requirements" / f"{name}.txt" for name in (lock, "build")]
     name = hashlib.sha256(b"".join(path.read_bytes() for path in locks)).hexdigest()[:12]
     folder = CACHE / "wheels" / f"{lock}-{name}"
     if not folder.exists():
@@ -271,13 +281,13 @@ def _forget_older(target: Path, image: Image) -> None:
         buildah("rmi", "--all", "--force")
 
 
-def load(image: Image) -> None:
+def load(checkout: Checkout, image: Image) -> None:
     """Import `image` into the local cluster, unless the very same is there."""
-    name = reference(image)
+    name = checkout.reference(image)
     fixed = f"{REPOSITORY}/{image.name}:dev"
     known = _imported()
     if name not in known:
-        ctr("images", "import", archive(image))
+        ctr("images", "import", checkout.archive(image))
         say(f"{name} loaded")
     if not image.tag and known.get(fixed) != _imported()[name]:
         ctr("images", "tag", "--force", name, fixed)
@@ -323,12 +333,15 @@ def build_all(only: Sequence[str], into_cluster: bool) -> None:
     """Build what changed, load it, and write build/images.json."""
     install_tools()
     chosen = [IMAGES[name] for part, name in DEPLOYED.items() if not only or part in only]
-    for image in chosen:
-        build(image)
-        if into_cluster:
-            load(image)
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Checkout(Path(folder))
+        for image in chosen:
+            build(checkout, image)
+            if into_cluster:
+                load(checkout, image)
+        names = {image.name: checkout.reference(image) for image in chosen}
     known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
-    known |= {part: reference(IMAGES[n]) for part, n in DEPLOYED.items() if IMAGES[n] in chosen}
+    known |= {part: names[name] for part, name in DEPLOYED.items() if name in names}
     REFERENCES.parent.mkdir(exist_ok=True)
     REFERENCES.write_text(json.dumps(known, indent=1) + "\n")
     for part, name in known.items():
