@@ -64,7 +64,8 @@ class EventSplitter:
 
 def data_of(event: bytes) -> bytes:
     """Return the data of an event: its data lines, joined; empty for a comment."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+    one_line = event.find(b"\n") == len(event) - 2 and b"\r" not in event
+    if one_line and event.startswith(b"data: "):
         return event[6:-2]
     lines = [m.group(1) or b"" for m in _DATA_LINE.finditer(event)]
     return b"\n".join(lines)

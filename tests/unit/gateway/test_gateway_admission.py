@@ -1,0 +1,152 @@
+"""The queue: bounded by its user, first in first out, no slot lost or given twice."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from overspill.gateway.admission import Admission
+from overspill.gateway.balance import SUSPECT_SECONDS, Replica, choose
+
+A, B = ("10.0.0.1", 8000), ("10.0.0.2", 8000)
+
+
+class Place:
+    """A waiting request that writes down what it was told."""
+
+    def __init__(self) -> None:
+        self.replica: Replica | None = None
+        self.rechecks = 0
+
+    def grant(self, replica: Replica) -> None:
+        self.replica = replica
+
+    def recheck(self) -> None:
+        self.rechecks += 1
+
+
+def admission(*addresses: tuple[str, int], slots: int = 1) -> Admission:
+    made = Admission(limit=10)
+    made.set_replicas(addresses, slots, now=0.0)
+    return made
+
+
+def test_slots_are_taken_in_turn_and_those_who_wait_longest_get_them_back() -> None:
+    queue = admission(A, B)
+    first, second = queue.acquire(0.0), queue.acquire(0.0)
+    assert first
+    assert second
+    assert {first.address, second.address} == {A, B}
+    assert queue.acquire(0.0) is None
+    early, late = Place(), Place()
+    queue.enqueue(early)
+    queue.enqueue(late)
+    queue.release(second, 1.0, service_seconds=1.0)
+    assert early.replica is second
+    assert late.replica is None
+    assert queue.acquire(1.0) is None, "nobody overtakes the queue"
+
+
+def test_a_new_replica_serves_the_queue() -> None:
+    queue = admission()
+    places = [Place() for _ in range(3)]
+    for place in places:
+        queue.enqueue(place)
+    queue.set_replicas([A], slots=2, now=0.0)
+    assert [p.replica is not None for p in places] == [True, True, False]
+
+
+def test_who_had_a_turn_comes_first_again() -> None:
+    queue = admission()
+    places = [Place(), Place()]
+    queue.enqueue(places[0])
+    queue.enqueue(places[1], first=True)
+    queue.set_replicas([A], slots=1, now=0.0)
+    assert places[1].replica is not None
+    assert queue.ahead(places[0]) == 0
+
+
+def test_a_suspect_is_left_out_for_a_moment() -> None:
+    queue = admission(A)
+    replica = queue.acquire(0.0)
+    assert replica
+    queue.suspect(replica, 0.0)
+    waiting = Place()
+    queue.enqueue(waiting)
+    queue.release(replica, 0.0)
+    assert waiting.replica is None
+    assert queue.slots(0.5) == (0, 0)
+    queue.grant_free(SUSPECT_SECONDS + 0.01)
+    assert waiting.replica is replica
+
+
+def test_a_replica_that_left_still_takes_its_slots_back() -> None:
+    queue = admission(A)
+    replica = queue.acquire(0.0)
+    assert replica
+    queue.set_replicas([B], slots=1, now=0.0)
+    queue.release(replica, 0.0)
+    assert queue.slots(0.0) == (1, 1)
+
+
+def test_mean_service_time_follows_the_requests() -> None:
+    queue = admission(A)
+    for _ in range(100):
+        replica = queue.acquire(0.0)
+        assert replica
+        queue.release(replica, 0.0, service_seconds=3.0)
+    assert abs(queue.mean_service_seconds - 3.0) < 0.01
+
+
+def test_least_load_wins_over_turn() -> None:
+    busy, idle = Replica(A, 4, load=2, used=1), Replica(B, 4, load=1, used=9)
+    assert choose([busy, idle], 0.0) is idle
+    assert choose([], 0.0) is None
+
+
+class Queue(RuleBasedStateMachine):
+    """Any order of arrivals, ends, leavings and changed replicas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = admission(A, slots=2)
+        self.running: list[Replica] = []
+        self.waiting: list[Place] = []
+
+    @rule()
+    def arrive(self) -> None:
+        replica = self.queue.acquire(0.0)
+        if replica:
+            self.running.append(replica)
+        else:
+            place = Place()
+            self.queue.enqueue(place)
+            self.waiting.append(place)
+
+    @rule(index=st.integers(0, 5))
+    def end(self, index: int) -> None:
+        if self.running:
+            self.queue.release(self.running.pop(index % len(self.running)), 0.0, 1.0)
+
+    @rule(index=st.integers(0, 5))
+    def leave(self, index: int) -> None:
+        if self.waiting:
+            self.queue.leave(self.waiting.pop(index % len(self.waiting)))
+
+    @rule(addresses=st.sets(st.sampled_from([A, B])), slots=st.integers(1, 3))
+    def change(self, addresses: set[tuple[str, int]], slots: int) -> None:
+        self.queue.set_replicas(addresses, slots, 0.0)
+
+    @invariant()
+    def granted_are_running(self) -> None:
+        granted = [p for p in self.waiting if p.replica]
+        assert granted == self.waiting[: len(granted)], "first in, first out"
+        self.running += [p.replica for p in granted if p.replica]
+        self.waiting = self.waiting[len(granted) :]
+        for replica in self.queue.replicas.values():
+            assert replica.load == sum(r is replica for r in self.running)
+        if self.waiting:
+            assert all(r.load >= r.slots for r in self.queue.replicas.values())
+
+
+TestQueue = Queue.TestCase
+TestQueue.settings = settings(max_examples=50, stateful_step_count=40)

@@ -1,0 +1,127 @@
+"""What reaches an upstream is an allow-list; every refusal names the field."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overspill.gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, engine_body, parse
+from overspill.gateway.errors import ApiError
+
+HI = [{"role": "user", "content": "hi"}]
+IMAGE = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+
+
+def chat(**fields: Any) -> bytes:
+    return orjson.dumps({"model": "m", "messages": HI} | fields)
+
+
+BAD = [
+    ("model", CHAT, chat(model=1)),
+    ("model", CHAT, chat(model="")),
+    ("model", CHAT, chat(model="x" * 300)),
+    ("model", CHAT, chat(model=None)),
+    ("chat_template", CHAT, chat(chat_template="{{ x }}")),
+    ("chat_template_kwargs", CHAT, chat(chat_template_kwargs={})),
+    ("mm_processor_kwargs", CHAT, chat(mm_processor_kwargs={})),
+    ("kv_transfer_params", CHAT, chat(kv_transfer_params={})),
+    ("cache_prompt", CHAT, chat(cache_prompt=False)),
+    ("id_slot", CHAT, chat(id_slot=0)),
+    ("api_base", CHAT, chat(api_base="http://evil")),
+    ("n", CHAT, chat(n=9)),
+    ("n", CHAT, chat(n=1.0)),
+    ("n", CHAT, chat(n=True)),
+    ("max_tokens", CHAT, chat(max_tokens=0)),
+    ("max_tokens", CHAT, chat(max_tokens=10**12)),
+    ("max_completion_tokens", CHAT, chat(max_completion_tokens=-1)),
+    ("temperature", CHAT, chat(temperature="hot")),
+    ("temperature", CHAT, chat(temperature=3)),
+    ("top_p", CHAT, chat(top_p=1.1)),
+    ("top_logprobs", CHAT, chat(top_logprobs=1000)),
+    ("logprobs", CHAT, chat(logprobs=100)),
+    ("seed", CHAT, b'{"model":"m","messages":[{"role":"user"}],"seed":1e400}'),
+    ("stop", CHAT, chat(stop=["x"] * 17)),
+    ("stop", CHAT, chat(stop=5)),
+    ("stream", CHAT, chat(stream=1)),
+    ("stream_options", CHAT, chat(stream_options={"include_usage": True})),
+    ("stream_options", CHAT, chat(stream=True, stream_options={"x": True})),
+    ("stream_options", CHAT, chat(stream=True, stream_options={"include_usage": 1})),
+    ("messages", CHAT, chat(messages=None)),
+    ("messages", CHAT, chat(messages="hi")),
+    ("messages", CHAT, chat(messages=[])),
+    ("messages[1]", CHAT, chat(messages=[*HI, "x"])),
+    ("messages[0]", CHAT, chat(messages=[{"content": "x"}])),
+    ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": 5}])),
+    ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": [IMAGE]}])),
+    ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": [{"type": "video_url"}]}])),
+    ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": ["x"]}])),
+    ("prompt", COMPLETIONS, orjson.dumps({"model": "m"})),
+    ("prompt", COMPLETIONS, orjson.dumps({"model": "m", "prompt": 5})),
+    ("input", EMBEDDINGS, orjson.dumps({"model": "m", "input": []})),
+    ("messages", EMBEDDINGS, orjson.dumps({"model": "m", "input": "x", "messages": HI})),
+]
+
+
+@pytest.mark.parametrize(("field", "endpoint", "body"), BAD)
+def test_a_bad_field_is_named(field: str, endpoint: Endpoint, body: bytes) -> None:
+    with pytest.raises(ApiError) as info:
+        parse(endpoint, body)
+    assert info.value.status == 400
+    if field == "seed":
+        assert info.value.code in ("invalid_json", "invalid_value")
+    else:
+        assert info.value.param == field
+        assert field.split("[")[0] in info.value.message
+
+
+def test_data_urls_and_nulls_are_fine() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    parts = [{"type": "text", "text": "what"}, image]
+    parse(CHAT, chat(messages=[{"role": "user", "content": parts}], max_tokens=None, stop=None))
+
+
+def test_a_body_is_passed_on_byte_for_byte() -> None:
+    body = b'{ "messages" : [{"role":"user","content":"\\u00e9"}], "model":"m", "n": 1 }\n'
+    assert engine_body(parse(CHAT, body), "m") is body
+
+
+def test_a_stream_asks_for_usage_without_a_new_serialisation() -> None:
+    body = b'{"model":"m", "messages":[{"role":"user"}],"stream":true} \n'
+    sent = engine_body(parse(CHAT, body), "m")
+    assert sent.startswith(body.rstrip()[:-1])
+    assert orjson.loads(sent)["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False}])
+def test_stream_options_that_do_not_ask_are_replaced(options: Any) -> None:
+    call = parse(CHAT, chat(stream=True, stream_options=options))
+    assert not call.wants_usage
+    assert orjson.loads(engine_body(call, "m"))["stream_options"] == {"include_usage": True}
+
+
+def test_the_engine_is_asked_for_the_name_it_serves() -> None:
+    assert orjson.loads(engine_body(parse(CHAT, chat(model="ns/m")), "m"))["model"] == "m"
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(CHAT.fields)) | st.text(), json_values, max_size=6))
+def test_any_json_is_either_a_call_or_a_400(fields: dict[str, Any]) -> None:
+    call, status = None, 200
+    try:
+        call = parse(CHAT, orjson.dumps(fields | {"model": "m", "messages": HI}))
+    except ApiError as error:
+        status = error.status
+    assert status in (200, 400)
+    assert call is None or set(orjson.loads(engine_body(call, "m"))) <= CHAT.fields

@@ -1,0 +1,168 @@
+"""Stay, wait, spill or refuse: one table for the decision, one property over all facts."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overspill.api.names import SpillReason
+from overspill.api.service import DEFAULT_WHEN
+from overspill.gateway.spill import (
+    Facts,
+    Hold,
+    Refuse,
+    Spill,
+    decide,
+    expected_wait,
+    reason_to_spill,
+)
+
+BUSY = Facts(
+    slots=4,
+    free=0,
+    ahead=0,
+    mean_service=2.0,
+    waited=0.0,
+    objective=1.0,
+    queued=False,
+    queue_length=0,
+    queue_limit=100,
+    hold_limit=120.0,
+    starting=False,
+    broken=False,
+    full=False,
+    at_max=False,
+    when=frozenset(DEFAULT_WHEN),
+    may_leave=True,
+    providers=("p/a", "p/b"),
+)
+NONE_READY = {"slots": 0, "free": 0}
+ONLY_MAX = frozenset({SpillReason.MAX_REPLICAS})
+
+
+def facts(**changes: object) -> Facts:
+    return dataclasses.replace(BUSY, **changes)  # type: ignore[arg-type]
+
+
+DECISIONS = [
+    # what, facts, decision
+    ("next in line", facts(), Hold(0.5)),
+    ("next in line, though the cluster is full", facts(full=True), Hold(0.5)),
+    ("too many ahead", facts(ahead=2), Spill("p/a", SpillReason.OBJECTIVE_AT_RISK, 1.5)),
+    ("full", facts(ahead=2, full=True), Spill("p/a", SpillReason.CLUSTER_FULL, 1.5)),
+    ("a cap that is not listed", facts(ahead=2, at_max=True), Hold(1.5)),
+    (
+        "a cap that is listed",
+        facts(ahead=2, at_max=True, when=ONLY_MAX),
+        Spill("p/a", SpillReason.MAX_REPLICAS, 1.5),
+    ),
+    ("reason not listed", facts(ahead=2, full=True, when=ONLY_MAX), Hold(1.5)),
+    ("policy", facts(ahead=2, full=True, may_leave=False), Hold(1.5)),
+    ("no provider", facts(ahead=2, full=True, providers=()), Hold(1.5)),
+    (
+        "waited for the objective",
+        facts(waited=1.0, queued=True, full=True),
+        Spill("p/a", SpillReason.CLUSTER_FULL, 1.5),
+    ),
+    (
+        "starting",
+        facts(**NONE_READY, starting=True, broken=True),
+        Spill("p/a", SpillReason.COLD_START, math.inf),
+    ),
+    ("from zero", facts(**NONE_READY), Spill("p/a", SpillReason.COLD_START, math.inf)),
+    (
+        "lost",
+        facts(**NONE_READY, broken=True, full=True),
+        Spill("p/a", SpillReason.REPLICAS_UNAVAILABLE, math.inf),
+    ),
+    (
+        "full and none placed",
+        facts(**NONE_READY, full=True),
+        Spill("p/a", SpillReason.CLUSTER_FULL, math.inf),
+    ),
+    ("held from zero", facts(**NONE_READY, providers=()), Hold(math.inf)),
+]
+
+
+@pytest.mark.parametrize(("what", "given_facts", "decision"), DECISIONS, ids=lambda v: str(v)[:30])
+def test_decisions(what: str, given_facts: Facts, decision: object) -> None:
+    assert decide(given_facts) == decision
+
+
+REFUSALS = [
+    # what, facts, status, code, retry_after
+    ("queue full", facts(queue_length=100, providers=()), 429, "queue_full", 0.5),
+    (
+        "queue full, never",
+        facts(queue_length=100, full=True, may_leave=False),
+        429,
+        "queue_full",
+        0.5,
+    ),
+    ("hopeless", facts(ahead=400, providers=()), 429, "overloaded", 200.5),
+    ("waited, saturated", facts(waited=120, queued=True, providers=()), 429, "overloaded", 0.5),
+    (
+        "waited, none ready",
+        facts(**NONE_READY, waited=120, queued=True, providers=()),
+        503,
+        "no_replica_ready",
+        math.inf,
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "given_facts", "status", "code", "after"), REFUSALS)
+def test_refusals(what: str, given_facts: Facts, status: int, code: str, after: float) -> None:
+    decision = decide(given_facts)
+    assert isinstance(decision, Refuse)
+    assert (decision.status, decision.code, decision.retry_after) == (status, code, after)
+    assert decision.message
+
+
+def test_a_queued_request_is_not_refused_for_a_full_queue() -> None:
+    assert isinstance(decide(facts(queue_length=100, queued=True, providers=())), Hold)
+
+
+def test_free_slots_shorten_the_wait() -> None:
+    assert expected_wait(facts(ahead=2, free=3)) == 0
+    assert expected_wait(facts(ahead=5, free=3)) == pytest.approx(1.5)
+
+
+all_facts = st.builds(
+    Facts,
+    slots=st.integers(0, 8),
+    free=st.integers(0, 8),
+    ahead=st.integers(0, 200),
+    mean_service=st.floats(0.01, 100),
+    waited=st.floats(0, 200),
+    objective=st.floats(0.1, 10),
+    queued=st.booleans(),
+    queue_length=st.integers(0, 200),
+    queue_limit=st.integers(0, 200),
+    hold_limit=st.floats(1, 120),
+    starting=st.booleans(),
+    broken=st.booleans(),
+    full=st.booleans(),
+    at_max=st.booleans(),
+    when=st.frozensets(st.sampled_from(list(SpillReason))),
+    may_leave=st.booleans(),
+    providers=st.lists(st.sampled_from(["p/a", "p/b"]), unique=True).map(tuple),
+)
+
+
+@given(all_facts)
+def test_nothing_leaves_against_the_policy_and_nobody_waits_beyond_the_limit(f: Facts) -> None:
+    decision = decide(f)
+    if isinstance(decision, Spill):
+        assert f.may_leave
+        assert decision.provider == f.providers[0]
+        assert decision.reason in f.when
+        assert decision.reason is reason_to_spill(f)
+        assert decision.expected > f.objective
+    elif isinstance(decision, Hold):
+        assert f.waited < f.hold_limit
+        assert f.queued or f.queue_length < f.queue_limit
+    else:
+        assert decision.status in (429, 503)
