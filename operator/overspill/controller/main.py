@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from overspill.api.names import API_VERSION, OPERATOR_MANAGER
 from overspill.autoscaler import loop as autoscaler_loop
 from overspill.autoscaler.loop import Autoscaler
-from overspill.cluster import Cluster, ClusterError, Kind, Leader, backoff
+from overspill.cluster import Cluster, ClusterError, Kind, Leader, Unavailable, backoff
 from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
 from overspill.controller import endpoints, handlers, logs
 from overspill.controller.addresses import Addresses
@@ -28,6 +28,7 @@ from overspill.controller.observe import Observer
 from overspill.controller.reconcile import Reconciler
 from overspill.controller.scaling import ScaleWriter
 from overspill.controller.settings import Settings, SettingsError
+from overspill.controller.targets import Targets
 from overspill.controller.worker import DirtyKeys, Worker
 from overspill.prometheus.client import PrometheusClient
 
@@ -48,6 +49,7 @@ class Operator:
     addresses: Addresses
     sink: handlers.Sink
     watching: threading.Event
+    targets: Targets
 
     def fault(self) -> str:
         """Return what has stalled, "" when nothing has."""
@@ -157,7 +159,14 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         addresses=addresses,
         sink=handlers.Sink(keys, catalog),
         watching=threading.Event(),
+        targets=_targets(cluster, settings),
     )
+
+
+def _targets(cluster: Cluster, settings: Settings) -> Targets:
+    """Return what to scrape: the services' pods, and our own."""
+    watched = settings.watch_namespaces
+    return Targets(cluster, tuple({*watched, settings.namespace}) if watched else ())
 
 
 async def operate(settings: Settings) -> None:
@@ -166,11 +175,18 @@ async def operate(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     operator: Operator | None = None
+
+    async def targets() -> list[dict[str, Any]]:
+        if operator is None:
+            raise Unavailable("not connected to the API server yet")
+        return await operator.targets()
+
     server = await endpoints.serve(
         settings.metrics_port,
         REGISTRY,
         fault=lambda: operator.fault() if operator else "",
         ready=lambda: operator is not None and operator.watching.is_set(),
+        targets=targets,
     )
     try:
         async with Cluster.connect() as cluster:
