@@ -94,7 +94,8 @@ def decide(
     load = demand.load(signals, live)
     state = _look(now, state, replicas, load)
     if load is None:
-        wish, count = _hold(state.replicas), state.replicas
+        wish = _hold(state.replicas)
+        count = limits.cap_cluster(state.replicas, replicas, state.replicas)
     else:
         wish = _wish(now, state, rules, replicas, signals, live, load)
         history = limits.remember(state.history, now, wish.replicas, rules)

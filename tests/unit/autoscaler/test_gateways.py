@@ -20,6 +20,13 @@ from overspill.autoscaler.gateways import (
 KEY = "team-a/chat"
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for gateways and reconnect sooner than in life."""
+    monkeypatch.setattr("overspill.autoscaler.gateways.RESCAN", 0.02)
+    monkeypatch.setattr("overspill.autoscaler.gateways.backoff", lambda *_, **__: 0.02)
+
+
 class Hands:
     """A clock that a test turns."""
 

@@ -24,6 +24,12 @@ KEY = "team-a/chat"
 FAST = Settings(interval=0.05, up_window=0.1, down_window=0.5)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for gateways sooner than in life."""
+    monkeypatch.setattr("overspill.autoscaler.gateways.RESCAN", 0.02)
+
+
 class Prometheus:
     """Answers each signal with a number, or with an outage."""
 

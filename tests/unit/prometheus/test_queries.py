@@ -93,7 +93,7 @@ class TextTarget(http.server.BaseHTTPRequestHandler):
 
 
 CONFIG = """
-global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}
+global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}
 scrape_configs:
 - {{job_name: gateways, static_configs: [{{targets: ["{one}", "{two}"]}}]}}
 - {{job_name: again, static_configs: [{{targets: ["{one}"]}}]}}
