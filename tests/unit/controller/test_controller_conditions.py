@@ -1,0 +1,203 @@
+"""The conditions, case by case."""
+
+from typing import Any
+
+import pytest
+import world
+
+from overspill.api.names import ConditionType as T
+from overspill.controller import capacity, conditions
+from overspill.controller.facts import Facts, Fault, Pod, ProviderFacts, Scaling
+from overspill.controller.reasons import Reason
+
+FULL = Pod("probe", lacks_capacity=Reason.UNSCHEDULABLE, message="1 Insufficient nvidia.com/gpu")
+NO_MODEL = Pod("x", placed=True, fault=Fault("ModelNotFound", "no file", model=True))
+CRASHED = Pod("x", placed=True, fault=Fault(Reason.CRASH_LOOP, "exit code 1"))
+ZERO = {"minReplicas": 0, "maxReplicas": 2}
+PROVIDERS = {"team-a/openai": world.USABLE}
+
+
+def judge(facts: Facts) -> dict[T, tuple[str, str]]:
+    verdicts = conditions.judge(facts, capacity.judge(facts))
+    return {type_: (v.status, v.reason) for type_, v in verdicts.items()}
+
+
+@pytest.mark.parametrize(
+    ("facts", "ready", "model", "replicas"),
+    [
+        (
+            world.facts(pods=(world.READY,)),
+            ("True", "Serving"), ("True", "Loaded"), ("True", "AllReady"),
+        ),
+        (
+            world.facts(pods=(world.STARTING,)),
+            ("False", "Starting"), ("Unknown", "Loading"), ("False", "Starting"),
+        ),
+        (
+            world.facts(desired=3, pods=(world.READY, FULL)),
+            ("True", "Serving"), ("True", "Loaded"), ("False", "WaitingForCapacity"),
+        ),
+        (
+            world.facts(pods=(FULL,)),
+            ("False", "Unschedulable"), ("Unknown", "Loading"), ("False", "WaitingForCapacity"),
+        ),
+        (
+            world.facts(world.service(scaling=ZERO), desired=0),
+            ("True", "ScaledToZero"), ("True", "ScaledToZero"), ("True", "ScaledToZero"),
+        ),
+        (
+            world.facts(world.service(scaling=ZERO), desired=1, pods=(world.STARTING,)),
+            ("True", "Starting"), ("Unknown", "Loading"), ("False", "Starting"),
+        ),
+        (
+            world.facts(world.service(scaling=ZERO), desired=1, pods=(FULL,)),
+            ("False", "Unschedulable"), ("Unknown", "Loading"), ("False", "WaitingForCapacity"),
+        ),
+        (
+            world.facts(world.service(scaling=ZERO), desired=1, pods=(NO_MODEL,)),
+            ("False", "ModelNotFound"), ("False", "ModelNotFound"), ("False", "Starting"),
+        ),
+        (
+            world.facts(pods=(CRASHED,)),
+            ("False", "CrashLoop"), ("Unknown", "Loading"), ("False", "CrashLoop"),
+        ),
+        (
+            world.facts(desired=2, pods=(world.READY, NO_MODEL)),
+            ("True", "Serving"), ("False", "ModelNotFound"), ("False", "Starting"),
+        ),
+        (
+            world.facts(refused=Fault(Reason.APPLY_REFUSED, "spec.x: bad")),
+            ("False", "ApplyRefused"), ("Unknown", "Loading"), ("False", "ApplyRefused"),
+        ),
+        (
+            world.facts(claim_missing="weights"),
+            ("False", "ClaimNotFound"), ("False", "ClaimNotFound"), ("False", "Starting"),
+        ),
+        (
+            world.facts(server_version=(1, 34)),
+            ("False", "ImageVolumesUnsupported"), ("False", "ImageVolumesUnsupported"),
+            ("False", "Starting"),
+        ),
+        (
+            world.facts(pods=(world.READY,), name_taken_by="team-a/elder"),
+            ("False", "ServedNameTaken"), ("True", "Loaded"), ("True", "AllReady"),
+        ),
+    ],
+)  # fmt: skip
+def test_conditions(facts: Facts, ready: Any, model: Any, replicas: Any) -> None:
+    found = judge(facts)
+    assert found[T.READY] == ready
+    assert found[T.MODEL_READY] == model
+    assert found[T.REPLICAS_READY] == replicas
+
+
+@pytest.mark.parametrize(
+    ("pods", "when", "ready"),
+    [
+        ((FULL,), (), ("True", "SpillingOver")),
+        ((FULL,), ("ObjectiveAtRisk",), ("False", "Unschedulable")),
+        ((world.STARTING,), ("ColdStart",), ("True", "SpillingOver")),
+        ((world.STARTING, FULL), ("ColdStart",), ("True", "SpillingOver")),
+        ((world.BROKEN,), ("ReplicasUnavailable",), ("True", "SpillingOver")),
+        ((world.BROKEN,), ("ColdStart",), ("False", "Starting")),
+        ((NO_MODEL,), (), ("True", "SpillingOver")),
+    ],
+)
+def test_a_usable_provider_makes_ready_where_the_reason_is_listed(
+    pods: Any, when: Any, ready: Any
+) -> None:
+    found = judge(world.facts(world.spilling(*when), pods=pods, providers=PROVIDERS))
+    assert found[T.READY] == ready
+
+
+def report(**change: Any) -> dict[str, ProviderFacts]:
+    known = {"provider": world.provider(), "reported": True, "ready": True, "reason": "Ready"}
+    return {"team-a/openai": ProviderFacts(**{**known, **change})}
+
+
+@pytest.mark.parametrize(
+    ("service", "providers", "expected"),
+    [
+        (world.service(), {}, ("True", "NotConfigured")),
+        (world.spilling(), report(), ("True", "ProvidersReady")),
+        (world.spilling(dataPolicy="Never"), report(), ("True", "DataPolicyNever")),
+        (world.spilling(), {}, ("False", "ProviderNotFound")),
+        (world.spilling(), report(invalid="spec.type: bad"), ("False", "InvalidSpec")),
+        (
+            world.spilling(),
+            report(provider=world.provider("platform")),
+            ("False", "NamespaceNotAllowed"),
+        ),
+        (
+            world.spilling(),
+            report(provider=world.provider("platform", allowedNamespaces=["team-a"])),
+            ("True", "ProvidersReady"),
+        ),
+        (
+            world.spilling(providers=[{"name": "openai", "model": "other"}]),
+            report(),
+            ("False", "ModelNotListed"),
+        ),
+        (
+            world.spilling(providers=[{"name": "openai", "model": "free"}]),
+            report(),
+            ("False", "PriceMissing"),
+        ),
+        (world.spilling(), report(reported=False), ("Unknown", "NoReport")),
+        (
+            world.spilling(),
+            report(ready=False, reason="SecretNotFound"),
+            ("False", "SecretNotFound"),
+        ),
+    ],
+)
+def test_spillover(service: Any, providers: Any, expected: Any) -> None:
+    assert judge(world.facts(service, providers=providers))[T.SPILLOVER_READY] == expected
+
+
+def test_what_the_gateways_said_stands_until_they_speak_again() -> None:
+    old = {"type": "SpilloverReady", "status": "True", "reason": "ProvidersReady"}
+    service = world.spilling()
+    status = service.status.model_validate({"conditions": [{**old, "observedGeneration": 1}]})
+    same = service.model_copy(update={"status": status})
+    silent = report(reported=False)
+    assert judge(world.facts(same, providers=silent))[T.SPILLOVER_READY][0] == "True"
+    newer = same.metadata.model_copy(update={"generation": 2})
+    changed = same.model_copy(update={"metadata": newer})
+    assert judge(world.facts(changed, providers=silent))[T.SPILLOVER_READY][0] == "Unknown"
+
+
+def test_scaling_says_what_the_autoscaler_says() -> None:
+    scaling = Scaling(1, active=False, reason="PrometheusUnavailable", message="away")
+    verdict = conditions.judge(world.facts(scaling=scaling), capacity.Capacity())
+    assert verdict[T.SCALING_ACTIVE] == conditions.Verdict("False", "PrometheusUnavailable", "away")
+
+
+def refusing(message: str, replicas: int = 3) -> dict[str, Any]:
+    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+    metadata = {"name": "chat-engine", "ownerReferences": [{"uid": "u1"}]}
+    status = {"conditions": [condition]}
+    return {"Deployment": {"metadata": metadata, "spec": {"replicas": replicas}, "status": status}}
+
+
+def test_an_exceeded_quota_is_a_full_cluster() -> None:
+    children = refusing("pods … is forbidden: exceeded quota: gpus")
+    facts = world.facts(desired=3, pods=(world.READY,), children=children)
+    assert capacity.judge(facts).unplaceable == 2
+    assert judge(facts)[T.CAPACITY_AVAILABLE] == ("False", "QuotaExceeded")
+    assert judge(facts)[T.REPLICAS_READY] == ("False", "WaitingForCapacity")
+
+
+def test_pods_that_are_not_admitted_are_not_a_full_cluster() -> None:
+    children = refusing('pods … is forbidden: violates PodSecurity "restricted"')
+    facts = world.facts(desired=1, children=children)
+    assert judge(facts)[T.CAPACITY_AVAILABLE] == ("True", "Available")
+    assert judge(facts)[T.REPLICAS_READY] == ("False", "ReplicaFailure")
+
+
+def test_an_object_of_somebody_else_in_the_way_is_named() -> None:
+    metadata = {"name": "chat-engine", "ownerReferences": [{"uid": "older"}]}
+    facts = world.facts(children={"Service": {"metadata": metadata}})
+    verdict = conditions.judge(facts, capacity.judge(facts))[T.REPLICAS_READY]
+    assert verdict.reason == "NameConflict"
+    assert "Service chat-engine" in verdict.message

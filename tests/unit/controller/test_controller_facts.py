@@ -1,0 +1,142 @@
+"""How pods are read."""
+
+from typing import Any
+
+import pytest
+
+from overspill.controller.facts import Fault, read_pods
+from overspill.controller.reasons import Reason
+
+MODEL = "registry.example/models/qwen3:q4"
+NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes …"
+TAINT = "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s)."
+SELECTOR = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+
+
+def raw(name: str = "p", *, node: str = "", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node} if node else {},
+        "status": status,
+    }
+
+
+def unscheduled(reason: str, message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    return raw(phase="Pending", conditions=[condition])
+
+
+def container(node: str = "n", **container_status: Any) -> dict[str, Any]:
+    return raw(node=node, phase="Running", containerStatuses=[container_status])
+
+
+@pytest.mark.parametrize(
+    ("pod", "lacks", "fault"),
+    [
+        (unscheduled("Unschedulable", NO_GPU), Reason.UNSCHEDULABLE, None),
+        (unscheduled("Unschedulable", TAINT), Reason.UNSCHEDULABLE, None),
+        (unscheduled("Unschedulable", "0/1 nodes: 1 Too many pods."), Reason.UNSCHEDULABLE, None),
+        (unscheduled("SchedulingGated", ""), Reason.SCHEDULING_GATED, None),
+        (
+            unscheduled("Unschedulable", SELECTOR),
+            None,
+            Fault(Reason.NOT_SCHEDULABLE, SELECTOR),
+        ),
+        (raw(phase="Pending"), None, None),
+    ],
+)
+def test_full_is_lack_of_capacity_and_nothing_else(pod: Any, lacks: Any, fault: Any) -> None:
+    [read] = read_pods([pod], MODEL)
+    assert (read.lacks_capacity, read.fault, read.placed, read.starting) == (
+        lacks, fault, False, False,
+    )  # fmt: skip
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def ended(message: str, code: int = 3, reason: str = "Error") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words", "about_model"),
+    [
+        (waiting("ErrImagePull", f"{MODEL}: not found"), "ModelImagePullFailed", MODEL, True),
+        (
+            waiting("ImagePullBackOff", f'Back-off pulling image "{MODEL}": ErrImagePull: gone'),
+            "ModelImagePullFailed",
+            "ErrImagePull: gone",
+            True,
+        ),
+        (waiting("ErrImageNeverPull", "engine:1"), "EngineImagePullFailed", "engine:1", False),
+        (
+            waiting("CreateContainerError", "failed to mount volume model"),
+            "ContainerNotCreated",
+            "model",
+            True,
+        ),
+        (waiting("CreateContainerConfigError", "bad"), "ContainerNotCreated", "bad", False),
+        (
+            {**waiting("CrashLoopBackOff"), "lastState": ended("ModelNotFound: no file in /model")},
+            "ModelNotFound",
+            "no file in /model",
+            True,
+        ),
+        (
+            {"state": ended("InvalidOptions: OVERSPILL_PORT is missing")},
+            "InvalidOptions",
+            "OVERSPILL_PORT",
+            False,
+        ),
+        ({"state": ended("", 137, "OOMKilled")}, "OutOfMemory", "resources.memory", False),
+        (
+            {**waiting("CrashLoopBackOff"), "lastState": ended("one\ntwo", 1)},
+            "CrashLoop",
+            "exit code 1: two",
+            False,
+        ),
+    ],
+)
+def test_a_fault_has_the_reason_of_whoever_saw_it(
+    status: Any, reason: str, words: str, about_model: bool
+) -> None:
+    [pod] = read_pods([container(**status, restartCount=1)], MODEL)
+    assert pod.fault is not None
+    assert (pod.fault.reason, pod.fault.model) == (reason, about_model)
+    assert words in pod.fault.message
+    assert not pod.starting
+
+
+def test_a_ready_pod_has_no_fault_whatever_it_went_through() -> None:
+    pod = container(lastState=ended("ModelNotFound: x"), restartCount=3, started=True)
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    [read] = read_pods([pod], MODEL)
+    assert (read.ready, read.fault) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "starting"),
+    [
+        ({}, True),
+        ({"restartCount": 0, "started": False}, True),
+        ({"restartCount": 0, "started": True}, False),
+        ({"restartCount": 1, "started": False}, False),
+    ],
+)
+def test_only_the_first_start_counts_as_starting(status: Any, starting: bool) -> None:
+    [pod] = read_pods([container(**status)], MODEL)
+    assert pod.starting is starting
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {**raw(), "metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}},
+        raw(phase="Failed", reason="Evicted"),
+        raw(phase="Succeeded"),
+    ],
+)
+def test_a_pod_on_its_way_out_is_no_replica(pod: Any) -> None:
+    assert read_pods([pod], MODEL) == ()
