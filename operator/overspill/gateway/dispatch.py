@@ -40,6 +40,7 @@ from overspill.providers.openai import OpenAIClient
 log = structlog.get_logger(__name__)
 
 MAX_SENT = 2  # replicas that may have read a request
+TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
 MAX_UNSENT = 5  # replicas that a request may find unreachable
 # Seconds. An engine answers at once while it computes, but a unary answer comes as a whole.
 STREAM_FIRST_BYTE, UNARY_FIRST_BYTE, IDLE = 300.0, 900.0, 60.0
@@ -219,9 +220,8 @@ class Dispatcher:
     def _until_next(self, exchange: Exchange) -> float:
         """Return seconds until the passing of time alone may change the decision."""
         waited = self.clock() - exchange.arrived
-        objective = exchange.service.queue_wait
-        until = objective if waited <= objective else self.hold_limit
-        return max(0.0, until - waited) + 0.005
+        marks = (exchange.service.queue_wait, self.hold_limit)
+        return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
 
     def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
         now = self.clock()

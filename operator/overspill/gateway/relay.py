@@ -49,6 +49,7 @@ class Relay:
         self.clock, self.settle = clock, settle
         self.first_byte, self.idle = first_byte, idle
         self.done = False
+        self.fault = ""  # an error that the upstream reported inside its stream
 
     async def run(self) -> None:
         """Relay to the end.
@@ -112,14 +113,15 @@ class Relay:
                 raise StreamBroken("the stream ended without [DONE]")
             events = splitter.feed(data)
             self._inspect_all(events, out)
-            if self.exchange.first_token is None and not self.done:
-                continue
-            if not begun:
-                begun = True
-                await reply.begin_stream(self.exchange.destination, self.exchange.reason)
-            if not self.done:
-                await reply.write(b"".join(out))
-                out.clear()
+            if self.exchange.first_token is not None or self.done:
+                if not begun:
+                    begun = True
+                    await reply.begin_stream(self.exchange.destination, self.exchange.reason)
+                if not self.done:
+                    await reply.write(b"".join(out))
+                    out.clear()
+            if self.fault:
+                raise StreamBroken(self.fault)
         cost = self.settle(self.exchange.usage)
         out.append(sse.comment(f"{HEADER_COST}={format_money(cost)}"))
         await reply.finish(b"".join(out) + sse.DONE)
@@ -134,6 +136,8 @@ class Relay:
                 self.done = True
                 break
             keep, content = self._inspect(data)
+            if self.fault:
+                break
             contents += content
             if keep:
                 out.append(event)
@@ -151,7 +155,8 @@ class Relay:
             return True, bool(data)
         chunk = sse.parse(data)
         if chunk.get("error") and not chunk.get("choices"):
-            raise StreamBroken("the upstream reported an error in its stream")
+            self.fault = "the upstream reported an error in its stream"
+            return False, False
         if isinstance(chunk.get("usage"), dict):
             self.exchange.usage = parse_usage(chunk["usage"])
             if not chunk.get("choices"):

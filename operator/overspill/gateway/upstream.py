@@ -41,7 +41,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.headers: dict[bytes, bytes] = {}
         self.chunks: list[bytes] = []
         self.size = 0
-        self.head_complete = self.complete = self.paused = False
+        self.head_complete = self.complete = self.paused = self.keep_alive = False
         self.deadline = float("inf")
         self.failure: str | None = None
         self.waiter: asyncio.Future[None] | None = None
@@ -77,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The status is known."""
         self.status = self.parser.get_status_code()
         self.head_complete = self.status >= 200
+        self.keep_alive = self.parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body, pausing the socket when the reader is slow."""
@@ -133,7 +134,7 @@ class UpstreamConnection(asyncio.Protocol):
 
         Cutting is how an engine learns that nobody wants the rest.
         """
-        if self.complete and self.failure is None and self.parser.should_keep_alive():
+        if self.complete and self.failure is None and self.keep_alive:
             self.pool.keep(self)
         else:
             self.fail("closed")

@@ -1,0 +1,241 @@
+"""Replicas die, clients leave, the gateway stops: nothing is lost that could be kept."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from gateway_world import Upstream, World, service, spillover, until, world
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+BODY = {"model": "chat", "messages": MESSAGES}
+ONE_SLOT = {"batching": {"maxSequences": 1}}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Upstream]:
+    async with Upstream().serving() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def gateway(engine: Upstream) -> AsyncIterator[World]:
+    async with world() as w:
+        w.state.put_service(service(engine=ONE_SLOT))
+        w.replicas(engine)
+        yield w
+
+
+def load(w: World) -> int:
+    return w.state.services["team-a/chat"].in_flight
+
+
+def closed_port() -> tuple[str, int]:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = s.getsockname()
+        return address
+
+
+# replicas
+
+
+async def test_a_dead_replica_is_passed_over(gateway: World, engine: Upstream) -> None:
+    gateway.replicas(Upstream(address=closed_port()), engine)
+    for _ in range(3):
+        assert (await gateway.post("/v1/chat/completions", BODY))[0] == 200
+    assert len(engine.bodies) == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("trouble", [{"break_after": 0}, {"status": 500}, {"status": 503}])
+async def test_a_failure_before_the_first_byte_is_retried_on_another_replica(
+    gateway: World, engine: Upstream, trouble: dict[str, int], stream: bool
+) -> None:
+    async with Upstream(**trouble).serving() as first:  # type: ignore[arg-type]
+        gateway.replicas(first, engine)
+        status, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": stream})
+        assert (status, len(first.bodies), len(engine.bodies)) == (200, 1, 1)
+        assert b"Hel" in body
+    assert load(gateway) == 0
+
+
+async def test_a_request_that_kills_is_not_tried_on_every_replica(gateway: World) -> None:
+    async with (
+        Upstream(break_after=0).serving() as a,
+        Upstream(break_after=0).serving() as b,
+        Upstream(break_after=0).serving() as c,
+    ):
+        gateway.replicas(a, b, c)
+        status, headers, body = await gateway.post("/v1/chat/completions", BODY)
+        assert len(a.bodies) + len(b.bodies) + len(c.bodies) == 2
+    assert (status, orjson.loads(body)["error"]["code"]) == (503, "upstream_failed")
+    assert headers["Retry-After"] == "1"
+
+
+async def test_after_two_failures_it_may_spill_as_replicas_unavailable(gateway: World) -> None:
+    async with Upstream(break_after=0).serving() as bad, Upstream().serving() as cloud:
+        gateway.state.put_service(service(spillover=spillover()))
+        gateway.provider(cloud)
+        gateway.replicas(bad)
+        status, headers, _ = await gateway.post("/v1/chat/completions", BODY)
+    assert (status, headers["x-overspill-reason"]) == (200, "ReplicasUnavailable")
+
+
+async def test_a_broken_stream_ends_with_an_error_and_never_with_done(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.break_after = 2
+    async with Upstream().serving() as other:
+        gateway.replicas(engine, other)
+        status, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": True})
+        assert other.bodies == [], "not after the first byte"
+    assert status == 200
+    events = body.split(b"\n\n")
+    assert orjson.loads(events[-2].removeprefix(b"data: "))["error"]["type"] == "server_error"
+    assert b"[DONE]" not in body
+    assert load(gateway) == 0
+
+
+async def test_a_silent_engine_is_given_up(
+    gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overspill.gateway.dispatch.IDLE", 0.2)
+    engine.gate.clear()
+    engine.before_gate = 2
+    status, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": True})
+    assert status == 200
+    assert b"silent" in body
+    await asyncio.wait_for(engine.left_event.wait(), 5)
+
+
+async def test_a_kept_connection_that_the_engine_closed_costs_nothing(
+    gateway: World, engine: Upstream
+) -> None:
+    await gateway.post("/v1/chat/completions", BODY)
+    pool = gateway.plane.gateway.dispatcher.pool
+    (kept,) = pool.idle[engine.address]
+    kept.transport.abort()
+    assert (await gateway.post("/v1/chat/completions", BODY))[0] == 200
+
+
+# clients
+
+
+@pytest.mark.parametrize("body", [BODY, BODY | {"stream": True}])
+async def test_a_client_that_leaves_cancels_the_engine_and_frees_the_slot(
+    gateway: World, engine: Upstream, body: dict[str, Any]
+) -> None:
+    engine.gate.clear()
+    engine.before_gate = 1 if body.get("stream") else 0
+    request = asyncio.create_task(gateway.post("/v1/chat/completions", body))
+    await asyncio.wait_for(engine.arrived.wait(), 5)
+    assert load(gateway) == 1
+    request.cancel()
+    await asyncio.wait_for(engine.left_event.wait(), 5)
+    await until(lambda: load(gateway) == 0)
+    page = await gateway.metrics()
+    assert 'overspill_requests_total{code="499",destination="local"' in page
+
+
+async def test_a_client_that_leaves_the_queue_leaves_no_trace(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.gate.clear()
+    first = asyncio.create_task(gateway.post("/v1/chat/completions", BODY))
+    await asyncio.wait_for(engine.arrived.wait(), 5)
+    second = asyncio.create_task(gateway.post("/v1/chat/completions", BODY))
+    waiting = gateway.state.services["team-a/chat"].admission.waiting
+    await until(lambda: len(waiting) == 1)
+    second.cancel()
+    await until(lambda: len(waiting) == 0)
+    engine.gate.set()
+    assert (await first)[0] == 200
+    await until(lambda: load(gateway) == 0)
+    assert len(engine.bodies) == 1
+
+
+async def test_a_client_that_leaves_a_spilled_stream_is_charged(gateway: World) -> None:
+    async with Upstream(before_gate=1).serving() as cloud:
+        cloud.gate.clear()
+        gateway.state.put_service(service(spillover=spillover()))
+        gateway.replicas()
+        gateway.provider(cloud)
+        request = asyncio.create_task(gateway.post("/v1/chat/completions", BODY | {"stream": True}))
+        await asyncio.wait_for(cloud.arrived.wait(), 5)
+        request.cancel()
+        await asyncio.wait_for(cloud.left_event.wait(), 5)
+        page = await gateway.metrics()
+    lines = [x for x in page.splitlines() if x.startswith("overspill_cost_dollars_total")]
+    assert any('destination="team-a/cloud"' in x and float(x.split()[-1]) > 0 for x in lines)
+
+
+async def test_a_slow_reader_pauses_the_engine(gateway: World, engine: Upstream) -> None:
+    engine.words = ["x" * 100_000] * 400
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+    body = orjson.dumps(BODY | {"stream": True})
+    head = f"authorization: Bearer {gateway.key}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + body)
+    await reader.readuntil(b"\r\n\r\n")
+    (connection,) = gateway.plane.gateway.dispatcher.pool.busy
+    await until(lambda: connection.paused)
+    assert connection.size < 1_000_000
+    writer.transport.abort()
+    await until(lambda: load(gateway) == 0)
+
+
+async def test_a_head_without_end_is_cut(gateway: World) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+    writer.write(b"GET /v1/models HTTP/1.1\r\nx: " + b"y" * 100_000)
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+# the gateway itself
+
+
+async def test_streams_end_when_the_gateway_stops(engine: Upstream) -> None:
+    async with world(drain=30.0) as w:
+        w.state.put_service(service())
+        w.replicas(engine)
+        engine.gate.clear()
+        engine.before_gate = 2
+        request = asyncio.create_task(w.post("/v1/chat/completions", BODY | {"stream": True}))
+        await asyncio.wait_for(engine.arrived.wait(), 5)
+        w.stop.set()
+        await until(lambda: w.plane.public.should_exit)
+        async with aiohttp.ClientSession() as session:
+            answer = await session.get(f"{w.internal_url}/readyz")
+            assert answer.status == 503
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await until_refused(session, w.url)
+        engine.gate.set()
+        status, _, body = await request
+        assert status == 200
+        assert body.endswith(b"data: [DONE]\n\n")
+        assert engine.left == 0
+        await asyncio.wait_for(w.task, 5)
+
+
+async def until_refused(session: aiohttp.ClientSession, url: str) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            await session.get(url, headers={"connection": "close"})
+
+
+async def test_what_outlasts_the_drain_time_ends_with_an_error(engine: Upstream) -> None:
+    async with world(drain=1.0) as w:
+        w.state.put_service(service())
+        w.replicas(engine)
+        engine.gate.clear()
+        engine.before_gate = 2
+        request = asyncio.create_task(w.post("/v1/chat/completions", BODY | {"stream": True}))
+        await asyncio.wait_for(engine.arrived.wait(), 5)
+        w.stop.set()
+        _, _, body = await request
+        assert b'"code":"shutting_down"' in body
+        assert b"[DONE]" not in body
+        await asyncio.wait_for(w.task, 5)

@@ -1,0 +1,151 @@
+"""The internal port: demand for the operator alone, metrics from zero, readiness."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+from gateway_world import TOKEN, Upstream, World, service, spillover, until, world
+
+from overspill.cluster.errors import Unavailable
+from overspill.gateway.internal import TokenCheck
+
+BODY = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def demand(w: World, token: str = TOKEN) -> tuple[int, AsyncIterator[dict[str, Any]]]:
+    """Open the stream; it is closed with the world."""
+    session = aiohttp.ClientSession()
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = await session.get(f"{w.internal_url}/demand", headers=headers)
+
+    async def lines() -> AsyncIterator[dict[str, Any]]:
+        async with session:
+            async for line in answer.content:
+                yield orjson.loads(line)
+
+    return answer.status, lines()
+
+
+async def test_a_held_request_is_reported_at_once_and_served_later() -> None:
+    async with world(instance="pod-1") as w, Upstream().serving() as engine:
+        w.state.put_service(service(scaling={"minReplicas": 0}))
+        status, lines = await demand(w)
+        assert status == 200
+        first = await anext(lines)
+        assert first == {"instance": "pod-1", "seq": 1, "services": {}, "providers": {}}
+        request = asyncio.create_task(w.post("/v1/chat/completions", BODY))
+        asked = asyncio.get_running_loop().time()
+        second = await anext(lines)
+        assert asyncio.get_running_loop().time() - asked < 0.9, "not the report of every second"
+        assert second["services"] == {
+            "team-a/chat": {
+                "arrivals": 1,
+                "queued": 1,
+                "held": 1,
+                "in_flight": 0,
+                "spilled_in_flight": 0,
+                "wait_p95": None,
+            }
+        }
+        w.replicas(engine)
+        assert (await request)[0] == 200
+        third = await anext(lines)
+        chat = third["services"]["team-a/chat"]
+        assert (chat["arrivals"], chat["queued"], chat["held"]) == (1, 0, 0)
+        assert chat["wait_p95"] > 0
+        await lines.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_request_that_spilled_for_a_cold_start_wakes_the_service_too() -> None:
+    async with world() as w, Upstream().serving() as cloud:
+        cloud.gate.clear()
+        w.state.put_service(service(scaling={"minReplicas": 0}, spillover=spillover()))
+        w.provider(cloud)
+        request = asyncio.create_task(w.post("/v1/chat/completions", BODY))
+        await asyncio.wait_for(cloud.arrived.wait(), 5)
+        _, lines = await demand(w)
+        report = await anext(lines)
+        chat = report["services"]["team-a/chat"]
+        assert (chat["held"], chat["spilled_in_flight"]) == (1, 1)
+        assert report["providers"] == {
+            "team-a/cloud": {"ready": True, "reason": "Ready", "message": ""}
+        }
+        cloud.gate.set()
+        await request
+        await lines.aclose()  # type: ignore[attr-defined]
+
+
+async def test_only_the_operator_may_read_demand() -> None:
+    async with world() as w:
+        for token in ("", "other", "x" * 10_000, "ü"):
+            status, lines = await demand(w, token)
+            assert status in (400, 401)
+            await lines.aclose()  # type: ignore[attr-defined]
+        assert w.plane.demand._listeners == set()
+
+
+async def test_demand_is_closed_while_tokens_cannot_be_reviewed() -> None:
+    async def away(token: str) -> str:
+        raise Unavailable("no API server")
+
+    async with world(review=away) as w:
+        status, lines = await demand(w)
+        assert status == 503
+        await lines.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_token_is_reviewed_once_a_minute() -> None:
+    reviewed, now = [], 0.0
+
+    async def review(token: str) -> str:
+        reviewed.append(token)
+        return "operator" if token == "good" else "somebody"
+
+    check = TokenCheck(review, "operator", lambda: now)
+    assert [await check.allows(b"Bearer good") for _ in range(3)] == [True] * 3
+    assert len(reviewed) == 1
+    now = 61.0
+    assert await check.allows(b"Bearer good")
+    assert len(reviewed) == 2
+    assert not await check.allows(b"Bearer bad")
+    assert not await check.allows(b"Basic good")
+    assert not await check.allows(b"")
+
+
+async def test_a_reader_that_leaves_is_forgotten() -> None:
+    async with world() as w:
+        _, lines = await demand(w)
+        await anext(lines)
+        assert len(w.plane.demand._listeners) == 1
+        await lines.aclose()  # type: ignore[attr-defined]
+        await until(lambda: not w.plane.demand._listeners)
+
+
+async def test_series_exist_with_zero_before_the_first_request() -> None:
+    async with world() as w, Upstream().serving() as cloud:
+        w.state.put_service(service(spillover=spillover()))
+        w.provider(cloud)
+        page = await w.metrics()
+    labels = 'service_name="chat",service_namespace="team-a"'
+    for line in (
+        f'overspill_cost_dollars_total{{destination="team-a/cloud",{labels}}} 0.0',
+        f'overspill_cost_dollars_total{{destination="local",{labels}}} 0.0',
+        f'overspill_requests_total{{code="200",destination="local",reason="",{labels}}} 0.0',
+        'overspill_requests_total{code="200",destination="team-a/cloud",reason="ClusterFull",'
+        f"{labels}}} 0.0",
+        f"overspill_arrivals_total{{{labels}}} 0.0",
+        f"overspill_queued_requests{{{labels}}} 0.0",
+        f"overspill_gateway_ready_replicas{{{labels}}} 0.0",
+    ):
+        assert line in page
+
+
+async def test_probes_and_nothing_else() -> None:
+    async with world() as w, aiohttp.ClientSession() as session:
+        for path, status in [("/healthz", 200), ("/readyz", 200), ("/", 404), ("/v1/models", 404)]:
+            async with session.get(w.internal_url + path) as answer:
+                assert answer.status == status
+        async with session.post(f"{w.internal_url}/metrics") as answer:
+            assert answer.status == 404
