@@ -1,0 +1,170 @@
+"""The state follows the API server's events; a Secret is used only where it allows it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from gateway_world import Upstream, encoded, endpoint_slice, provider, service, until
+
+from overspill.api.keys import key_secret, new_key
+from overspill.api.provider import InferenceProvider
+from overspill.cluster.client import Listing
+from overspill.cluster.errors import Forbidden
+from overspill.cluster.kinds import (
+    ENDPOINT_SLICE,
+    INFERENCE_PROVIDER,
+    INFERENCE_SERVICE,
+    SECRET,
+    Kind,
+)
+from overspill.cluster.watching import Event
+from overspill.gateway.state import State
+from overspill.gateway.watch import Feeder, read_secret
+
+HOSTS = "overspill.dev/provider-hosts"
+PROVIDER = InferenceProvider.parse(provider(Upstream(address=("llm.example.com", 443))))
+
+
+def secret(hosts: str = "llm.example.com", **data: str) -> dict[str, Any]:
+    values = encoded(**{"api-key": "sk-1"} | data)
+    return {"metadata": {"name": "cloud-key", "annotations": {HOSTS: hosts}}, "data": values}
+
+
+SECRETS = [
+    # Secret, key, reason, in the message
+    (secret(), "sk-1", "Ready", ""),
+    (secret("a.example, LLM.example.com"), "sk-1", "Ready", ""),
+    (secret(**{"api-key": " sk-2\n"}), "sk-2", "Ready", ""),
+    (None, "", "SecretNotFound", "create Secret cloud-key in namespace team-a"),
+    (secret(""), "", "SecretHostNotAllowed", f"{HOSTS}=llm.example.com"),
+    (secret("example.com"), "", "SecretHostNotAllowed", "kubectl annotate secret -n team-a"),
+    ({"metadata": {"name": "x"}}, "", "SecretHostNotAllowed", "kubectl"),
+    (secret() | {"data": encoded(other="x")}, "", "SecretKeyMissing", "no key api-key"),
+    (secret() | {"data": None}, "", "SecretKeyMissing", "no key api-key"),
+    (secret(**{"api-key": ""}), "", "SecretEmpty", "holds no API key"),
+    (secret(**{"api-key": "a\r\nx-evil: 1"}), "", "SecretEmpty", "holds no API key"),
+    (secret() | {"data": {"api-key": "%%%"}}, "", "SecretEmpty", "holds no API key"),
+]
+
+
+@pytest.mark.parametrize(("given", "key", "reason", "message"), SECRETS)
+def test_a_key_and_how_it_is(given: Any, key: str, reason: str, message: str) -> None:
+    got_key, got_reason, got_message = read_secret(PROVIDER, given)
+    assert (got_key, got_reason) == (key, reason)
+    assert message in got_message
+    assert "sk-1" not in got_message
+
+
+class FakeCluster:
+    """Gives scripted events; each collection's queue stays open."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, asyncio.Queue[Event]] = {}
+        self.selectors: dict[str, tuple[str, str]] = {}
+        self.forbidden = False
+
+    def send(self, kind: Kind, type_: str, *items: dict[str, Any]) -> None:
+        event = Event("SYNC", items=list(items)) if type_ == "SYNC" else None
+        self._queue(kind).put_nowait(event or Event(type_, items[0]))  # type: ignore[arg-type]
+
+    def _queue(self, kind: Kind) -> asyncio.Queue[Event]:
+        return self.queues.setdefault(kind.plural, asyncio.Queue())
+
+    async def watch(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[Event]:
+        name = f"{kind.plural}{'/' + fields if fields else ''}"
+        self.selectors[name] = (namespace, labels)
+        queue = self._queue(kind) if not fields else self.queues.setdefault(fields, asyncio.Queue())
+        while True:
+            yield await queue.get()
+
+    async def list(self, kind: Kind, namespace: str, *, fields: str) -> Listing:
+        if self.forbidden:
+            raise Forbidden("no")
+        return Listing([], "1")
+
+
+@pytest.fixture
+async def fed() -> AsyncIterator[tuple[FakeCluster, State, Feeder]]:
+    cluster = FakeCluster()
+    state = State(asyncio.get_running_loop().time, 10)
+    feeder = Feeder(cluster, state, (), "overspill-system", "overspill-gateway")  # type: ignore[arg-type]
+    feeder.start(lambda: None, lambda: None)
+    yield cluster, state, feeder
+    await feeder.close()
+    assert not feeder.failed
+
+
+async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None:
+    cluster, state, feeder = fed
+    key, digest = new_key()
+    assert not feeder.synced
+    cluster.send(ENDPOINT_SLICE, "SYNC", endpoint_slice(("10.0.0.1", 8000)))
+    cluster.send(INFERENCE_SERVICE, "SYNC", service())
+    cluster.send(SECRET, "SYNC", key_secret("overspill-system", "ci", digest, "team-a"))
+    cluster.send(INFERENCE_PROVIDER, "SYNC", provider(Upstream(address=("llm.example.com", 443))))
+    await until(lambda: feeder.synced)
+    assert list(state.services["team-a/chat"].admission.replicas) == [("10.0.0.1", 8000)]
+    assert state.keys.find(key.encode()) is not None
+    assert cluster.selectors["endpointslices"] == ("", "overspill.dev/service")
+    assert cluster.selectors["secrets"] == ("overspill-system", "overspill.dev/key=true")
+
+    cluster.send(ENDPOINT_SLICE, "MODIFIED", endpoint_slice(("10.0.0.1", 8000), ready=False))
+    await until(lambda: not state.services["team-a/chat"].admission.replicas)
+    assert state.services["team-a/chat"].broken
+    cluster.send(SECRET, "DELETED", key_secret("overspill-system", "ci", digest, "team-a"))
+    await until(lambda: state.keys.find(key.encode()) is None)
+    cluster.send(INFERENCE_SERVICE, "MODIFIED", {"metadata": {}})  # strange, must not stop it
+    cluster.send(INFERENCE_SERVICE, "DELETED", service())
+    await until(lambda: not state.services)
+
+
+async def test_a_providers_key_follows_its_secret(fed: tuple[FakeCluster, State, Feeder]) -> None:
+    cluster, state, _ = fed
+    only = "metadata.name=cloud-key"
+    queue = cluster.queues.setdefault(only, asyncio.Queue())
+    raw = provider(Upstream(address=("llm.example.com", 443)))
+    cluster.send(INFERENCE_PROVIDER, "ADDED", raw)
+    queue.put_nowait(Event("SYNC", items=[secret()]))
+    await until(lambda: "team-a/cloud" in state.providers)
+    known = state.providers["team-a/cloud"]
+    await until(lambda: known.secret == "sk-1")
+    queue.put_nowait(Event("MODIFIED", secret(**{"api-key": "sk-2"})))
+    await until(lambda: known.secret == "sk-2")
+    queue.put_nowait(Event("DELETED", secret()))
+    await until(lambda: known.reason == "SecretNotFound")
+    assert known.secret == ""
+    cluster.send(INFERENCE_PROVIDER, "DELETED", raw)
+    await until(lambda: not state.providers)
+
+
+async def test_a_changed_host_needs_the_secrets_consent_anew(
+    fed: tuple[FakeCluster, State, Feeder],
+) -> None:
+    cluster, state, _ = fed
+    queue = cluster.queues.setdefault("metadata.name=cloud-key", asyncio.Queue())
+    cluster.send(INFERENCE_PROVIDER, "ADDED", provider(Upstream(address=("llm.example.com", 443))))
+    queue.put_nowait(Event("SYNC", items=[secret()]))
+    await until(lambda: bool(state.providers) and state.providers["team-a/cloud"].secret == "sk-1")
+    cluster.send(INFERENCE_PROVIDER, "MODIFIED", provider(Upstream(address=("evil.example", 443))))
+    await until(lambda: state.providers["team-a/cloud"].secret == "")
+    queue.put_nowait(Event("SYNC", items=[secret()]))
+    await until(lambda: state.providers["team-a/cloud"].reason == "SecretHostNotAllowed")
+
+
+async def test_a_missing_right_says_how_to_grant_it(
+    fed: tuple[FakeCluster, State, Feeder],
+) -> None:
+    cluster, state, _ = fed
+    cluster.forbidden = True
+    cluster.send(INFERENCE_PROVIDER, "ADDED", provider(Upstream(address=("llm.example.com", 443))))
+    await until(
+        lambda: (
+            bool(state.providers) and state.providers["team-a/cloud"].reason == "SecretForbidden"
+        )
+    )
+    message = state.providers["team-a/cloud"].message
+    assert "--resource-name=cloud-key" in message
+    assert "--serviceaccount=overspill-system:overspill-gateway" in message

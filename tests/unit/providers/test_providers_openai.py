@@ -1,0 +1,197 @@
+"""The client of OpenAI-like APIs, against a server on loopback that plays one."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from overspill.providers.base import Account, AnswerBroken, ProviderUnusable, RequestRefused
+from overspill.providers.openai import OpenAIClient, body_for
+
+CHAT = "/chat/completions"
+FIELDS = {"messages": [{"role": "user", "content": "hi"}], "model": "chat"}
+SECRET = "sk-canary-7f3a"
+
+
+def account(url: str = "http://127.0.0.1:1/v1", **changes: Any) -> Account:
+    values: dict[str, Any] = {"connect": 1.0, "first_byte": 1.0, "idle": 0.2}
+    return Account("p/a", url, SECRET, renames_max_tokens=False, **(values | changes))
+
+
+@asynccontextmanager
+async def served(
+    handle: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[tuple[OpenAIClient, Account]]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    client = OpenAIClient()
+    try:
+        yield client, account(f"http://127.0.0.1:{port}/v1")
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+def answering(status: int, body: Any = None, **headers: str) -> Any:
+    async def handle(request: web.Request) -> web.Response:
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        return web.Response(status=status, body=data, headers=headers)
+
+    return handle
+
+
+async def test_what_is_sent_and_what_comes_back() -> None:
+    seen: list[tuple[str, dict[str, str], Any]] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append((request.path, dict(request.headers), orjson.loads(await request.read())))
+        return web.json_response({"choices": []})
+
+    async with served(handle) as (client, where):
+        answer = await client.send(where, CHAT, FIELDS, "big-1")
+        assert not answer.streams
+        assert await answer.read(1.0) == b'{"choices": []}'
+        assert await answer.read(1.0) == b""
+        answer.close()
+    path, headers, body = seen[0]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {SECRET}"
+    assert headers["User-Agent"] == "overspill"
+    assert body == {"messages": FIELDS["messages"], "model": "big-1"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(status: int) -> None:
+    paths = []
+
+    async def handle(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=status, headers={"Location": "/stolen"})
+
+    async with served(handle) as (client, where):
+        with pytest.raises(ProviderUnusable, match=str(status)):
+            await client.send(where, CHAT, FIELDS, "m")
+    assert paths == ["/v1/chat/completions"]
+
+
+FAILURES = [
+    # status, Retry-After, cooldown in seconds
+    (429, "7", 7.0),
+    (429, "1e9", 60.0),
+    (429, "-5", 1.0),
+    (429, "nan", 1.0),
+    (429, "inf", 60.0),
+    (429, "Wed, 21 Oct 2026 07:28:00 GMT", 1.0),
+    (503, "", 1.0),
+    (529, "2", 2.0),
+    (404, "", 1.0),
+    (401, "", 10.0),
+    (403, "", 10.0),
+]
+
+
+@pytest.mark.parametrize(("status", "retry_after", "cooldown"), FAILURES)
+async def test_an_unusable_provider_rests(status: int, retry_after: str, cooldown: float) -> None:
+    body = {"error": {"message": f"Incorrect API key provided: {SECRET}"}}
+    handle = answering(status, body, **{"Retry-After": retry_after})
+    async with served(handle) as (client, where):
+        with pytest.raises(ProviderUnusable) as info:
+            await client.send(where, CHAT, FIELDS, "m")
+    assert info.value.cooldown == cooldown
+    assert SECRET not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "passed_on", "message"),
+    [
+        (400, {"error": {"message": "too long"}}, 400, "too long"),
+        (422, {"error": "no"}, 400, "no"),
+        (413, {"error": {"message": "x" * 9999}}, 413, "x" * 500),
+        (400, b"<html>", 400, "the provider refused the request without a reason"),
+        (400, [], 400, "the provider refused the request without a reason"),
+    ],
+)
+async def test_a_fault_of_the_request_is_told(
+    status: int, body: Any, passed_on: int, message: str
+) -> None:
+    async with served(answering(status, body)) as (client, where):
+        with pytest.raises(RequestRefused) as info:
+            await client.send(where, CHAT, FIELDS, "m")
+    assert (info.value.status, str(info.value)) == (passed_on, message)
+
+
+async def test_nobody_there() -> None:
+    client = OpenAIClient()
+    with pytest.raises(ProviderUnusable, match="no connection"):
+        await client.send(account(), CHAT, FIELDS, "m")
+    await client.close()
+
+
+async def test_an_untrusted_certificate_is_no_connection() -> None:
+    async with served(answering(200, {})) as (client, where):
+        https = account(where.url.replace("http:", "https:"))
+        with pytest.raises(ProviderUnusable, match="no connection"):
+            await client.send(https, CHAT, FIELDS, "m")
+
+
+async def test_a_silent_stream_is_given_up() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: x\n\n")
+        await request.content.iter_any().__anext__()
+        import asyncio
+
+        await asyncio.sleep(5)
+        return response
+
+    async with served(handle) as (client, where):
+        answer = await client.send(where, CHAT, FIELDS | {"stream": True}, "m")
+        assert answer.streams
+        assert await answer.read(1.0) == b"data: x\n\n"
+        with pytest.raises(AnswerBroken, match="silent"):
+            await answer.read(0.1)
+        answer.close()
+
+
+BODIES = [
+    # path, account, fields, what goes out (without the model)
+    (CHAT, {}, {"messages": [], "top_k": 5, "min_p": 0.1, "ignore_eos": True}, {"messages": []}),
+    (CHAT, {}, {"messages": [], "base_url": "http://evil", "api_base": "x"}, {"messages": []}),
+    (CHAT, {}, {"messages": [], "metadata": {}, "store": True}, {"messages": []}),
+    (CHAT, {}, {"messages": [], "seed": None}, {"messages": []}),
+    (CHAT, {}, {"messages": [], "max_tokens": 5}, {"messages": [], "max_tokens": 5}),
+    (
+        CHAT,
+        {"renames_max_tokens": True},
+        {"messages": [], "max_tokens": 5},
+        {"messages": [], "max_completion_tokens": 5},
+    ),
+    (
+        CHAT,
+        {},
+        {"messages": [], "stream": True, "stream_options": {"include_usage": False}},
+        {"messages": [], "stream": True, "stream_options": {"include_usage": True}},
+    ),
+    ("/completions", {}, {"prompt": "x", "top_k": 1}, {"prompt": "x"}),
+    ("/embeddings", {}, {"input": "x", "dimensions": 3}, {"input": "x", "dimensions": 3}),
+]
+
+
+@pytest.mark.parametrize(("path", "changes", "fields", "sent"), BODIES)
+def test_only_listed_fields_go_out(
+    path: str, changes: dict[str, Any], fields: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    values: dict[str, Any] = {"connect": 1.0, "first_byte": 1.0, "idle": 1.0}
+    where = Account("p/a", "", "", **({"renames_max_tokens": False} | changes), **values)
+    body = orjson.loads(body_for(where, path, fields | {"model": "chat"}, "big-1"))
+    assert body.pop("model") == "big-1"
+    assert body == sent
