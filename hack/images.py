@@ -13,6 +13,7 @@ ${OVERSPILL_CACHE:-~/.cache/overspill}/images and may be deleted at any time.
 
 import argparse
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -35,7 +36,8 @@ CTR = "/var/lib/overspill-cluster/bin/ctr"
 CONTAINERD_SOCKET = "/run/overspill-cluster/containerd.sock"
 REPOSITORY = "localhost/overspill"
 PYTHON_VERSION = "3.11"  # of the Debian base
-MAX_LAYERS = 80  # of the build's layer cache, each a whole file system; then it starts afresh
+# Layers that buildah's cache may hold before it starts afresh; in vfs each is a whole file system.
+MAX_LAYERS = {"overlay": 300, "vfs": 40}
 
 BASE_PACKAGES = ("python3", "ca-certificates", "libgomp1", "libstdc++6", "tzdata")
 NOT_IN_BASE = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
@@ -176,7 +178,9 @@ def _files(path: Path) -> list[Path]:
 def build(checkout: Checkout, image: Image) -> None:
     """Bring the archive of `image` up to date; does nothing when it is."""
     target, name = checkout.archive(image), checkout.reference(image)
-    if target.exists() and (not image.packages or _stored(name)):
+    if target.exists():
+        if image.packages and not _stored(name):  # others are built on it
+            buildah("pull", f"oci-archive:{target}")
         return
     for _, base in image.on:
         build(checkout, IMAGES[base])
@@ -187,7 +191,7 @@ def build(checkout: Checkout, image: Image) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    buildah("push", "--disable-compression", name, f"oci-archive:{partial}:{name}")
+    buildah("push", "--compression-level=1", name, f"oci-archive:{partial}:{name}")
     partial.rename(target)
     _forget_older(target, image)
     say(f"{image.name}: built in {time.monotonic() - began:.0f} s as {name}")
@@ -258,26 +262,48 @@ def pip_download(lock: Path, folder: Path) -> None:
     run([python, "-m", "pip", "download", *options, "--dest", folder, "--requirement", lock])
 
 
+@functools.cache
+def storage_driver() -> str:
+    """overlay where the kernel lets us mount one, else vfs, which works anywhere but slowly."""
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        lower, upper, work, merged = (Path(scratch, n) for n in ("low", "up", "work", "merged"))
+        for folder in (lower, upper, work, merged):
+            folder.mkdir()
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        try:
+            run(["mount", "-t", "overlay", "overlay", "-o", options, merged])
+        except BuildError:
+            return "vfs"
+        run(["umount", merged])
+        return "overlay"
+
+
 def buildah(command: str, *arguments: str | Path) -> str:
-    """Run buildah on a storage of our own, without user namespaces or overlay mounts."""
+    """Run buildah on a storage of our own."""
+    driver = storage_driver()
     policy = CACHE / "policy.json"
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    storage = ["--root", CACHE / "storage", "--runroot", CACHE / "run", "--storage-driver", "vfs"]
-    signed = ["--signature-policy", policy] if command in ("bud", "push") else []
-    return run(["buildah", *storage, command, *signed, *arguments])
+    options: list[str | Path] = ["--root", CACHE / driver, "--runroot", CACHE / "run" / driver]
+    signed: list[str | Path] = (
+        ["--signature-policy", policy] if command in ("bud", "pull", "push") else []
+    )
+    return run(["buildah", *options, "--storage-driver", driver, command, *signed, *arguments])
 
 
 def _stored(name: str) -> bool:
-    return any(name in (image["names"] or ()) for image in json.loads(buildah("images", "--json")))
+    images = json.loads(buildah("images", "--json")) or ()
+    return any(name in (image["names"] or ()) for image in images)
 
 
 def _forget_older(target: Path, image: Image) -> None:
-    """Keep the newest two archives of an image, and a bounded layer cache."""
+    """Keep the newest two archives of an image and a bounded layer cache."""
     prefix = target.name.rpartition("-")[0]
     ours = [p for p in target.parent.glob(f"{prefix}-*.tar") if p.name.rpartition("-")[0] == prefix]
     for old in sorted(ours, key=lambda path: path.stat().st_mtime)[:-2]:
         old.unlink()
-    if not image.packages and len(list((CACHE / "storage/vfs/dir").iterdir())) > MAX_LAYERS:
+    driver = storage_driver()
+    layers = CACHE / driver / {"overlay": "overlay", "vfs": "vfs/dir"}[driver]
+    if not image.packages and len(list(layers.iterdir())) > MAX_LAYERS[driver]:
         buildah("rmi", "--all", "--force")
 
 
