@@ -69,6 +69,7 @@ class Gateway:
         try:
             await self._answer(scope, receive, reply)
         except ApiError as error:
+            log.info("refused", id=reply.request_id, status=error.status, code=error.code)
             await reply.error(error, [])
         except asyncio.CancelledError:
             reply.stop()
@@ -105,7 +106,12 @@ class Gateway:
     async def _models(self, key: ClientKey, reply: Reply) -> None:
         """https://platform.openai.com/docs/api-reference/models/list"""
         data = [
-            {"id": name, "object": "model", "created": 0, "owned_by": service.namespace}
+            {
+                "id": name,
+                "object": "model",
+                "created": service.created,
+                "owned_by": service.namespace,
+            }
             for name, service in self.resolver.visible(key)
         ]
         await reply.unary(200, orjson.dumps({"object": "list", "data": data}), [])

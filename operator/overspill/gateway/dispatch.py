@@ -44,6 +44,9 @@ TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
 MAX_UNSENT = 5  # replicas that a request may find unreachable
 # Seconds. An engine answers at once while it computes, but a unary answer comes as a whole.
 STREAM_FIRST_BYTE, UNARY_FIRST_BYTE, IDLE = 300.0, 900.0, 60.0
+# A provider's firstByte speaks of the first content. Of a unary answer nothing is seen before
+# all of it is made; cut too early, it would be paid for and made again elsewhere.
+GENERATION_SECONDS = 600.0
 
 
 class Ticket:
@@ -324,13 +327,14 @@ class Dispatcher:
             return exchange.cost
 
         path = call.endpoint.path.decode().removeprefix("/v1")
+        patience = account.first_byte + (0.0 if call.stream else GENERATION_SECONDS)
         started = self.clock()
-        answer = await self.client.send(account, path, call.fields, model)
+        answer = await self.client.send(account, path, call.fields, model, patience)
         try:
             if answer.streams != call.stream:
                 raise ProviderUnusable("an answer of another kind than asked for", 1.0)
             series = self.metrics.of(exchange.service).to(provider.key)
-            left = max(0.001, account.first_byte - (self.clock() - started))
+            left = max(0.001, patience - (self.clock() - started))
             relay = Relay(
                 exchange, answer, series, self.clock, settle, first_byte=left, idle=account.idle
             )

@@ -78,6 +78,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._services: dict[str, ServiceMetrics] = {}
+        self._all: list[Counter | Histogram] = []
         self.requests = self._counter(
             names.REQUESTS, "Requests that ended.", (*_DESTINATION, "reason", "code")
         )
@@ -120,6 +121,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges, read from the state now."""
+        self._forget_removed()
         label_names = names.SERVICE_LABELS
         queued = GaugeMetricFamily(names.QUEUED, "Requests that wait here.", labels=label_names)
         ready = GaugeMetricFamily(names.READY_REPLICAS, "Replicas in use.", labels=label_names)
@@ -136,6 +138,14 @@ class Metrics(Collector):
                 flight.add_metric((*labels, destination), number)
         yield from (queued, ready, flight)
 
+    def _forget_removed(self) -> None:
+        """Drop the series of services that are gone, or they would pile up for ever."""
+        for key in set(self._services) - set(self.state.services):
+            del self._services[key]
+            labels = dict(zip(names.SERVICE_LABELS, key.split("/"), strict=True))
+            for metric in self._all:
+                metric.remove_by_labels(labels)
+
     def _initialise(self, service: Service) -> None:
         """Make the series that a service may get, at 0."""
         series = self.of(service)
@@ -147,9 +157,13 @@ class Metrics(Collector):
                 destination.count(reason, 200, 0)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+        made = Counter(name, text, labels, registry=self.registry)
+        self._all.append(made)
+        return made
 
     def _histogram(
         self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
     ) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        made = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        self._all.append(made)
+        return made

@@ -8,6 +8,7 @@ matter to a waiting request makes it decide again. One event loop, so no locks.
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -65,6 +66,12 @@ class Service:
     def namespace(self) -> str:
         """Where it lives; also the tenant it belongs to."""
         return self.resource.metadata.namespace
+
+    @property
+    def created(self) -> int:
+        """When the object was made, in seconds since the epoch; 0 when it does not say."""
+        text = self.resource.metadata.creation_timestamp
+        return int(datetime.fromisoformat(text).timestamp()) if text else 0
 
     @property
     def full(self) -> bool:

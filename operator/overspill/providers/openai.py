@@ -82,16 +82,19 @@ class OpenAIClient:
             headers={"User-Agent": "overspill"},
         )
 
-    async def send(self, account: Account, path: str, fields: Fields, model: str) -> OpenAIAnswer:
+    async def send(
+        self, account: Account, path: str, fields: Fields, model: str, patience: float
+    ) -> OpenAIAnswer:
         """POST a request and return once the head of the answer is there.
 
         :param path: below the base URL, for example ``/chat/completions``.
         :param fields: the client's body.
         :param model: the provider's name of the model.
+        :param patience: seconds from the sent request to status and headers.
         :raises RequestRefused: for a fault of the request.
         :raises ProviderUnusable: for everything else that is not a 2xx.
         """
-        response = await self._post(account, path, body_for(account, path, fields, model))
+        response = await self._post(account, path, body_for(account, path, fields, model), patience)
         if response.status // 100 == 2:
             return OpenAIAnswer(response)
         try:
@@ -100,14 +103,16 @@ class OpenAIClient:
             response.close()
         raise AssertionError("unreachable")
 
-    async def _post(self, account: Account, path: str, body: bytes) -> aiohttp.ClientResponse:
+    async def _post(
+        self, account: Account, path: str, body: bytes, patience: float
+    ) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, connect=account.connect)
         headers = {
             "Authorization": f"Bearer {account.secret}",
             "Content-Type": "application/json",
         }
         try:
-            async with asyncio.timeout(account.connect + account.first_byte):
+            async with asyncio.timeout(account.connect + patience):
                 return await self._session.post(
                     account.url + path,
                     data=body,

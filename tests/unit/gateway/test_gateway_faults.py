@@ -239,3 +239,28 @@ async def test_what_outlasts_the_drain_time_ends_with_an_error(engine: Upstream)
         assert b'"code":"shutting_down"' in body
         assert b"[DONE]" not in body
         await asyncio.wait_for(w.task, 5)
+
+
+async def test_a_slow_head_is_cut_and_a_long_answer_is_not(
+    gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overspill.gateway.server.HEAD_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+    writer.write(b"GET /v1/mod")
+    engine.gate.clear()
+    engine.before_gate = 1
+    request = asyncio.create_task(gateway.post("/v1/chat/completions", BODY | {"stream": True}))
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await asyncio.sleep(0.2)
+    engine.gate.set()
+    assert (await request)[2].endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_slow_body_is_a_408(gateway: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overspill.gateway.app.BODY_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+    head = f"authorization: Bearer {gateway.key}\r\ncontent-length: 100\r\n\r\n".encode()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + b"{")
+    assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
+    writer.close()

@@ -142,6 +142,17 @@ async def test_series_exist_with_zero_before_the_first_request() -> None:
         assert line in page
 
 
+async def test_series_of_a_removed_service_go() -> None:
+    async with world() as w, Upstream().serving() as engine:
+        w.state.put_service(service())
+        w.replicas(engine)
+        await w.post("/v1/chat/completions", BODY)
+        assert 'service_name="chat"' in await w.metrics()
+        w.state.remove_service("team-a/chat")
+        await w.metrics()
+        assert 'service_name="chat"' not in await w.metrics()
+
+
 async def test_probes_and_nothing_else() -> None:
     async with world() as w, aiohttp.ClientSession() as session:
         for path, status in [("/healthz", 200), ("/readyz", 200), ("/", 404), ("/v1/models", 404)]:

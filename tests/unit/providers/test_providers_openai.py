@@ -1,5 +1,6 @@
 """The client of OpenAI-like APIs, against a server on loopback that plays one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -56,7 +57,7 @@ async def test_what_is_sent_and_what_comes_back() -> None:
         return web.json_response({"choices": []})
 
     async with served(handle) as (client, where):
-        answer = await client.send(where, CHAT, FIELDS, "big-1")
+        answer = await client.send(where, CHAT, FIELDS, "big-1", 1.0)
         assert not answer.streams
         assert await answer.read(1.0) == b'{"choices": []}'
         assert await answer.read(1.0) == b""
@@ -78,7 +79,7 @@ async def test_no_redirect_is_followed(status: int) -> None:
 
     async with served(handle) as (client, where):
         with pytest.raises(ProviderUnusable, match=str(status)):
-            await client.send(where, CHAT, FIELDS, "m")
+            await client.send(where, CHAT, FIELDS, "m", 1.0)
     assert paths == ["/v1/chat/completions"]
 
 
@@ -104,7 +105,7 @@ async def test_an_unusable_provider_rests(status: int, retry_after: str, cooldow
     handle = answering(status, body, **{"Retry-After": retry_after})
     async with served(handle) as (client, where):
         with pytest.raises(ProviderUnusable) as info:
-            await client.send(where, CHAT, FIELDS, "m")
+            await client.send(where, CHAT, FIELDS, "m", 1.0)
     assert info.value.cooldown == cooldown
     assert SECRET not in str(info.value)
 
@@ -124,14 +125,14 @@ async def test_a_fault_of_the_request_is_told(
 ) -> None:
     async with served(answering(status, body)) as (client, where):
         with pytest.raises(RequestRefused) as info:
-            await client.send(where, CHAT, FIELDS, "m")
+            await client.send(where, CHAT, FIELDS, "m", 1.0)
     assert (info.value.status, str(info.value)) == (passed_on, message)
 
 
 async def test_nobody_there() -> None:
     client = OpenAIClient()
     with pytest.raises(ProviderUnusable, match="no connection"):
-        await client.send(account(), CHAT, FIELDS, "m")
+        await client.send(account(), CHAT, FIELDS, "m", 1.0)
     await client.close()
 
 
@@ -139,7 +140,18 @@ async def test_an_untrusted_certificate_is_no_connection() -> None:
     async with served(answering(200, {})) as (client, where):
         https = account(where.url.replace("http:", "https:"))
         with pytest.raises(ProviderUnusable, match="no connection"):
-            await client.send(https, CHAT, FIELDS, "m")
+            await client.send(https, CHAT, FIELDS, "m", 1.0)
+
+
+async def test_a_provider_that_says_nothing_is_given_up() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        await asyncio.sleep(5)
+        return web.Response()
+
+    async with served(handle) as (client, where):
+        quick = account(where.url, connect=0.1)
+        with pytest.raises(ProviderUnusable, match="no answer in time"):
+            await client.send(quick, CHAT, FIELDS, "m", 0.1)
 
 
 async def test_a_silent_stream_is_given_up() -> None:
@@ -148,13 +160,11 @@ async def test_a_silent_stream_is_given_up() -> None:
         await response.prepare(request)
         await response.write(b"data: x\n\n")
         await request.content.iter_any().__anext__()
-        import asyncio
-
         await asyncio.sleep(5)
         return response
 
     async with served(handle) as (client, where):
-        answer = await client.send(where, CHAT, FIELDS | {"stream": True}, "m")
+        answer = await client.send(where, CHAT, FIELDS | {"stream": True}, "m", 1.0)
         assert answer.streams
         assert await answer.read(1.0) == b"data: x\n\n"
         with pytest.raises(AnswerBroken, match="silent"):
