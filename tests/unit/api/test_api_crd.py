@@ -1,0 +1,106 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from overspill.api.base import Model, Resource, cel
+from overspill.api.crd import RESOURCES, crd, schema
+from overspill.api.provider import InferenceProvider
+from overspill.api.service import InferenceService
+
+Schema = dict[str, Any]
+
+
+def nodes(node: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Every schema in a schema, with its path."""
+    yield path, node
+    for name, field in node.get("properties", {}).items():
+        yield from nodes(field, f"{path}.{name}")
+    if "items" in node:
+        yield from nodes(node["items"], f"{path}[]")
+    if "additionalProperties" in node:
+        yield from nodes(node["additionalProperties"], f"{path}{{}}")
+
+
+def root(resource: type[Resource]) -> Schema:
+    version: Schema = crd(resource)["spec"]["versions"][0]
+    result: Schema = version["schema"]["openAPIV3Schema"]
+    return result
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_every_field_has_one_type_a_meaning_and_a_bound(resource: type[Resource]) -> None:
+    for path, node in nodes(root(resource)["properties"]["spec"], "spec"):
+        assert node["type"] in ("object", "array", "string", "integer", "number", "boolean"), path
+        if node["type"] == "array":
+            assert "maxItems" in node, path
+        if "additionalProperties" in node:
+            assert "maxProperties" in node, path
+        if node["type"] == "string" and path != "spec":
+            assert {"maxLength", "enum"} & set(node), path
+        if node["type"] == "integer" and not path.endswith("tolerationSeconds"):
+            assert {"minimum", "maximum"} <= set(node), path
+        assert node.get("description") or path.endswith(("[]", "{}")), path
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_nothing_is_left_that_a_structural_schema_refuses(resource: type[Resource]) -> None:
+    refused = {"$ref", "$defs", "title", "anyOf", "oneOf", "allOf", "const", "patternProperties"}
+    for path, node in nodes(root(resource)):
+        assert not refused & set(node), path
+        assert not ("properties" in node and "additionalProperties" in node), path
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_a_status_has_no_defaults(resource: type[Resource]) -> None:
+    for path, node in nodes(root(resource)["properties"]["status"]):
+        assert "default" not in node, path
+
+
+def test_an_object_defaults_to_its_fields_defaults_in_full() -> None:
+    spec = root(InferenceService)["properties"]["spec"]["properties"]
+    scaling = spec["scaling"]
+    assert scaling["default"]["objective"]["ttft"] == {"p95": "2s"}
+    assert scaling["default"]["minReplicas"] == 1
+    assert "default" not in spec["resources"]["properties"]["accelerator"]
+    assert "default" not in spec["model"]
+
+
+def test_rules_stand_on_the_object_they_speak_of() -> None:
+    whole = root(InferenceService)
+    assert "metadata.name" in whole["x-kubernetes-validations"][0]["message"]
+    scaling = whole["properties"]["spec"]["properties"]["scaling"]
+    rules = [r["rule"] for r in scaling["x-kubernetes-validations"]]
+    assert "self.minReplicas <= self.maxReplicas" in rules
+
+
+def test_columns_show_the_reason() -> None:
+    version = crd(InferenceProvider)["spec"]["versions"][0]
+    names = [column["name"] for column in version["additionalPrinterColumns"]]
+    assert names == ["Type", "Ready", "Reason", "Age"]
+
+
+def test_a_field_of_two_types_is_refused() -> None:
+    class Odd(Model):
+        value: int | str = Field(description="Either.")
+
+    with pytest.raises(ValueError, match="one type"):
+        schema(Odd)
+
+
+def test_an_optional_object_with_a_rule_keeps_the_rule() -> None:
+    @cel("self.a < self.b", "a must be below b")
+    class Pair(Model):
+        a: int = 1
+        b: int = 2
+
+    class Holder(Model):
+        pair: Pair | None = Field(None, description="May be left out.")
+
+    pair = schema(Holder)["properties"]["pair"]
+    assert pair["x-kubernetes-validations"] == [
+        {"rule": "self.a < self.b", "message": "a must be below b"}
+    ]
+    assert pair["description"] == "May be left out."
+    assert "default" not in pair
