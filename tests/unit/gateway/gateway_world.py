@@ -60,7 +60,7 @@ class Upstream:
         app.router.add_post("/{path:.*}", self._handle)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self.address[1])
+        site = web.TCPSite(runner, *self.address)
         await site.start()
         self.address = site._server.sockets[0].getsockname()[:2]
         try:
