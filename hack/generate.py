@@ -85,7 +85,7 @@ def _page(resource: type[Resource]) -> Path:
 def helm() -> str | None:
     """Return the path of helm: from PATH, else from the local cluster's cache, else None."""
     cache = Path(os.environ.get("OVERSPILL_CACHE", "~/.cache/overspill")).expanduser()
-    cached = sorted(cache.glob("cluster/*/bin/helm"), key=lambda p: p.stat().st_mtime)
+    cached = sorted(cache.glob("cluster/helm-*/helm"), key=lambda p: p.stat().st_mtime)
     return shutil.which("helm") or (str(cached[-1]) if cached else None)
 
 

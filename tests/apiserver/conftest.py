@@ -1,7 +1,7 @@
 """Tests that need a Kubernetes API server: `make cluster-up`, then KUBECONFIG set to it.
 
 Every test gets a namespace of its own, which is deleted at its end. The CRDs are those of
-``crds/``, installed once.
+this checkout, installed once, as the chart would.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 
+from overspill.cli.crds import HELM_MANAGER, definitions
+from overspill.cli.options import Target
 from overspill.cluster import Cluster, NotFound
 from overspill.cluster.kinds import CRD, NAMESPACE
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"pod-security.kubernetes.io/enforce": "restricted", "overspill.dev/test": "true"}
 
 
@@ -37,18 +37,9 @@ def _crds(kubeconfig: str) -> None:
 
 async def _install_crds(kubeconfig: str) -> None:
     async with Cluster.connect(kubeconfig=kubeconfig) as cluster:
-        for path in sorted((ROOT / "crds").glob("*.yaml")):
-            crd = yaml.safe_load(path.read_text())
-            # As the chart's, so that a chart installed later takes them over.
-            metadata = crd["metadata"]
-            metadata["labels"]["app.kubernetes.io/managed-by"] = "Helm"
-            metadata["annotations"] = {
-                "meta.helm.sh/release-name": "overspill",
-                "meta.helm.sh/release-namespace": "overspill-system",
-                "helm.sh/resource-policy": "keep",
-            }
-            await cluster.apply(CRD, crd, manager="overspill-tests")
-            await asyncio.wait_for(_established(cluster, metadata["name"]), 30)
+        for definition in definitions(Target()):
+            await cluster.apply(CRD, definition, manager=HELM_MANAGER)
+            await asyncio.wait_for(_established(cluster, definition["metadata"]["name"]), 30)
 
 
 async def _established(cluster: Cluster, name: str) -> None:

@@ -1,0 +1,143 @@
+"""What the chart renders for values other than its defaults."""
+
+from typing import Any
+
+import pytest
+import yaml
+from chart_world import CHART, ROOT, Helm, HelmFailed, named, settings
+from rights import matrix
+
+SCOPED = {"watchNamespaces": ["team-a", "team-b"]}
+PROVIDERS = {"gateway": {"providerSecrets": [{"namespace": "platform", "names": ["openai-key"]}]}}
+
+
+def env(deployment: dict[str, Any]) -> dict[str, str]:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {e["name"]: e.get("value", "") for e in container["env"]}
+
+
+def test_lint(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+def test_defaults_are_the_plain_install(helm: Helm) -> None:
+    plain = yaml.safe_load_all((ROOT / "manifests/install.yaml").read_text())
+    names = {(o["kind"], o["metadata"]["name"]) for o in plain} - {
+        ("Namespace", "overspill-system")
+    }
+    assert {(o["kind"], o["metadata"]["name"]) for o in helm.template()} == names
+
+
+@pytest.mark.parametrize(
+    ("values", "named_in_error"),
+    [
+        ({"gatewai": {}}, "gatewai"),
+        ({"gateway": {"replica": 3}}, "replica"),
+        ({"gateway": {"replicas": "3"}}, "/gateway/replicas"),
+        ({"gateway": {"service": {"type": "Public"}}}, "/gateway/service/type"),
+        ({"gateway": {"providerSecrets": [{"namespace": "a"}]}}, "names"),
+        ({"image": {"registry": ""}}, "/image/registry"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"watchNamespaces": "team-a"}, "/watchNamespaces"),
+        ({"watchNamespaces": ["Team A"]}, "/watchNamespaces/0"),
+        ({"autoscaler": {"interval": "5"}}, "/autoscaler/interval"),
+        ({"prometheus": {"url": "prometheus:9090"}}, "/prometheus/url"),
+        ({"logLevel": "verbose"}, "/logLevel"),
+    ],
+)
+def test_a_wrong_value_is_named(helm: Helm, values: dict[str, Any], named_in_error: str) -> None:
+    with pytest.raises(HelmFailed, match=named_in_error):
+        helm.template(**values)
+
+
+def test_watched_namespaces_get_roles_and_nothing_is_cluster_wide(helm: Helm) -> None:
+    objects = helm.template(**SCOPED)
+    rights = matrix(objects)
+    assert "cluster" not in rights["overspill-operator"]
+    assert rights["overspill-gateway"]["cluster"] == ["authentication.k8s.io/tokenreviews: create"]
+    for account in ("overspill-operator", "overspill-gateway"):
+        everywhere = matrix(helm.template())[account]["cluster"]
+        scoped = [line for line in everywhere if "tokenreviews" not in line]
+        assert rights[account]["team-a"] == rights[account]["team-b"] == scoped
+    operator = env(named(objects, "Deployment", "overspill-operator"))
+    assert operator["OVERSPILL_WATCH_NAMESPACES"] == "team-a,team-b"
+
+
+def test_a_providers_secret_is_readable_by_name_only(helm: Helm) -> None:
+    rights = matrix(helm.template(**PROVIDERS))
+    assert rights["overspill-gateway"]["platform"] == [
+        "core/secrets named openai-key: get, list, watch"
+    ]
+    assert "platform" not in rights["overspill-operator"]
+
+
+def test_our_own_prometheus_has_no_rights_and_the_operator_asks_it(helm: Helm) -> None:
+    objects = helm.template(prometheus={"enabled": True})
+    assert matrix(objects)["overspill-prometheus"] == {}
+    pod = named(objects, "Deployment", "overspill-prometheus")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    operator = env(named(objects, "Deployment", "overspill-operator"))
+    url = "http://overspill-prometheus.overspill-system.svc:9090"
+    assert operator["OVERSPILL_PROMETHEUS_URL"] == url
+
+
+def test_a_prometheus_of_the_user_is_asked(helm: Helm) -> None:
+    objects = helm.template(prometheus={"url": "http://prometheus.monitoring:9090"})
+    operator = env(named(objects, "Deployment", "overspill-operator"))
+    assert operator["OVERSPILL_PROMETHEUS_URL"] == "http://prometheus.monitoring:9090"
+    assert not [o for o in objects if o["metadata"]["name"] == "overspill-prometheus"]
+
+
+def test_images_come_from_the_registry_or_in_full(helm: Helm) -> None:
+    values = {
+        "image": {"registry": "r.example.com/x", "tag": "v2", "pullSecrets": ["pull"]},
+        "gateway": {"image": "elsewhere.example.com/gateway@sha256:abc"},
+    }
+    objects = helm.template(**values)
+    operator = named(objects, "Deployment", "overspill-operator")["spec"]["template"]["spec"]
+    gateway = named(objects, "Deployment", "overspill-gateway")["spec"]["template"]["spec"]
+    assert operator["containers"][0]["image"] == "r.example.com/x/operator:v2"
+    assert operator["imagePullSecrets"] == [{"name": "pull"}]
+    assert gateway["containers"][0]["image"] == "elsewhere.example.com/gateway@sha256:abc"
+    engine = env(named(objects, "Deployment", "overspill-operator"))["OVERSPILL_ENGINE_IMAGE"]
+    assert engine == "r.example.com/x/engine-cpu:v2"
+
+
+def test_a_longer_drain_is_given_the_time_it_needs(helm: Helm) -> None:
+    objects = helm.template(gateway={"drainSeconds": 600})
+    gateway = named(objects, "Deployment", "overspill-gateway")
+    assert gateway["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 615
+    assert env(gateway)["OVERSPILL_GATEWAY_DRAIN"] == "600s"
+
+
+def test_large_numbers_are_written_as_numbers(helm: Helm) -> None:
+    objects = helm.template(gateway={"maxBodyBytes": 104857600})
+    gateway = env(named(objects, "Deployment", "overspill-gateway"))
+    assert gateway["OVERSPILL_GATEWAY_MAX_BODY_BYTES"] == "104857600"
+
+
+def test_definitions_are_kept_by_an_uninstall_and_may_be_left_out(helm: Helm) -> None:
+    definitions = [o for o in helm.template() if o["kind"] == "CustomResourceDefinition"]
+    assert len(definitions) == 2
+    for definition in definitions:
+        assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    without = helm.template(crds={"install": False})
+    assert not [o for o in without if o["kind"] == "CustomResourceDefinition"]
+
+
+def test_network_policies_may_be_left_out_and_let_a_scraper_in(helm: Helm) -> None:
+    without = helm.template(networkPolicy={"enabled": False})
+    assert not [o for o in without if o["kind"] == "NetworkPolicy"]
+    objects = helm.template(networkPolicy={"scrapeNamespaces": ["monitoring"]})
+    policy = named(objects, "NetworkPolicy", "overspill-operator")
+    peers = policy["spec"]["ingress"][0]["from"]
+    assert {"kubernetes.io/metadata.name": "monitoring"} in [
+        p.get("namespaceSelector", {}).get("matchLabels") for p in peers
+    ]
+
+
+def test_another_release_has_names_of_its_own(helm: Helm) -> None:
+    text = helm("template", "second", str(CHART), "-n", "other", *settings(PROVIDERS))
+    objects = [o for o in yaml.safe_load_all(text) if o]
+    ours = [o for o in objects if o["kind"] != "CustomResourceDefinition"]
+    assert all(o["metadata"]["name"].startswith("second-") for o in ours)
