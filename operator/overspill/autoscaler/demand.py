@@ -89,7 +89,7 @@ def load(signals: Signals, live: Demand | None) -> Load | None:
     concurrency = max(floor, busy, min(busy + queued, ceiling))
     return Load(
         concurrency=concurrency,
-        arriving=busy + queued > 0 or rate > 0,
+        arriving=busy + queued > 0 or rate > 0 or (live is not None and live.held > 0),
         bounded=ceiling < math.inf,
         complete=(live is not None and live.complete) or signals.complete,
     )

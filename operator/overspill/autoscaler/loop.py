@@ -111,10 +111,11 @@ class Autoscaler:
         subject = self._subjects.get(key)
         if subject is None:
             decisions = remembered(service)
-            self._subjects[key] = Subject(rules, replicas, devices, self.now(), decisions)
+            self._subjects[key] = Subject(rules, replicas, devices, self.now(), decisions=decisions)
             return
         changed = subject.rules != rules
         subject.rules, subject.replicas, subject.devices = rules, replicas, devices
+        subject.stale = False
         if changed or subject.write_due(self.now()):
             self._wake_up(key)
 
@@ -178,9 +179,14 @@ class Autoscaler:
     # The loop.
 
     async def run(self) -> None:
-        """Scale until cancelled; only while this process is the leader."""
-        for subject in self._subjects.values():
-            subject.state = None
+        """Scale until cancelled; only while this process is the leader.
+
+        What was seen before may be another leader's past by now: each service waits until it is
+        observed again.
+        """
+        for key, subject in self._subjects.items():
+            subject.state, subject.stale = None, True
+            self._on_change(key)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._gateways.run())
             tasks.create_task(self._readings.run())
@@ -213,7 +219,7 @@ class Autoscaler:
 
     def _step(self, key: str, tasks: asyncio.TaskGroup) -> None:
         subject = self._subjects.get(key)
-        if subject is None:
+        if subject is None or subject.stale:
             return
         try:
             self._decide(key, subject)
@@ -279,7 +285,7 @@ class Autoscaler:
 
     def _wake_if_stopped(self, key: str) -> None:
         subject = self._subjects.get(key)
-        if subject is not None and subject.desired == 0:
+        if subject is not None and not subject.stale and subject.desired == 0:
             self._wake_up(key)
 
     def _wake_up(self, key: str) -> None:

@@ -18,6 +18,7 @@ class Subject:
     replicas: Replicas
     devices: int  # accelerators per replica
     seen_at: float  # seconds since the epoch
+    stale: bool = False  # not observed since this process leads again
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
     state: PolicyState | None = None
     health: ScalingHealth | None = None

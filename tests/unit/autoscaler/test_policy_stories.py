@@ -20,6 +20,11 @@ def test_a_request_wakes_a_service_from_zero_at_once():
     assert world.reason == "FromZero"
 
 
+def test_a_request_that_a_provider_answers_meanwhile_wakes_too():
+    world = World(replicas=0, min_replicas=0)
+    assert world.tick(CALM, told(held=1.0)) == 1
+
+
 def test_from_zero_one_replica_boots_however_many_requests_wait():
     world = World(replicas=0, min_replicas=0, boot=120)
     for waiting in range(1, 24):
@@ -205,6 +210,13 @@ def test_a_missing_gateway_makes_the_counts_lower_bounds():
     world = World(replicas=1, min_replicas=0)
     part = replace(told(), complete=False)
     assert world.run(3600, NOTHING, part) == 1, "the silent gateway may have requests"
+
+
+def test_idle_time_is_not_counted_while_a_gateway_is_silent():
+    world = World(replicas=1, min_replicas=0)
+    world.run(900, NOTHING, replace(told(), complete=False))
+    assert world.run(590, CALM, told()) == 1
+    assert world.run(15, CALM, told()) == 0
 
 
 def test_the_limits_of_the_user_win_at_once():
