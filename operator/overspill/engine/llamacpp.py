@@ -111,7 +111,7 @@ def _locate(params: Any, name: str) -> tuple[Any, str]:
     if attribute.startswith("_") or not hasattr(owner, attribute):
         known = [known for known in dir(params) if not known.startswith("_")]
         close = ", ".join(difflib.get_close_matches(name, known))
-        hint = f"; did you mean {close}?" if close else "; see the llama.cpp runtime's page"
+        hint = f"; did you mean {close}?" if close else "; names are those of its common_params"
         raise InvalidOptions(f"llama.cpp has no option {name!r}{hint}")
     return owner, attribute
 
@@ -124,9 +124,8 @@ def coerce(name: str, current: object, text: str) -> object:
         case Enum():
             kind = type(current)
             prefix = f"{kind.__name__}_".lower()
-            return _choice(
-                name, text.lower(), {m.name.lower().removeprefix(prefix): m for m in kind}
-            )
+            members = {member.name.lower().removeprefix(prefix): member for member in kind}
+            return _choice(name, text.lower().removeprefix(prefix), members)
         case int() | float() | str():
             return _convert(name, text, type(current))
         case list() | dict():

@@ -5,6 +5,7 @@ Faults end with a line `Reason: text` on standard error and in the termination l
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -43,7 +44,9 @@ def _serve() -> None:
     settings = llamacpp.settings(options, model, memory_limit(Path("/sys/fs/cgroup")))
     args = dict(options.engine_args)
     log.info("starting", version=__version__, settings=settings, args=args)
-    supervisor.supervise(settings, args, options.drain_seconds)
+    given = json.dumps({"settings": settings, "args": args})
+    server = [sys.executable, "-m", "overspill.engine.server", given]
+    supervisor.supervise(server, options.port, options.drain_seconds)
 
 
 def _parser() -> argparse.ArgumentParser:

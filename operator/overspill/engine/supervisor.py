@@ -4,16 +4,14 @@ SIGTERM (or Ctrl-C) starts a drain: nothing is refused, requests finish, then th
 The child's own end is a fault whose reason is in its exit status and last line.
 """
 
-import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import IO
 
 import structlog
@@ -42,14 +40,12 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def supervise(settings: Mapping[str, object], args: Mapping[str, str], drain: float) -> None:
-    """Serve until told to stop, then drain for at most `drain` seconds.
+def supervise(command: Sequence[str], port: int, drain: float) -> None:
+    """Run `command`, which serves on `port`, until told to stop; drain for at most `drain` seconds.
 
     Raises the EngineError that the child ended with.
     """
-    given = json.dumps({"settings": settings, "args": args})
-    port = int(str(settings["port"]))
-    child = Child([sys.executable, "-m", "overspill.engine.server", given])
+    child = Child(command)
     try:
         _wait(child)
         _drain(child, port, drain)
