@@ -13,7 +13,7 @@ from overspill.api.service import DecisionStatus, InferenceServiceStatus
 from overspill.cluster import Cluster, ClusterError, Fenced
 from overspill.cluster.kinds import EVENT
 from overspill.controller.facts import Object
-from overspill.controller.reasons import EventReason
+from overspill.controller.reasons import EventReason, Reason
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ def conditions(old: list[Condition], new: list[Condition]) -> list[tuple[str, st
     before = {c.type: (c.status, c.reason if c.status == "False" else "") for c in old}
     return [
         (
-            "Warning" if c.status == "False" else "Normal",
+            "Warning" if c.status == "False" and c.reason != Reason.STARTING else "Normal",
             c.reason,
             f"{c.type} is {c.status}: {c.message or c.reason}",
         )

@@ -1,8 +1,8 @@
 """Which services concern each other; kept from events, so that no reconcile lists a namespace.
 
 Two things tie objects together: a served name that two services of a namespace share (the older
-wins), and the providers that a service lists. Every SYNC of resync replaces the whole catalog,
-so a lost event heals.
+wins), and the providers that a service lists. Every resync replaces the whole catalog, so a
+lost event heals.
 """
 
 from collections.abc import Iterable
@@ -76,10 +76,6 @@ class Catalog:
     def users(self, provider: Key) -> set[Key]:
         """Return the services that list a provider."""
         return {key for key, entry in self.entries.items() if provider in entry.providers}
-
-    def providers(self) -> set[Key]:
-        """Return all providers that some service lists."""
-        return {key for entry in self.entries.values() for key in entry.providers}
 
     def name_taken_by(self, key: Key) -> str:
         """Return the path of the service that has this one's served name by right, "" if none.

@@ -146,7 +146,8 @@ def _model_image(service: InferenceService) -> str:
 
 
 def _replicas(facts: Facts, pods: list[Object]) -> Replicas:
-    deployment = facts.deployment
+    # Another owner's Deployment of that name is not ours to scale.
+    deployment = None if "Deployment" in facts.foreign else facts.deployment
     return Replicas(
         desired=deployment["spec"].get("replicas") if deployment else None,
         existing=len(facts.pods),

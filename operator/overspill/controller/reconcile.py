@@ -45,7 +45,9 @@ class Reconciler:
     scale: ScaleWriter
     announcer: Announcer
     settings: Settings
-    _written: dict[Key, float] = field(default_factory=dict)  # status writes, monotonic seconds
+    # Status writes, in monotonic seconds; after a restart, all count as made just now.
+    _written: dict[Key, float] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
 
     async def reconcile(self, key: Key) -> float | None:
         """Do what is due for one object; return seconds until it should be looked at again.
@@ -99,7 +101,7 @@ class Reconciler:
 
     async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
         old, new = facts.service.status, decide_status(facts, self.settings, time.time())
-        since = time.monotonic() - self._written.get(key, 0.0)
+        since = time.monotonic() - self._written.get(key, self._started)
         wait = status.wait(old, new, since)
         if wait != 0.0:
             return wait
