@@ -76,7 +76,10 @@ class Gateway:
             if task is not None:
                 task.uncancel()
             if not reply.client_left:
-                await _stopped(reply)
+                await _last_word(reply, 503, "shutting_down", "the gateway stopped; send it again")
+        except Exception:
+            log.exception("fault of the gateway", id=reply.request_id)
+            await _last_word(reply, 500, "internal_error", "a fault of the gateway; see its log")
         finally:
             if connection is not None:
                 connection.task = None
@@ -121,7 +124,7 @@ class Gateway:
     ) -> None:
         """Run a request, and count it however it ends."""
         now = self.state.clock()
-        exchange = Exchange(key.id, service, call, reply, may_leave, arrived=now)
+        exchange = Exchange(key.id, service, call, reply, may_leave, arrived=now, status=500)
         try:
             await self.dispatcher.run(exchange)
             exchange.status = 200
@@ -221,9 +224,9 @@ def _may_leave(headers: dict[bytes, bytes]) -> bool:
     return policy == _ALLOWED
 
 
-async def _stopped(reply: Reply) -> None:
-    """End an answer that the drain time was too short for."""
-    error = ApiError(503, "shutting_down", "the gateway stopped; send it again", retry_after=1)
+async def _last_word(reply: Reply, status: int, code: str, message: str) -> None:
+    """End an answer that will not get any further."""
+    error = ApiError(status, code, message, retry_after=1)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST_WORD_SECONDS):
             await reply.error(error, [])

@@ -271,10 +271,9 @@ class Dispatcher:
         if connection.status == 200 and connection.streams == call.stream:
             return connection
         try:
-            await _raise_for(connection)
+            raise await _fault(connection)
         finally:
             connection.close()
-        raise ReplicaFailed(f"unexpected answer, status {connection.status}", sent=True)
 
     def _suspect(self, exchange: Exchange, replica: Replica, *, sent: bool) -> None:
         """Leave a replica alone for a moment, then let the queue move again."""
@@ -360,18 +359,18 @@ def account_of(provider: Provider) -> Account:
     )
 
 
-async def _raise_for(connection: UpstreamConnection) -> None:
-    """Turn an engine's error into ours: its fault means another replica, the caller's does not."""
+async def _fault(connection: UpstreamConnection) -> Exception:
+    """Return what an engine's error means: its own fault is another replica's chance."""
     status = connection.status
     if status >= 500 or status == 429:
         # 503 is llama.cpp still loading: it has not looked at the request.
-        raise ReplicaFailed(f"the engine answered {status}", sent=status != 503)
+        return ReplicaFailed(f"the engine answered {status}", sent=status != 503)
     if status < 400:
-        return
+        return ReplicaFailed(f"unexpected answer, status {status}", sent=True)
     error = parse(await _whole(connection)).get("error")
     detail = error if isinstance(error, dict) else {}
     message = str(detail.get("message") or f"the engine refused the request ({status})")[:500]
-    raise ApiError(status, str(detail.get("type") or "engine_refused")[:64], message)
+    return ApiError(status, str(detail.get("type") or "engine_refused")[:64], message)
 
 
 async def _whole(connection: UpstreamConnection) -> bytes:

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 65_536  # bytes of request line and headers
 HEAD_SECONDS = 15.0  # for a head that has begun, or never does
+WRITE_SECONDS = 60.0  # for a client that does not read: its request may hold a slot
 KEEP_ALIVE_SECONDS = 75  # for an idle connection; longer than the 60 s of common load balancers
 SCOPE_KEY = "overspill.connection"
 
@@ -35,6 +36,7 @@ class ClientConnection(HttpToolsProtocol):
         self._in_head = True
         self._message_ended = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count the time of the head."""
@@ -44,8 +46,9 @@ class ClientConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that nobody waits for any more."""
         super().connection_lost(exc)
-        if self._head_timer is not None:
-            self._head_timer.cancel()
+        for timer in (self._head_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
         if self.task is not None:
             self.left = True
             self.task.cancel()
@@ -60,6 +63,18 @@ class ClientConnection(HttpToolsProtocol):
                 self.send_400_response("The request's head is too large.")
             elif self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: it has some time to catch up."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def on_message_begin(self) -> None:
         """Let the application find the connection."""

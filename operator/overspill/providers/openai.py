@@ -14,7 +14,13 @@ from typing import Any
 import aiohttp
 import orjson
 
-from overspill.providers.base import Account, AnswerBroken, ProviderUnusable, RequestRefused
+from overspill.providers.base import (
+    Account,
+    AnswerBroken,
+    ProviderError,
+    ProviderUnusable,
+    RequestRefused,
+)
 
 Fields = dict[str, Any]
 
@@ -98,10 +104,9 @@ class OpenAIClient:
         if response.status // 100 == 2:
             return OpenAIAnswer(response)
         try:
-            await _raise_for(response, account.idle)
+            raise await _fault(response, account.idle)
         finally:
             response.close()
-        raise AssertionError("unreachable")
 
     async def _post(
         self, account: Account, path: str, body: bytes, patience: float
@@ -144,16 +149,16 @@ def body_for(account: Account, path: str, fields: Fields, model: str) -> bytes:
     return orjson.dumps(body)
 
 
-async def _raise_for(response: aiohttp.ClientResponse, seconds: float) -> None:
-    """Turn an error answer into an exception; its text is passed on only for 400 and 422."""
+async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderError:
+    """Return what an error answer means; its text is passed on only for 400, 413 and 422."""
     status = response.status
     if status in (400, 413, 422):
-        raise RequestRefused(400 if status == 422 else status, await _message(response, seconds))
+        return RequestRefused(400 if status == 422 else status, await _message(response, seconds))
     if status in (401, 403):
-        raise ProviderUnusable(f"the API key was refused ({status})", KEY_FAULT_PAUSE)
+        return ProviderUnusable(f"the API key was refused ({status})", KEY_FAULT_PAUSE)
     if status == 429 or status >= 500:
-        raise ProviderUnusable(f"status {status}", _pause(response.headers.get("Retry-After", "")))
-    raise ProviderUnusable(f"status {status}", SHORTEST_PAUSE)
+        return ProviderUnusable(f"status {status}", _pause(response.headers.get("Retry-After", "")))
+    return ProviderUnusable(f"status {status}", SHORTEST_PAUSE)
 
 
 async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Replicas die, clients leave, the gateway stops: nothing is lost that could be kept."""
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -264,3 +265,63 @@ async def test_a_slow_body_is_a_408(gateway: World, monkeypatch: pytest.MonkeyPa
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + b"{")
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
     writer.close()
+
+
+async def test_a_client_that_does_not_read_loses_its_slot(
+    gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overspill.gateway.server.WRITE_SECONDS", 0.1)
+    engine.words = ["x" * 100_000] * 400
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+    body = orjson.dumps(BODY | {"stream": True})
+    head = f"authorization: Bearer {gateway.key}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + body)
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.wait_for(engine.left_event.wait(), 5)
+    await until(lambda: load(gateway) == 0)
+    writer.transport.abort()
+
+
+async def test_a_fault_of_our_own_has_the_shape_of_the_api(
+    gateway: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overspill.gateway.dispatch.engine_body", None)
+    status, _, body = await gateway.post("/v1/chat/completions", BODY)
+    assert (status, orjson.loads(body)["error"]["code"]) == (500, "internal_error")
+    assert load(gateway) == 0
+
+
+async def test_in_any_turmoil_every_slot_comes_back_and_every_answer_is_whole(
+    engine: Upstream,
+) -> None:
+    """Replicas that come and go, break and fail, under clients that leave at any moment."""
+    dice = random.Random(7)
+    async with (
+        world(queue_bound=20, hold=5.0) as w,
+        Upstream(break_after=2).serving() as breaking,
+        Upstream(status=500).serving() as failing,
+    ):
+        w.state.put_service(service(engine={"batching": {"maxSequences": 2}}))
+        w.replicas(engine, breaking, failing)
+        tasks = []
+        for number in range(150):
+            body = BODY | {"stream": dice.random() < 0.5}
+            tasks.append(asyncio.create_task(w.post("/v1/chat/completions", body)))
+            await asyncio.sleep(dice.random() * 0.004)
+            if dice.random() < 0.2:
+                dice.choice(tasks).cancel()
+            if number % 20 == 10:
+                w.replicas(*dice.sample([engine, breaking, failing], 2))
+        w.replicas(engine)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        answers = [r for r in results if not isinstance(r, BaseException)]
+        assert len(answers) > 50
+        for status, headers, body in answers:
+            assert status in (200, 429, 502, 503)
+            if headers["Content-Type"].startswith("text/event-stream"):
+                assert body.endswith(b"data: [DONE]\n\n") or b'"error":' in body.split(b"\n\n")[-2]
+            else:
+                orjson.loads(body)
+        chat = w.state.services["team-a/chat"]
+        await until(lambda: chat.in_flight == 0 and not chat.admission.waiting)
+        assert w.plane.gateway.dispatcher.pool.busy == set()
