@@ -27,7 +27,14 @@ log = structlog.get_logger(__name__)
 
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
 CLIENT_TIMEOUT = 75  # seconds after which we do, when it did not
-CHILDREN: Any = {LABEL_SERVICE: kopf.PRESENT}
+CHILD_KINDS = (
+    ("apps", "v1", "deployments"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
+    ("policy", "v1", "poddisruptionbudgets"),
+    ("", "v1", "pods"),
+    ("", "v1", "serviceaccounts"),
+    ("", "v1", "services"),
+)
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_SERVICE}"
 
 Post = Callable[..., Any]  # runs a function in the workers' event loop
@@ -51,7 +58,7 @@ class Sink:
         self.keys.mark({key} | self.catalog.users(key))
 
     def child(self, namespace: str, service: str) -> None:
-        """A Deployment or pod of a service was seen, changed or deleted."""
+        """A child or pod of a service was seen, changed or deleted."""
         self.keys.mark([Key.service(namespace, service)])
 
 
@@ -73,10 +80,12 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     async def provider_changed(meta: kopf.Meta, **_: Any) -> None:
         post(sink.provider, meta["namespace"], meta["name"])
 
-    @kopf.on.event("apps", "v1", "deployments", labels=CHILDREN, registry=handlers)
-    @kopf.on.event("", "v1", "pods", labels=CHILDREN, registry=handlers)
     async def child_changed(meta: kopf.Meta, labels: kopf.Labels, **_: Any) -> None:
         post(sink.child, meta["namespace"], labels[LABEL_SERVICE])
+
+    ours: Any = {LABEL_SERVICE: kopf.PRESENT}
+    for group, version, plural in CHILD_KINDS:
+        kopf.on.event(group, version, plural, labels=ours, registry=handlers)(child_changed)
 
     return handlers
 
@@ -92,7 +101,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 10
-    for plural in ("deployments", "pods"):
+    for _, _, plural in CHILD_KINDS:
         chosen.watching.label_selectors[plural] = CHILD_SELECTOR
     return chosen
 
