@@ -21,7 +21,7 @@ UTILISATION_DOWN = 0.7  # of the slots of one replica fewer, below which one is 
 TOLERANCE = 1.1  # times the objective; less is noise
 MAX_GROWTH = 2.0  # times the ready replicas, for one look at the latency
 BACKLOG = 2.0  # times the offered concurrency; what queues beyond it does not count
-LATENCY_WINDOW = 60.0  # seconds that the percentiles look back
+LATENCY_MEMORY = 90.0  # seconds that the percentiles remember: window, plus a scrape interval
 
 
 class ScalingReason(StrEnum):

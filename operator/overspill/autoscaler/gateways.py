@@ -43,8 +43,8 @@ class ProviderReport(BaseModel):
     """Whether a gateway can use a provider."""
 
     ready: bool
-    reason: str = Field(max_length=64)
-    message: str = Field("", max_length=1024)
+    reason: str
+    message: str = ""
 
 
 class Report(BaseModel):

@@ -139,7 +139,7 @@ def _wish(
     idle = now - state.active_at
     if rules.min_replicas == 0 and idle >= rules.idle_after and signals.complete:
         return Wish(0, ScalingReason.IDLE, f"no request for {rules.idle_after:g} s")
-    settled = now - state.grown_at >= demand.LATENCY_WINDOW
+    settled = now - state.grown_at >= demand.LATENCY_MEMORY
     press = demand.pressure(rules, signals, live)
     return demand.wish(rules, state.replicas, replicas, load, press, settled=settled)
 

@@ -12,7 +12,7 @@ from overspill.api import metrics
 WINDOW = 60  # seconds of the rate windows, and the greatest age of a gauge
 _SERVICE = ", ".join(metrics.SERVICE_LABELS)
 _LOCAL = '{destination="local"}'
-_SPILLED = '{destination!="local"}'
+_SPILLED = '{destination=~".+/.+"}'  # a provider; a refused request went nowhere
 
 
 def _sum(inner: str, *labels: str) -> str:

@@ -44,13 +44,13 @@ def test_load_must_last_before_a_replica_is_added():
 
 def test_slow_first_tokens_add_one_replica_and_then_wait_for_its_boot():
     world = World(boot=30)
-    world.run(90, busy(3))
+    world.run(120, busy(3))
     slow = busy(3, ttft_p95=3.1)
     assert world.run(10, slow) == 1
     assert world.run(30, slow) == 2
     assert world.moves() == [(1, 2, "LatencyAboveObjective")]
     assert "ttft p95 3.1 s > 2 s" in world.decisions[-1].message
-    assert world.run(45, slow) == 2, "its boot, and the minute that the percentile looks back"
+    assert world.run(90, slow) == 2, "its boot, and the minute that the percentile looks back"
     assert world.run(60, slow) == 3, "still slow with both: another, one for each request"
     assert world.run(600, slow) == 3, "each request has a replica: more cannot help"
 
@@ -58,7 +58,7 @@ def test_slow_first_tokens_add_one_replica_and_then_wait_for_its_boot():
 @pytest.mark.parametrize("signal", ["ttft_p95", "itl_p95", "queue_wait_p95"])
 def test_each_objective_counts(signal):
     world = World()
-    world.run(90, busy(3))
+    world.run(120, busy(3))
     world.run(30, busy(3, **{signal: 2.5}))
     assert world.moves() == [(1, 2, "LatencyAboveObjective")]
 

@@ -50,6 +50,7 @@ class FakeGateway:
             self.ttft.labels(*name, "local")
             self.requests.labels(*name, "local", "", "200")
             self.requests.labels(*name, "cloud/openai", "ClusterFull", "200")
+            self.requests.labels(*name, "none", "", "429")
             self.in_flight.labels(*name, "local").set(0)
             self.arrivals.labels(*name)
         self.used.labels(*BUSY)
@@ -69,6 +70,7 @@ class FakeGateway:
         self.requests.labels(*BUSY, "local", "", "200").inc(8)
         self.requests.labels(*BUSY, "local", "", "499").inc(1)
         self.requests.labels(*BUSY, "cloud/openai", "ClusterFull", "200").inc(3)
+        self.requests.labels(*BUSY, "none", "", "429").inc(50)
         self.cost.labels(*BUSY, "cloud/openai").inc(0.5)
         self.used.labels(*BUSY).inc(3600)
         for _ in range(9):
@@ -178,7 +180,7 @@ def test_a_gauge_that_is_old_does_not_count(answers):
     ("signal", "requests"), [("arrivals_rate", 24), ("local_rate", 18), ("spilled_rate", 6)]
 )
 def test_rates_count_each_request_once(answers, signal, requests):
-    assert answers[signal][KEY] * WINDOW == pytest.approx(requests, rel=0.15)
+    assert answers[signal][KEY] * WINDOW == pytest.approx(requests, rel=0.3)
     assert answers[signal]["team-a/quiet"] == 0.0
 
 
@@ -206,5 +208,5 @@ def test_engines_are_known_by_the_labels_of_their_target(answers):
 
 
 def test_costs_of_a_day(answers):
-    assert answers["gpu_hours"][KEY] == pytest.approx(2.0, rel=0.2)
-    assert answers["spilled_dollars"][KEY] == pytest.approx(1.0, rel=0.2)
+    assert answers["gpu_hours"][KEY] == pytest.approx(2.0, rel=0.3)
+    assert answers["spilled_dollars"][KEY] == pytest.approx(1.0, rel=0.3)
