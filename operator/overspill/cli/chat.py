@@ -9,8 +9,8 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,20 +54,12 @@ def run(target: Target, service: str, prompt: str, max_tokens: int, output: Outp
     :param max_tokens: of each answer.
     :raises CommandError: when a question was not answered.
     """
-    connected(
-        target, lambda cluster: _session(cluster, target, service, prompt, max_tokens, output)
-    )
-
-
-async def _session(
-    cluster: Cluster, target: Target, service: str, prompt: str, max_tokens: int, output: Output
-) -> None:
     messages: list[Message] = []
-    async with _key(cluster, target, service) as key:
-        talk = Talk(cluster, target, service, key, max_tokens, echo=output is Output.TEXT)
+    with _key(target, service) as key:
+        talk = Talk(target, service, key, max_tokens, echo=output is Output.TEXT)
         for question in _questions(prompt):
             messages.append({"role": "user", "content": question})
-            reply = await talk.ask(messages)
+            reply = connected(target, lambda cluster: talk.ask(cluster, messages))
             messages.append({"role": "assistant", "content": reply.answer})
             if output is Output.JSON:
                 show.as_json({k: v for k, v in asdict(reply).items() if k != "error"})
@@ -89,8 +81,8 @@ def _questions(prompt: str) -> Iterator[str]:
         return
 
 
-@asynccontextmanager
-async def _key(cluster: Cluster, target: Target, service: str) -> AsyncIterator[str]:
+@contextmanager
+def _key(target: Target, service: str) -> Iterator[str]:
     """Give the user's key, or one of our own that lives as long as the block."""
     if own := os.environ.get("OVERSPILL_API_KEY"):
         yield own
@@ -98,33 +90,37 @@ async def _key(cluster: Cluster, target: Target, service: str) -> AsyncIterator[
     key, digest = new_key()
     name = f"key-session-{secrets.token_hex(4)}"
     tenant = service.split("/")[0]
-    await cluster.create(SECRET, key_secret(target.namespace, name, digest, tenant, (service,)))
+    secret = key_secret(target.namespace, name, digest, tenant, (service,))
+    connected(target, lambda cluster: cluster.create(SECRET, secret))
     try:
         yield key
     finally:
-        with suppress(NotFound):
-            await cluster.delete(SECRET, target.namespace, name)
+        connected(target, lambda cluster: _delete(cluster, target.namespace, name))
+
+
+async def _delete(cluster: Cluster, namespace: str, name: str) -> None:
+    with suppress(NotFound):
+        await cluster.delete(SECRET, namespace, name)
 
 
 @dataclass
 class Talk:
     """A conversation with one service."""
 
-    cluster: Cluster
     target: Target
     service: str
     key: str
     max_tokens: int
     echo: bool  # print the answer as it comes
 
-    async def ask(self, messages: list[Message]) -> Reply:
+    async def ask(self, cluster: Cluster, messages: list[Message]) -> Reply:
         """Send the conversation and read the answer.
 
         :raises CommandError: when the gateway, the engine or the provider did not answer.
         """
         deadline = asyncio.get_running_loop().time() + KEY_SECONDS
         while True:
-            status, reply = await self._ask(messages)
+            status, reply = await self._ask(cluster, messages)
             if status == 200 and not reply.error:
                 return reply
             # A new key is not known everywhere at once.
@@ -133,7 +129,7 @@ class Talk:
                 raise _refused(self.service, status, reply.error)
             await asyncio.sleep(0.3)
 
-    async def _ask(self, messages: list[Message]) -> tuple[int, Reply]:
+    async def _ask(self, cluster: Cluster, messages: list[Message]) -> tuple[int, Reply]:
         body = {
             "model": self.service,
             "messages": messages,
@@ -143,7 +139,7 @@ class Talk:
         headers = {"x-api-key": self.key, "Content-Type": "application/json"}
         headers["Accept"] = "text/event-stream"
         path = proxy_path(self.target) + "/v1/chat/completions"
-        async with self.cluster.stream(
+        async with cluster.stream(
             "POST", path, body=body, headers=headers, idle=ANSWER_SECONDS
         ) as answer:
             reply = _from_headers(answer.headers)
