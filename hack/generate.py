@@ -3,7 +3,7 @@
     python hack/generate.py            write
     python hack/generate.py --check    exit 1 and name each file that differs
 
-From the models: ``crds/``, the chart's CRD templates, the field reference in ``docs/reference/``
+From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/``
 and the golden files of the runtimes. From the chart: ``manifests/install.yaml``. The last needs
 helm, from PATH or from the local cluster's cache; without it that one file is left as it is, and
 a line says so.
@@ -74,8 +74,9 @@ def _template(text: str) -> str:
 
 
 def references() -> dict[Path, str]:
-    """Return the field reference, one page a kind."""
-    return {_page(resource): reference.page(resource) for resource in RESOURCES}
+    """Return the field reference, one page a kind, and that of the command line."""
+    pages = {_page(resource): reference.page(resource) for resource in RESOURCES}
+    return pages | {ROOT / "docs/reference/overspill.md": reference.command_line()}
 
 
 def _page(resource: type[Resource]) -> Path:

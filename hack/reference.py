@@ -1,12 +1,17 @@
-"""The field reference of a custom resource as Markdown, from its schema."""
+"""Reference pages as Markdown: custom resources from their schema, the command from its help."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
 
+from typer.testing import CliRunner
+
 from overspill.api.base import Resource
 from overspill.api.crd import crd
 from overspill.api.names import API_VERSION
+from overspill.cli import __doc__ as cli_doc
+from overspill.cli.main import app
 
 Schema = dict[str, Any]
 
@@ -93,3 +98,26 @@ def _rules(node: Schema, path: str) -> Iterator[str]:
         yield f"`{path}`: {rule['message']}"
     for name, field in node.get("properties", {}).items():
         yield from _rules(field, f"{path}.{name}")
+
+
+COMMANDS = (
+    *("check", "chat", "keys create", "keys list", "keys revoke"),
+    *("crds print", "crds apply", "uninstall"),
+)
+
+
+def command_line() -> str:
+    """Return the page of the command: what it is for, and the help of each part of it."""
+    lines = ["# overspill", "", inspect.cleandoc(cli_doc or ""), ""]
+    lines += ["The text below is its own help, written here by `make generate`."]
+    for command in ("", *COMMANDS):
+        name = f"overspill {command}".strip()
+        lines += ["", f"## {name}", "", "```text", _help(command.split()), "```"]
+    return "\n".join([*lines, ""])
+
+
+def _help(command: list[str]) -> str:
+    result = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(
+        app, [*command, "--help"], prog_name="overspill"
+    )
+    return "\n".join(line.rstrip() for line in result.output.strip().splitlines())

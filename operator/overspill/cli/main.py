@@ -87,7 +87,10 @@ def chat(
     kubeconfig: KubeconfigOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Talk to a service. No port-forward is needed, and no key but in $OVERSPILL_API_KEY."""
+    """Talk to a service, through the API server's proxy.
+
+    The key is $OVERSPILL_API_KEY, or one that is made for the session and deleted at its end.
+    """
     from overspill.cli import chat as command
 
     name = service if "/" in service else f"{namespace}/{service}"
