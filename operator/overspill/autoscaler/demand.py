@@ -149,8 +149,9 @@ def _compare(name: str, value: float, bound: float) -> Pressure:
 
 
 def seconds(value: float) -> str:
-    """Return seconds with two significant digits, in ms below one."""
-    return f"{value:.2g} s" if value >= 1 else f"{value * 1000:.2g} ms"
+    """Return a time with two significant digits, in ms below one second."""
+    amount, unit = (value, "s") if value >= 1 else (value * 1000, "ms")
+    return f"{float(f'{amount:.2g}'):g} {unit}"
 
 
 def wish(

@@ -188,8 +188,8 @@ def _message(
         "one more stays Pending to see when it has more",
         ScalingReason.HOLDING_NO_DATA: "; nothing falls without Prometheus",
     }
-    move = f"{current} → {final}" if current != final else f"{final}"
-    return f"{wish.message}{notes.get(reason, '')}: {move} replicas"[:MAX_MESSAGE]
+    move = f"replicas stay at {final}" if current == final else f"replicas {current} → {final}"
+    return f"{wish.message}{notes.get(reason, '')}: {move}"[:MAX_MESSAGE]
 
 
 def _inputs(

@@ -1,10 +1,12 @@
 """Little stories over time: what the policy does with a service, its pods and its load."""
 
+import json
 from dataclasses import replace
 
 import pytest
 from scaling_world import CALM, World, busy, told
 
+from overspill.autoscaler.demand import seconds
 from overspill.autoscaler.policy import PolicyState
 from overspill.autoscaler.signals import Signals
 from overspill.prometheus.samples import Missing
@@ -39,7 +41,8 @@ def test_load_must_last_before_a_replica_is_added():
     assert world.run(10, busy(2)) == 1, "a blip adds nothing"
     assert world.run(15, busy(6)) == 2
     assert world.moves() == [(1, 2, "LoadAboveCapacity")]
-    assert world.decisions[-1].message.startswith("6 requests at a time, 4 slots per replica")
+    expected = "6 requests at a time, 4 slots per replica: replicas 1 → 2"
+    assert world.decisions[-1].message == expected
 
 
 def test_slow_first_tokens_add_one_replica_and_then_wait_for_its_boot():
@@ -242,9 +245,14 @@ def test_the_engines_speak_when_no_gateway_does():
     assert World(replicas=2).run(30, engines) == 4
 
 
-def test_the_state_survives_json():
-    import json
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1312, "130 ms"), (0.0004, "0.4 ms"), (1.0, "1 s"), (123.4, "120 s")]
+)
+def test_times_in_messages_have_two_digits(value, text):
+    assert seconds(value) == text
 
+
+def test_the_state_survives_json():
     world = World(replicas=3)
     world.run(60, busy(20))
     raw = json.loads(json.dumps(world.state.to_dict()))
