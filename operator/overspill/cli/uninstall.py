@@ -5,6 +5,7 @@ engines that serve them, the clients' keys and the definitions stay, and a new i
 over. With --purge they go too. The namespace stays in any case: it is the user's.
 """
 
+import asyncio
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from overspill.cluster.kinds import (
     Kind,
 )
 
+GONE_SECONDS = 60.0  # for one object; a definition goes when its last object is gone
+
 # What the chart makes, in the order in which it goes: first what acts, last what it acted with.
 CHART_KINDS = (
     *(DEPLOYMENT, PDB, SERVICE, NETWORK_POLICY, CONFIG_MAP, SERVICE_ACCOUNT),
@@ -52,7 +55,12 @@ class Found:
 
     def row(self) -> list[str]:
         """Return the cells of its line in the list."""
-        return [self.kind.kind, self.namespace, self.name]
+        where = f"{self.namespace}/" if self.namespace else ""
+        return [self.kind.kind, f"{where}{self.name}"]
+
+    def fields(self) -> dict[str, str]:
+        """Return what programs read."""
+        return {"kind": self.kind.kind, "namespace": self.namespace, "name": self.name}
 
 
 def run(target: Target, purge: bool, dry_run: bool, yes: bool, output: Output) -> None:
@@ -73,7 +81,9 @@ def run(target: Target, purge: bool, dry_run: bool, yes: bool, output: Output) -
     _confirm(len(found), yes)
     connected(target, lambda cluster: remove(cluster, found))
     if output is Output.TEXT:
-        show.line(f"{len(found)} objects removed; namespace {target.namespace} is left to you")
+        engines = "; engines end when their last requests are answered" if purge else ""
+        show.line(f"{len(found)} objects removed{engines}")
+        show.line(f"namespace {target.namespace} is left to you")
 
 
 async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
@@ -91,7 +101,7 @@ async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
         found += await _listed(cluster, kind, "", labels=labels)
     history = f"owner=helm,name={target.release}"
     found += await _listed(cluster, SECRET, target.namespace, labels=history)
-    return found + (await _definitions(cluster) if purge else [])
+    return found + (await _last(cluster, target) if purge else [])
 
 
 async def _purged(cluster: Cluster, target: Target) -> list[Found]:
@@ -99,12 +109,14 @@ async def _purged(cluster: Cluster, target: Target) -> list[Found]:
     for kind in (INFERENCE_SERVICE, INFERENCE_PROVIDER):
         found += await _listed(cluster, kind)
     found += await _listed(cluster, SECRET, target.namespace, labels=f"{LABEL_KEY}=true")
+    return found
+
+
+async def _last(cluster: Cluster, target: Target) -> list[Found]:
+    """Return what the operator would miss: it goes when that is gone."""
     leases = await _listed(cluster, LEASE, target.namespace)
-    return found + [lease for lease in leases if lease.name == target.operator]
-
-
-async def _definitions(cluster: Cluster) -> list[Found]:
-    return await _listed(cluster, CRD, labels="app.kubernetes.io/part-of=overspill")
+    definitions = await _listed(cluster, CRD, labels="app.kubernetes.io/part-of=overspill")
+    return [lease for lease in leases if lease.name == target.operator] + definitions
 
 
 async def _listed(
@@ -123,10 +135,9 @@ def _found(kind: Kind, metadata: dict[str, Any]) -> Found:
 
 def _list(found: list[Found], output: Output) -> None:
     if output is Output.JSON:
-        fields = ("kind", "namespace", "name")
-        show.as_json([dict(zip(fields, f.row(), strict=True)) for f in found])
+        show.as_json([f.fields() for f in found])
     else:
-        show.table(["kind", "namespace", "name"], [f.row() for f in found])
+        show.table(["kind", "name"], [f.row() for f in found])
 
 
 def _confirm(count: int, yes: bool) -> None:
@@ -139,7 +150,29 @@ def _confirm(count: int, yes: bool) -> None:
 
 
 async def remove(cluster: Cluster, found: list[Found]) -> None:
-    """Delete the objects; what is gone already, or was made anew meanwhile, is passed over."""
+    """Delete the objects and wait until they are gone.
+
+    What is gone already, or was made anew meanwhile, is passed over.
+
+    :raises CommandError: when one is still there after a minute.
+    """
     for item in found:
         with suppress(NotFound, Conflict):
             await cluster.delete(item.kind, item.namespace, item.name, uid=item.uid)
+    for item in found:
+        try:
+            await asyncio.wait_for(_gone(cluster, item), GONE_SECONDS)
+        except TimeoutError as error:
+            text = f"{item.kind.kind} {item.row()[1]} does not go; has it finalizers?"
+            raise CommandError(text) from error
+
+
+async def _gone(cluster: Cluster, item: Found) -> None:
+    while True:
+        try:
+            there = await cluster.get(item.kind, item.namespace, item.name)
+        except NotFound:
+            return
+        if there["metadata"]["uid"] != item.uid:
+            return
+        await asyncio.sleep(0.2)

@@ -155,6 +155,13 @@ def test_purge_removes_services_first_and_definitions_last(
     assert list(world.objects) == [DEPLOYMENT.path("team-a", "overspill-engine")]
 
 
+def test_the_list_names_a_service_as_everything_else_does(world: World, overspill: Command) -> None:
+    installed(world)
+    listed = overspill("uninstall", "--purge", "--dry-run")
+    assert "InferenceService" in listed.stdout
+    assert "team-a/overspill" in listed.stdout
+
+
 def test_nobody_is_asked_without_a_terminal(world: World, overspill: Command) -> None:
     installed(world)
     done = overspill("uninstall")
