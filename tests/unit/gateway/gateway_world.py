@@ -38,6 +38,7 @@ class Upstream:
     usage: Object | None = field(default_factory=lambda: dict(USAGE))
     break_after: int | None = None  # words, then the connection is cut
     error_after: int | None = None  # words, then an error event
+    done: bool = True  # a stream ends with [DONE]
     before_gate: int = 0
     bodies: list[Object] = field(default_factory=list)
     seen_headers: list[dict[str, str]] = field(default_factory=list)
@@ -115,7 +116,8 @@ class Upstream:
         await response.write(_event({"delta": {}, "finish_reason": "stop"}, body))
         if self.usage and (body.get("stream_options") or {}).get("include_usage"):
             await response.write(_event(None, body, usage=self.usage))
-        await response.write(b"data: [DONE]\n\n")
+        if self.done:
+            await response.write(b"data: [DONE]\n\n")
         return response
 
 

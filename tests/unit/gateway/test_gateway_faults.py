@@ -101,6 +101,13 @@ async def test_a_broken_stream_ends_with_an_error_and_never_with_done(
     assert load(gateway) == 0
 
 
+async def test_a_stream_without_done_is_broken_too(gateway: World, engine: Upstream) -> None:
+    engine.done = False
+    _, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": True})
+    assert b"without [DONE]" in body.split(b"\n\n")[-2]
+    assert not body.endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_silent_engine_is_given_up(
     gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,14 +120,30 @@ async def test_a_silent_engine_is_given_up(
     await asyncio.wait_for(engine.left_event.wait(), 5)
 
 
-async def test_a_kept_connection_that_the_engine_closed_costs_nothing(
-    gateway: World, engine: Upstream
+async def test_a_kept_connection_that_the_engine_closes_just_then_costs_nothing(
+    gateway: World,
 ) -> None:
-    await gateway.post("/v1/chat/completions", BODY)
-    pool = gateway.plane.gateway.dispatcher.pool
-    (kept,) = pool.idle[engine.address]
-    kept.transport.abort()
-    assert (await gateway.post("/v1/chat/completions", BODY))[0] == 200
+    connections = []
+
+    async def serve_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        for _ in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+            if len(connections) == 1 and writer in served:
+                break
+            served.append(writer)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n" + b'{"choices":[]}')
+        writer.close()
+
+    served: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(serve_once, "127.0.0.1", 0) as server:
+        gateway.replicas(Upstream(address=server.sockets[0].getsockname()))
+        for _ in range(2):
+            assert (await gateway.post("/v1/chat/completions", BODY))[0] == 200
+    assert len(connections) == 2
+    (replica,) = gateway.state.services["team-a/chat"].admission.replicas.values()
+    assert replica.suspect_until == 0.0
 
 
 # clients
@@ -157,6 +180,29 @@ async def test_a_client_that_leaves_the_queue_leaves_no_trace(
     assert (await first)[0] == 200
     await until(lambda: load(gateway) == 0)
     assert len(engine.bodies) == 1
+
+
+async def test_a_slot_granted_to_a_client_that_leaves_just_then_comes_back(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.gate.clear()
+    first = asyncio.create_task(gateway.post("/v1/chat/completions", BODY))
+    await asyncio.wait_for(engine.arrived.wait(), 5)
+    connections = gateway.plane.public.server_state.connections
+    before = set(connections)
+    second = asyncio.create_task(gateway.post("/v1/chat/completions", BODY))
+    chat = gateway.state.services["team-a/chat"]
+    await until(lambda: len(chat.admission.waiting) == 1)
+    (leaving,) = set(connections) - before
+    async with Upstream().serving() as other:
+        gateway.replicas(engine, other)  # grants
+        assert chat.in_flight == 2
+        leaving.connection_lost(None)  # and the client is gone before its task runs
+        await until(lambda: chat.in_flight == 1)
+        assert other.bodies == []
+    second.cancel()
+    engine.gate.set()
+    assert (await first)[0] == 200
 
 
 async def test_a_client_that_leaves_a_spilled_stream_is_charged(gateway: World) -> None:
