@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
@@ -29,6 +30,7 @@ Guard = Callable[[str, Kind], None]  # called with the verb before each write; r
 CALL_SECONDS = 15.0  # one object
 LIST_SECONDS = 60.0  # one page of a list
 WATCH_SECONDS = 75.0  # a watch ends by itself after 60 s at most; a silent one is cut here
+MAX_LINE = 16 * 1024 * 1024  # bytes of one watch event; aiohttp's own limit is 128 KiB
 PAGE = 500  # objects per page of a list, as kubectl does
 
 _TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -311,7 +313,19 @@ class Cluster:
         async with self._open("GET", path, query, timeout=timeout) as answer:
             if answer.status >= 300:
                 raise from_status(answer.status, await answer.read())
-            yield aiter(answer.content)
+            yield _split(answer.content)
+
+
+async def _split(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the lines of a watch, each holding one object of whatever size etcd keeps.
+
+    :raises Unavailable: for a line that no API server sends.
+    """
+    try:
+        while line := await content.readline(max_line_length=MAX_LINE):
+            yield line
+    except HttpProcessingError as error:
+        raise Unavailable(f"a line of the watch exceeds {MAX_LINE} bytes") from error
 
 
 def _parse(content: bytes) -> Object:
