@@ -37,6 +37,7 @@ class Admission:
         self.waiting: deque[Waiter] = deque()
         self.mean_service_seconds = PRIOR_SERVICE_SECONDS
         self._turn = 0
+        self._ended = 0
 
     def set_replicas(self, addresses: Iterable[Address], slots: int, now: float) -> None:
         """Replace the ready replicas, keeping the load of those that stay."""
@@ -57,7 +58,9 @@ class Admission:
         """
         replica.load -= 1
         if service_seconds is not None:
-            self.mean_service_seconds += SMOOTHING * (service_seconds - self.mean_service_seconds)
+            self._ended += 1
+            weight = max(SMOOTHING, 1 / self._ended)  # the first ones are simply averaged
+            self.mean_service_seconds += weight * (service_seconds - self.mean_service_seconds)
         self.grant_free(now)
 
     def suspect(self, replica: Replica, now: float) -> None:

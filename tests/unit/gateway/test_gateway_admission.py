@@ -90,11 +90,14 @@ def test_a_replica_that_left_still_takes_its_slots_back() -> None:
 
 def test_mean_service_time_follows_the_requests() -> None:
     queue = admission(A)
-    for _ in range(100):
+    means = []
+    for seconds in [8.0, 4.0, 6.0] + [3.0] * 100:
         replica = queue.acquire(0.0)
         assert replica
-        queue.release(replica, 0.0, service_seconds=3.0)
-    assert abs(queue.mean_service_seconds - 3.0) < 0.01
+        queue.release(replica, 0.0, service_seconds=seconds)
+        means.append(queue.mean_service_seconds)
+    assert means[:3] == [8.0, 6.0, 6.0]
+    assert abs(means[-1] - 3.0) < 0.01
 
 
 def test_least_load_wins_over_turn() -> None:
