@@ -27,6 +27,7 @@ class Demand:
     def __init__(self, state: State, instance: str) -> None:
         self._state, self._instance = state, instance
         self._seq = 0
+        self._stopped = False
         self._listeners: set[asyncio.Event] = set()
 
     def wake(self) -> None:
@@ -34,12 +35,17 @@ class Demand:
         for listener in self._listeners:
             listener.set()
 
+    def stop(self) -> None:
+        """End all streams of reports."""
+        self._stopped = True
+        self.wake()
+
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield reports for ever."""
+        """Yield reports until ``stop``."""
         changed = asyncio.Event()
         self._listeners.add(changed)
         try:
-            while True:
+            while not self._stopped:
                 changed.clear()
                 yield self.report()
                 await asyncio.sleep(SHORTEST_GAP)

@@ -115,6 +115,7 @@ class Internal:
         await _start(send, 200, b"application/x-ndjson")
         async for line in self._demand.lines():
             await send({"type": "http.response.body", "body": line, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _start(send: Send, status: int, kind: bytes, *more: tuple[bytes, bytes]) -> None:

@@ -5,7 +5,6 @@ listening, and requests get the drain time to end. The second server goes last.
 """
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -13,7 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import orjson
 import structlog
 import uvloop
 from prometheus_client import disable_created_metrics
@@ -21,6 +19,7 @@ from prometheus_client import disable_created_metrics
 from overspill.api.names import GATEWAY_AUDIENCE
 from overspill.cluster.client import Cluster
 from overspill.cluster.errors import ClusterError
+from overspill.gateway import logs
 from overspill.gateway.app import Gateway
 from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher
@@ -67,6 +66,7 @@ class Plane:
             self.public.should_exit = True
             await asyncio.wait([public])
             await _settle(self.public)
+            self.demand.stop()
             self.internal.should_exit = True
 
 
@@ -155,28 +155,8 @@ def run() -> None:
     """Entry point ``overspill-gateway``."""
     try:
         settings = from_env(os.environ)
-        configure_logging(settings.log_level)
+        logs.configure(settings.log_level)
         disable_created_metrics()  # type: ignore[no-untyped-call]
         uvloop.run(main(settings))
     except (InvalidSetting, ClusterError, WatchEnded) as error:
         sys.exit(str(error))
-
-
-def configure_logging(level: str) -> None:
-    """Write JSON lines to stdout, one per event; uvicorn's own only when they are warnings."""
-    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=orjson.dumps),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(
-        level=logging.WARNING, format='{"level":"%(levelname)s","event":%(message)r}'
-    )

@@ -123,6 +123,24 @@ async def test_a_reader_that_leaves_is_forgotten() -> None:
         await until(lambda: not w.plane.demand._listeners)
 
 
+async def test_demand_is_told_until_the_last_request_has_ended() -> None:
+    async with world() as w, Upstream().serving() as engine:
+        w.state.put_service(service())
+        w.replicas(engine)
+        engine.gate.clear()
+        _, lines = await demand(w)
+        request = asyncio.create_task(w.post("/v1/chat/completions", BODY))
+        await asyncio.wait_for(engine.arrived.wait(), 5)
+        w.stop.set()
+        while (await anext(lines))["services"].get("team-a/chat", {}).get("in_flight") != 1:
+            pass
+        engine.gate.set()
+        assert (await request)[0] == 200
+        async for _ in lines:
+            pass  # to a proper end
+        await asyncio.wait_for(w.task, 5)
+
+
 async def test_series_exist_with_zero_before_the_first_request() -> None:
     async with world() as w, Upstream().serving() as cloud:
         w.state.put_service(service(spillover=spillover()))
