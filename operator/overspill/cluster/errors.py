@@ -81,6 +81,8 @@ _BY_STATUS: dict[int, type[ClusterError]] = {
     415: Invalid,
     422: Invalid,
 }
+# Server-side apply answers 500 to a field that is not in the schema; trying again cannot help.
+_UNKNOWN_FIELD = "failed to create typed patch object"
 MAX_RETRY_AFTER = 60.0  # seconds; what a server asks beyond that is cut
 
 
@@ -90,9 +92,12 @@ def from_status(status: int, body: bytes, retry_after: str = "") -> ClusterError
     :param body: the response; a Status object in JSON, from which the message is taken.
     :param retry_after: the header of that name, in seconds; anything else counts as absent.
     """
+    message = _message(status, body)
     kind = _BY_STATUS.get(status, Unavailable)
+    if message.startswith(_UNKNOWN_FIELD):
+        kind = Invalid
     seconds = float(retry_after) if retry_after.isdecimal() else 0.0
-    return kind(_message(status, body), min(seconds, MAX_RETRY_AFTER))
+    return kind(message, min(seconds, MAX_RETRY_AFTER))
 
 
 def _message(status: int, body: bytes) -> str:

@@ -1,0 +1,169 @@
+"""One operator, one service, a real API server."""
+
+import json
+from typing import Any
+
+import pytest
+
+from conftest import CHILDREN, NOWHERE, World
+
+ZERO = {"scaling": {"minReplicas": 0, "maxReplicas": 2}}
+
+
+def test_a_service_becomes_its_children_and_says_how_it_stands(world: World) -> None:
+    world.start()
+    world.apply()
+    world.settled()
+    uid = world.get("infsvc", "chat")["metadata"]["uid"]
+    for kind in CHILDREN.values():
+        [owner] = world.get(kind)["metadata"]["ownerReferences"]
+        assert owner["uid"] == uid
+    capacity = world.eventually(
+        "full", lambda: (c := world.condition("CapacityAvailable"))[0] == "False" and c
+    )
+    assert capacity[1] == "Unschedulable"
+    assert "Insufficient example.com/none" in capacity[2]
+    assert world.condition("Ready")[:2] == ("False", "Unschedulable")
+    assert world.condition("ScalingActive")[:2] == ("False", "PrometheusUnavailable")
+    assert world.condition("SpilloverReady")[:2] == ("True", "NotConfigured")
+    status = world.get("infsvc", "chat")["status"]
+    assert status["capacity"]["full"] is True
+    assert status["observedGeneration"] == 1
+    # The probe that cannot be placed must not hold up rolls and drains.
+    pdb = world.eventually(
+        "two may be away", lambda: (p := world.get("pdb"))["spec"]["maxUnavailable"] == 2 and p
+    )
+    assert pdb["metadata"]["labels"]["overspill.dev/service"] == "chat"
+    [event] = [
+        e for e in world.kube.list("events", world.namespace) if e["reason"] == "Unschedulable"
+        and e["involvedObject"]["kind"] == "InferenceService" and "Capacity" in e["message"]
+    ]  # fmt: skip
+    assert event["type"] == "Warning"
+
+
+def test_a_service_with_minimum_zero_never_starts_a_pod(world: World) -> None:
+    def pods_ever() -> Any:
+        events = world.kube.list("events", world.namespace)
+        made = [e for e in events if e["reason"] == "SuccessfulCreate"]
+        return made + world.kube.list("pods", world.namespace)
+
+    operator = world.start()
+    world.apply(**ZERO)
+    assert world.settled()["spec"]["replicas"] == 0
+    operator.stop()
+    operator = world.start()
+    world.apply(**ZERO, engine={"batching": {"maxSequences": 8}})
+    world.eventually(
+        "the template changed",
+        lambda: '"OVERSPILL_MAX_SEQUENCES", "value": "8"' in str(world.get("deployment")).replace(
+            "'", '"'
+        ),
+    )  # fmt: skip
+    operator.kill()
+    world.start()
+    world.apply(**ZERO, resources={**NOWHERE["resources"], "memory": "1Gi"})
+    world.eventually("the template changed again", lambda: "1Gi" in str(world.get("deployment")))
+    assert world.settled()["spec"]["replicas"] == 0
+    world.eventually("ready by design", lambda: world.condition("Ready")[1] == "ScaledToZero")
+    assert pods_ever() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "patch"),
+    [
+        ("deployment", '{"spec":{"template":{"spec":{"enableServiceLinks":true}}}}'),
+        ("service", '{"spec":{"ports":[{"port":8000,"targetPort":81}]}}'),
+        ("pdb", '{"spec":{"maxUnavailable":0}}'),
+        ("networkpolicy", '{"spec":{"egress":[{}]}}'),
+        ("serviceaccount", '{"automountServiceAccountToken":true}'),
+    ],
+)
+def test_a_drifted_child_is_restored(world: World, kind: str, patch: str) -> None:
+    world.start()
+    world.apply(**ZERO)
+    world.settled()
+
+    def essence() -> Any:
+        child = world.get(kind) or {}
+        return {k: v for k, v in child.items() if k not in ("metadata", "status")}
+
+    before, uid = essence(), world.get(kind)["metadata"]["uid"]
+    kubectl = world.kube.kubectl
+    kubectl("patch", kind, "chat-engine", "-n", world.namespace, "--type=merge", "-p", patch)
+    world.eventually(f"the {kind} is as it was", lambda: essence() == before)
+    kubectl("delete", kind, "chat-engine", "-n", world.namespace, "--wait=true")
+    again = world.eventually(f"the {kind} is back", lambda: world.get(kind))
+    assert again["metadata"]["uid"] != uid
+
+
+def test_a_count_that_somebody_changed_is_taken_back(world: World) -> None:
+    world.start()
+    world.apply(**ZERO)
+    world.settled()
+    world.kube.kubectl("scale", "deployment", "chat-engine", "-n", world.namespace, "--replicas=3")
+    world.eventually("the count is back", lambda: world.get("deployment")["spec"]["replicas"] == 0)
+    world.settled()
+
+
+def test_a_service_deleted_while_the_operator_is_down_leaves_nothing(world: World) -> None:
+    operator = world.start()
+    world.apply()
+    world.settled()
+    operator.stop()
+    world.kube.kubectl("delete", "infsvc", "chat", "-n", world.namespace, "--timeout=20s")
+    for kind in (*CHILDREN.values(), "replicasets", "pods"):
+        world.eventually(
+            f"no {kind} is left",
+            lambda kind=kind: not world.kube.list(kind, world.namespace, "overspill.dev/service"),
+        )
+
+
+def test_a_child_that_the_api_server_refuses_is_told_and_heals(world: World) -> None:
+    world.start()
+    world.apply(**ZERO, pod={"affinity": {"nodeAffinity": {"nonsense": 1}}})
+    verdict = world.eventually(
+        "refused", lambda: (c := world.condition("ReplicasReady"))[1] == "ApplyRefused" and c
+    )
+    assert "nonsense" in verdict[2] or "nodeAffinity" in verdict[2]
+    world.apply(**ZERO)
+    world.settled()
+    world.eventually("healed", lambda: world.condition("ReplicasReady")[0] == "True")
+
+
+def test_an_object_of_somebody_else_is_not_touched(world: World) -> None:
+    world.kube.kubectl("create", "service", "clusterip", "chat-engine", "--tcp=1:1", "-n",
+                       world.namespace)  # fmt: skip
+    world.start()
+    world.apply(**ZERO)
+    world.eventually("said", lambda: world.condition("ReplicasReady")[1] == "NameConflict")
+    assert world.get("service")["spec"]["ports"][0]["port"] == 1
+    world.kube.kubectl("delete", "service", "chat-engine", "-n", world.namespace)
+    world.eventually("taken over", lambda: world.condition("ReplicasReady")[0] == "True", 60)
+
+
+def test_the_younger_of_two_services_gives_way(world: World) -> None:
+    world.start()
+    model = {"uri": "oci://registry.example/models/none:1", "servedName": "qwen"}
+    world.apply("elder", **ZERO, model=model)
+    world.eventually("elder", lambda: world.condition("Ready", "elder")[0] == "True")
+    world.apply("young", **ZERO, model=model)
+    verdict = world.eventually(
+        "taken", lambda: (c := world.condition("Ready", "young"))[1] == "ServedNameTaken" and c
+    )
+    assert f"{world.namespace}/elder" in verdict[2]
+    world.kube.kubectl("delete", "infsvc", "elder", "-n", world.namespace)
+    world.eventually("free", lambda: world.condition("Ready", "young")[0] == "True")
+
+
+def test_a_missing_claim_is_named_and_heals(world: World) -> None:
+    world.start()
+    world.apply(model={"uri": "pvc://weights/model.gguf"})
+    world.eventually("said", lambda: world.condition("ModelReady")[1] == "ClaimNotFound")
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "weights", "namespace": world.namespace},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    world.kube.kubectl("apply", "-f", "-", stdin=json.dumps(claim))
+    world.eventually("healed", lambda: world.condition("ModelReady")[1] == "Loading", 60)

@@ -1,0 +1,101 @@
+"""Who writes, and how little: the audit log of the API server is the witness."""
+
+import json
+import signal
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from conftest import World
+
+AUDIT = Path("/var/lib/overspill-cluster/audit/audit.log")
+WRITES = {"create", "update", "patch", "delete", "deletecollection"}
+IDLE_SECONDS = 60
+LEASE_SECONDS = 30  # within which another operator takes over
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def writes(world: World, since: str) -> Counter[str]:
+    """Count the operator's writes by verb and resource, leases apart by holder's process."""
+    if not AUDIT.exists():
+        pytest.fail(f"{AUDIT} is not there: these tests need the local cluster", pytrace=False)
+    found: Counter[str] = Counter()
+    for line in AUDIT.read_text().splitlines():
+        if world.user in line:
+            entry = json.loads(line)
+            if entry["verb"] in WRITES and entry["requestReceivedTimestamp"] >= since:
+                ref = entry["objectRef"]
+                found[f"{entry['verb']} {ref['resource']}/{ref.get('subresource', '')}"] += 1
+    return found
+
+
+def test_an_idle_minute_writes_leases_and_nothing_else(world: World) -> None:
+    world.start()
+    world.apply("none", scaling={"minReplicas": 0})
+    world.apply("full")
+    world.settled("none")
+    world.settled("full")
+    world.eventually("full", lambda: world.condition("CapacityAvailable", "full")[0] == "False")
+    time.sleep(35)  # what is written at most every 30 s has been written
+    since = now()
+    time.sleep(IDLE_SECONDS)
+    found = writes(world, since)
+    print(f"writes in an idle minute: {dict(found)}")
+    assert set(found) == {"update leases/"}
+    assert found["update leases/"] <= IDLE_SECONDS / 3
+
+
+def test_of_two_operators_one_acts_and_the_other_takes_over(world: World) -> None:
+    first = world.start("first")
+    world.eventually("the first leads", lambda: first.leads)
+    second = world.start("second")
+    since = now()
+    world.apply(scaling={"minReplicas": 0})
+    world.settled()
+    assert first.leads
+    assert not second.leads
+    # One creation of each child: the second wrote nothing.
+    assert writes(world, since)["patch services/"] == 1
+    assert "applied" not in second.log.read_text()
+    first.kill()
+    world.eventually("the second leads", lambda: second.leads, LEASE_SECONDS)
+    world.apply(scaling={"minReplicas": 0}, rollout={"drain": "77s"})
+    world.eventually("it acts", lambda: "77" in str(world.get("deployment")))
+
+
+def test_a_leader_that_slept_through_its_lease_writes_nothing(world: World) -> None:
+    stale = world.start("stale")
+    world.eventually("it leads", lambda: stale.leads)
+    world.apply(scaling={"minReplicas": 0})
+    world.settled()
+    stale.process.send_signal(signal.SIGSTOP)
+    fresh = world.start("fresh")
+    world.eventually("the fresh one leads", lambda: fresh.leads, LEASE_SECONDS)
+    world.apply(scaling={"minReplicas": 0}, rollout={"drain": "77s"})
+    world.eventually("it acts", lambda: "77" in str(world.get("deployment")))
+    stale.process.send_signal(signal.SIGCONT)
+    world.apply(scaling={"minReplicas": 0}, rollout={"drain": "78s"})
+    world.eventually("it acts again", lambda: "78" in str(world.get("deployment")))
+    world.eventually("the stale one knows", lambda: "not leader" in stale.log.read_text())
+    assert fresh.leads
+    assert not stale.leads
+    assert stale.log.read_text().count("applied") == fresh_before(stale)
+
+
+def fresh_before(stale: object) -> int:
+    """Lines of the three steps of the one service that the stale leader brought up."""
+    return 2
+
+
+def test_an_operator_that_ends_gives_the_lease_back(world: World) -> None:
+    first = world.start("first")
+    world.eventually("the first leads", lambda: first.leads)
+    second = world.start("second")
+    first.stop()
+    world.eventually("the second leads", lambda: second.leads, 10)
