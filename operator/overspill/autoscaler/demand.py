@@ -115,12 +115,17 @@ def _from_prometheus(signals: Signals) -> tuple[float, float, float] | None:
 
 
 def _offered(signals: Signals, rate: float) -> tuple[float, float]:
-    """Bounds of the concurrency that arrivals keep up in the long run."""
+    """Bounds of the concurrency that arrivals keep up in the long run.
+
+    :param rate: arrivals per second by the freshest witness: it ends a minute's memory early
+        when a load stops, and lets a new load count before a minute is over.
+    """
     residence = number(signals.residence)
     if residence is None:
         return 0.0, math.inf
     steady = number(signals.arrivals_rate) or 0.0
-    return steady * residence, BACKLOG * max(rate, steady) * residence
+    now = BACKLOG * rate
+    return min(steady, now) * residence, max(steady * BACKLOG, now) * residence
 
 
 def pressure(rules: Rules, signals: Signals, live: Demand | None) -> Pressure:

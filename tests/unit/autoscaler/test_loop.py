@@ -155,6 +155,31 @@ async def test_a_held_request_is_served_while_prometheus_is_away(rig):
         await until(lambda: r.scaler.health(KEY).active)
 
 
+async def test_a_prometheus_that_never_answers_stops_nothing(rig):
+    async with rig(0, minReplicas=0) as r:
+
+        async def never(promql: str) -> Samples:
+            await asyncio.Event().wait()
+            return {}
+
+        r.prometheus.query = never
+        await r.server.say(HELD)
+        await until(lambda: r.cluster.count == 1)
+        first = r.scaler.now()
+        await until(lambda: r.scaler.now() > first + 0.3)
+        assert r.scaler.age() < 0.3
+
+
+async def test_a_service_that_prometheus_does_not_know_is_said_so(rig, monkeypatch):
+    async with rig(1) as r:
+        del r.prometheus.values["gateways"]
+        await until(lambda: r.scaler.health(KEY).reason == "Starting")
+        assert r.scaler.health(KEY).active, "its first metrics may take a while"
+        monkeypatch.setattr("overspill.autoscaler.health.GRACE", 0.0)
+        assert r.scaler.health(KEY).reason == "NoMetrics"
+        await until(lambda: KEY in r.changes)
+
+
 async def test_load_raises_the_count_and_its_absence_lowers_it(rig):
     async with rig(1) as r:
         r.prometheus.values["in_flight"] = 7.0

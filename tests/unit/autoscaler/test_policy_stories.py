@@ -106,6 +106,22 @@ def test_falling_load_gives_replicas_back_after_the_window():
     assert world.moves() == [(4, 1, "LoadBelowCapacity")]
 
 
+def test_a_load_that_stopped_is_not_remembered_for_the_minute_of_the_rates():
+    world = World(replicas=4)
+    world.run(300, busy(12, rate=3.0), told(12.0, arrivals_rate=3.0))
+    fading = replace(busy(0, rate=3.0), residence=4.0)
+    assert world.run(300, fading, told()) == 4
+    assert world.run(10, fading, told()) == 1
+
+
+def test_a_fast_provider_does_not_hide_the_need():
+    """What spilled is answered in no time: in the system is less than local replicas would have."""
+    world = World(replicas=2)
+    signals = replace(busy(8, rate=5.0), residence=4.0)
+    world.run(15, signals, told(8.0, arrivals_rate=5.0))
+    assert world.moves() == [(2, 6, "LoadAboveCapacity")], "5 a second take 4 s each"
+
+
 def test_a_dip_in_the_window_costs_nothing():
     world = World(replicas=4)
     for _ in range(10):
