@@ -32,6 +32,10 @@ DESIRED_REPLICAS = "overspill_desired_replicas"  # SERVICE_LABELS
 DECISIONS = "overspill_scaling_decisions_total"  # SERVICE_LABELS, reason
 GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
 
+# llama.cpp's own, read by the autoscaler; the scrape adds SERVICE_LABELS from the pod's labels.
+LLAMACPP_RUNNING = "llamacpp:requests_processing"
+LLAMACPP_WAITING = "llamacpp:requests_deferred"
+
 # Buckets in seconds. TTFT and ITL follow the OpenTelemetry GenAI conventions:
 # https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
 TTFT_BUCKETS = (

@@ -13,16 +13,10 @@ from overspill.api.values import parse_duration
 from overspill.prometheus.samples import Missing, Samples, Value
 
 NO_DATA = Missing.NO_DATA
-# Counters and gauges of the gateway, which it has only from the first request on.
-_ZERO_UNTIL_USED = (
-    "arrivals_rate",
-    "in_flight",
-    "spilled_in_flight",
-    "queued",
-    "local_rate",
-    "spilled_rate",
-    "within_objective_rate",
-)
+# A gateway has a series per provider only where the service lists one. All others are there from
+# the moment the gateway knows the service, so that their absence means that nobody looked, or
+# looked only once: a rate needs two scrapes.
+_ZERO_WITHOUT_PROVIDERS = ("spilled_in_flight", "spilled_rate")
 
 
 def number(value: Value) -> float | None:
@@ -53,15 +47,15 @@ class Signals:
     def of(cls, key: str, samples: Mapping[str, Samples]) -> Self:
         """Pick one service's values.
 
-        A gateway has no series of a service before its first request. Where a gateway is known to
-        be scraped and to know the service, such a series is zero; else there is no data.
+        Where a gateway that knows the service is scraped and says nothing of providers, nothing
+        spills: that is zero, not "no data".
 
         :param key: ``namespace/name``.
         :param samples: per signal, the values of all services.
         """
         found = {n: samples[n].get(key, NO_DATA) if n in samples else NO_DATA for n in _names()}
         if number(found["gateways"]) is not None:
-            found |= {n: 0.0 for n in _ZERO_UNTIL_USED if found[n] is NO_DATA}
+            found |= {n: 0.0 for n in _ZERO_WITHOUT_PROVIDERS if found[n] is NO_DATA}
         return cls(**found)
 
     def numbers(self) -> dict[str, float]:
@@ -72,7 +66,7 @@ class Signals:
     @property
     def complete(self) -> bool:
         """Prometheus is there and sees a gateway that knows the service: zero means zero."""
-        return number(self.gateways) is not None
+        return number(self.gateways) is not None and number(self.arrivals_rate) is not None
 
 
 @cache

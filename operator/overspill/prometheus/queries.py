@@ -59,8 +59,8 @@ SIGNALS = {
     "spilled_rate": _rate(metrics.REQUESTS, _SPILLED, "destination", "reason", "code"),
     "within_objective_rate": _rate(metrics.WITHIN_OBJECTIVE),
     "residence": _residence(),
-    "engine_running": _gauge("llamacpp:requests_processing"),
-    "engine_waiting": _gauge("llamacpp:requests_deferred"),
+    "engine_running": _gauge(metrics.LLAMACPP_RUNNING),
+    "engine_waiting": _gauge(metrics.LLAMACPP_WAITING),
 }
 
 COSTS = {
