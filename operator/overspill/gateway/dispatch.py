@@ -175,6 +175,8 @@ class Dispatcher:
         if isinstance(decision, spill.Spill):
             model = usable[decision.provider].model
             return Overflow(self.state.providers[decision.provider], model, decision.reason)
+        if exchange.refusal is not None and not service.admission.replicas:
+            raise exchange.refusal
         if isinstance(decision, spill.Refuse):
             raise ApiError(
                 decision.status, decision.code, decision.message, retry_after=decision.retry_after
@@ -310,7 +312,8 @@ class Dispatcher:
         except NotBegun as error:
             raise ProviderFailed(f"{key}: {error}") from None
         except RequestRefused as error:
-            raise ApiError(error.status, "provider_refused", str(error)) from None
+            exchange.refusal = ApiError(error.status, "provider_refused", str(error))
+            raise ProviderFailed(f"{key}: the request was refused") from None
         finally:
             service.spilled[key] -= 1
             service.waking -= waking

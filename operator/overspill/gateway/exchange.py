@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from overspill.gateway.call import Call
+from overspill.gateway.errors import ApiError
 from overspill.gateway.reply import Headers, Reply, where
 from overspill.gateway.state import Service
 from overspill.ledger.prices import Usage
@@ -33,6 +34,7 @@ class Exchange:
     sent_failures: int = 0  # replicas that may have read the request
     unsent_failures: int = 0  # replicas that were not reached
     last_failure: str = ""
+    refusal: ApiError | None = None  # what a provider found wrong; another model may not
     # what came back
     status: int = 0
     wait: float | None = None  # in the queue, until a replica was free

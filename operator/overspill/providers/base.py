@@ -1,7 +1,7 @@
 """What every provider module offers, and how its attempts fail.
 
 ProviderError          base
-├── RequestRefused     the request itself is at fault: another try would fail too
+├── RequestRefused     it says that the request is wrong; another model may take it
 ├── ProviderUnusable   this provider, for now: another one may answer
 └── AnswerBroken       the answer ended before its end
 """

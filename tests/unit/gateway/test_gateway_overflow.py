@@ -351,14 +351,33 @@ async def test_when_all_providers_fail_the_request_goes_back_to_the_queue(
     assert "x-overspill-reason" not in headers
 
 
-async def test_a_refused_request_is_not_tried_elsewhere(gateway: World, cloud: Upstream) -> None:
+async def test_what_one_provider_refuses_another_or_a_replica_may_answer(
+    gateway: World, engine: Upstream, cloud: Upstream
+) -> None:
     async with Upstream(status=400).serving() as first:
-        gateway.state.put_service(service(spillover=spillover("first", "cloud")))
+        gateway.state.put_service(
+            service(engine=ONE_SLOT, scaling=FAST, spillover=spillover("first", "cloud"))
+        )
         gateway.provider(first, "first")
         gateway.provider(cloud)
+        assert (await chat(gateway))[1]["x-overspill-destination"] == "team-a/cloud"
+        cloud.status = 400
+        gateway.replicas(engine)
+        occupied = await occupy(gateway, engine)
+        refused = chat(gateway)
+        await until(lambda: len(cloud.bodies) == 2)
+        engine.gate.set()
+        assert (await refused)[1]["x-overspill-destination"] == "local"
+        await occupied
+
+
+async def test_a_refusal_is_told_when_nobody_else_can_answer(gateway: World) -> None:
+    async with Upstream(status=400).serving() as only:
+        gateway.state.put_service(service(spillover=spillover()))
+        gateway.provider(only)
         status, _, body = await chat(gateway)
-    assert (status, orjson.loads(body)["error"]["message"]) == (400, "no")
-    assert cloud.bodies == []
+    error = orjson.loads(body)["error"]
+    assert (status, error["code"], error["message"]) == (400, "provider_refused", "no")
 
 
 @pytest.mark.parametrize(
