@@ -69,6 +69,7 @@ class Wish:
     replicas: int
     reason: ScalingReason
     message: str
+    late: bool = False  # the objective is missed
 
 
 def load(signals: Signals, live: Demand | None) -> Load | None:
@@ -178,7 +179,8 @@ def wish(
         asked = max(current, grown) if settled and not starting else current
         by_latency = min(asked, math.ceil(load.concurrency))
     wanted = max(by_load, by_latency, 1)
-    return Wish(wanted, _reason(wanted, current, by_load, press), _message(rules, load, press))
+    reason = _reason(wanted, current, by_load, press)
+    return Wish(wanted, reason, _message(rules, load, press), late=press.high)
 
 
 def _by_load(rules: Rules, have: int, load: Load) -> int:

@@ -171,9 +171,9 @@ def _reason(
         return ScalingReason.CLUSTER_FULL_PROBE
     if final == current and wish.replicas < current and not may_fall:
         return ScalingReason.HOLDING_NO_DATA
-    waits = final == current and wish.replicas != current
-    if waits and wish.reason is not ScalingReason.LATENCY_ABOVE_OBJECTIVE:
-        return ScalingReason.WITHIN_OBJECTIVE
+    if final == current and wish.replicas != current:  # a window has yet to pass
+        late = wish.late
+        return ScalingReason.LATENCY_ABOVE_OBJECTIVE if late else ScalingReason.WITHIN_OBJECTIVE
     return wish.reason
 
 

@@ -66,6 +66,14 @@ def test_each_objective_counts(signal):
     assert world.moves() == [(1, 2, "LatencyAboveObjective")]
 
 
+def test_a_missed_objective_is_never_called_kept():
+    """Also while a window has yet to pass before the count changes."""
+    world = World()
+    world.run(120, busy(3))
+    world.tick(busy(6, queue_wait_p95=3.0))
+    assert (world.count, world.reason) == (1, "LatencyAboveObjective")
+
+
 def test_a_tenth_above_the_objective_is_noise():
     world = World()
     world.run(300, busy(3, ttft_p95=2.19))
