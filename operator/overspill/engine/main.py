@@ -43,7 +43,7 @@ def _serve() -> None:
     model = find_model(options.model_path)
     settings = llamacpp.settings(options, model, memory_limit(Path("/sys/fs/cgroup")))
     args = dict(options.engine_args)
-    log.info("starting", version=__version__, settings=settings, args=args)
+    log.info("starting", version=__version__, settings=settings, args=sorted(args))  # names only
     given = json.dumps({"settings": settings, "args": args})
     server = [sys.executable, "-m", "overspill.engine.server", given]
     supervisor.supervise(server, options.port, options.drain_seconds)

@@ -77,7 +77,15 @@ def test_defaults() -> None:
         ({"context_length": 1024}, {"n_ctx": 4096, "kv_unified": False}),
         ({"max_sequences": 8}, {"n_parallel": 8, "n_threads_http": 80}),
         ({"max_batched_tokens": 128}, {"n_batch": 128, "n_ubatch": 128}),
-        ({"max_batched_tokens": 4096}, {"n_batch": 4096}),
+        ({"max_batched_tokens": 4096}, {"n_batch": 4096, "n_ubatch": 512}),
+        (
+            {"max_sequences": 100},  # one token of each must fit into a step
+            {"n_parallel": 100, "n_threads_http": 264, "n_batch": 100, "n_ubatch": 100},
+        ),
+        (
+            {"engine_args": (("embedding", "true"),), "context_length": 2048},
+            {"n_ctx": 8192, "kv_unified": False, "n_batch": 2048, "n_ubatch": 2048},
+        ),
         ({"prefix_caching": False}, {"cache_prompt": False, "cache_ram_mib": 0}),
         ({"cpu_threads": 2}, {"cpuparams.n_threads": 2, "cpuparams_batch.n_threads": 2}),
         ({"served_name": "x"}, {"model_alias": ["x"]}),
