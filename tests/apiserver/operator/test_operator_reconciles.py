@@ -100,6 +100,9 @@ def test_a_count_that_somebody_changed_is_taken_back(world: World) -> None:
     world.start()
     world.apply(**ZERO)
     world.settled()
+    world.eventually(
+        "a first decision", lambda: world.get("infsvc", "chat")["status"].get("lastDecisions")
+    )
     world.kube.kubectl("scale", "deployment", "chat-engine", "-n", world.namespace, "--replicas=3")
     world.eventually("the count is back", lambda: world.get("deployment")["spec"]["replicas"] == 0)
     world.settled()

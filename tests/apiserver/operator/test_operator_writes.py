@@ -1,6 +1,7 @@
 """Who writes, and how little: the audit log of the API server is the witness."""
 
 import json
+import os
 import signal
 import time
 from collections import Counter
@@ -11,7 +12,8 @@ import pytest
 
 from conftest import World
 
-AUDIT = Path("/var/lib/overspill-cluster/audit/audit.log")
+# Written by the API server of hack/cluster; another cluster's can be named.
+AUDIT = Path(os.environ.get("OVERSPILL_AUDIT_LOG", "/var/lib/overspill-cluster/audit/audit.log"))
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 IDLE_SECONDS = 60
 LEASE_SECONDS = 30  # within which another operator takes over
@@ -74,6 +76,7 @@ def test_a_leader_that_slept_through_its_lease_writes_nothing(world: World) -> N
     world.eventually("it leads", lambda: stale.leads)
     world.apply(scaling={"minReplicas": 0})
     world.settled()
+    applied = stale.log.read_text().count('"applied"')
     stale.process.send_signal(signal.SIGSTOP)
     fresh = world.start("fresh")
     world.eventually("the fresh one leads", lambda: fresh.leads, LEASE_SECONDS)
@@ -82,15 +85,9 @@ def test_a_leader_that_slept_through_its_lease_writes_nothing(world: World) -> N
     stale.process.send_signal(signal.SIGCONT)
     world.apply(scaling={"minReplicas": 0}, rollout={"drain": "78s"})
     world.eventually("it acts again", lambda: "78" in str(world.get("deployment")))
-    world.eventually("the stale one knows", lambda: "not leader" in stale.log.read_text())
+    world.eventually("the stale one looks at the lease", lambda: not stale.leads)
     assert fresh.leads
-    assert not stale.leads
-    assert stale.log.read_text().count("applied") == fresh_before(stale)
-
-
-def fresh_before(stale: object) -> int:
-    """Lines of the three steps of the one service that the stale leader brought up."""
-    return 2
+    assert stale.log.read_text().count('"applied"') == applied
 
 
 def test_an_operator_that_ends_gives_the_lease_back(world: World) -> None:
