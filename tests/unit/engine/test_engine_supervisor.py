@@ -28,13 +28,13 @@ import http.server, pathlib, sys
 running = pathlib.Path(sys.argv[2])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        with running.with_suffix(".looks").open("a") as looks:
+            looks.write("look ")
         page = f"llamacpp:requests_processing {running.read_text()}\\n"
         page += "llamacpp:requests_deferred 0\\n"
         self.send_response(200)
         self.end_headers()
         self.wfile.write(page.encode())
-        with running.with_suffix(".looks").open("a") as looks:
-            looks.write("look ")
     def log_message(self, *args): pass
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
