@@ -62,7 +62,7 @@ def settings(options: Options, model: Path, memory_limit: int | None) -> dict[st
         "endpoint_slots": False,  # it shows other requests' parameters
         "ui": False,
         "offline": True,
-        "verbosity": 2,  # warnings and errors
+        "verbosity": 1,  # errors; warnings come with ordinary requests
         "n_threads_http": SPARE_HTTP_THREADS + 2 * options.max_sequences,
         "n_parallel": options.max_sequences,
         "n_ctx": length * options.max_sequences if length else 0,
