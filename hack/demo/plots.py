@@ -23,7 +23,7 @@ def draw(run: Run, path: Path) -> None:
     _ttft(axes[1], run, start)
     _destinations(axes[2], run, start)
     for axis in axes:
-        _stages(axis, run, start)
+        _stages(axis, run, start, named=axis is axes[0])
         axis.spines[["top", "right"]].set_visible(False)
     axes[2].set_xlabel("seconds since the first look")
     figure.suptitle("Overspill: one service, two GPUs, one cloud", x=0.01, ha="left")
@@ -44,7 +44,7 @@ def _replicas(axis: Any, run: Run, start: float) -> None:
     axis.set_ylabel("replicas")
     axis.set_ylim(bottom=-0.1)
     axis.yaxis.get_major_locator().set_params(integer=True)
-    axis.legend(loc="upper left", frameon=False, ncols=4)
+    axis.legend(loc="upper right", frameon=False, ncols=4)
 
 
 def _ttft(axis: Any, run: Run, start: float) -> None:
@@ -57,7 +57,7 @@ def _ttft(axis: Any, run: Run, start: float) -> None:
             axis.plot(*zip(*points, strict=True), ".", color=colour, ms=4, label=label)
     axis.set_yscale("log")
     axis.set_ylabel("time to first token, s")
-    axis.legend(loc="upper left", frameon=False, ncols=2)
+    axis.legend(loc="upper right", frameon=False, ncols=2)
 
 
 def _destinations(axis: Any, run: Run, start: float) -> None:
@@ -71,15 +71,17 @@ def _destinations(axis: Any, run: Run, start: float) -> None:
         color=[BLUE, ORANGE, "black"], label=["local", "cloud", "failed"],
     )  # fmt: skip
     axis.set_ylabel(f"requests sent per {BIN:.0f} s")
-    axis.legend(loc="upper left", frameon=False, ncols=3)
+    axis.legend(loc="upper right", frameon=False, ncols=3)
 
 
-def _stages(axis: Any, run: Run, start: float) -> None:
-    for stage in run.stages:
-        if stage.sent:
-            x = stage.sent[0].t - start
-            axis.axvline(x, color=GREY, lw=0.6)
+def _stages(axis: Any, run: Run, start: float, *, named: bool) -> None:
+    for i, stage in enumerate(run.stages):
+        if not stage.sent:
+            continue
+        x = stage.sent[0].t - start
+        axis.axvline(x, color=GREY, lw=0.6)
+        if named:  # in two rows, for the first stages are short
             axis.annotate(
                 stage.name, (x, 1.0), xycoords=axis.get_xaxis_transform(),
-                xytext=(3, -2), textcoords="offset points", fontsize=7, color=GREY, va="bottom",
+                xytext=(2, 3 + 11 * (i % 2)), textcoords="offset points", fontsize=8, color=GREY,
             )  # fmt: skip

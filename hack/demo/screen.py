@@ -18,7 +18,7 @@ def step(text: str) -> None:
 
 def note(text: str) -> None:
     """Say something within a step."""
-    console.print(f"  {text}")
+    console.print(f"  {text}", soft_wrap=True)
 
 
 def wait(what: str, usual: float, probe: Callable[[], tuple[bool, str]], timeout: float) -> bool:
@@ -44,7 +44,7 @@ def wait(what: str, usual: float, probe: Callable[[], tuple[bool, str]], timeout
                 note(line)
             time.sleep(0.5)
     mark = "[green]✓[/green]" if done else "[red]✗[/red]"
-    console.print(f"  {mark} {what}: {state} · {elapsed:.1f} s")
+    console.print(f"  {mark} {what}: {state} · {elapsed:.1f} s", soft_wrap=True)
     return done
 
 
@@ -52,7 +52,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table; the first column is left-aligned, the others right."""
     out = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        out.add_column(column, justify="left" if i == 0 else "right")
+        out.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         out.add_row(*row)
     console.print(out)

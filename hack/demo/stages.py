@@ -127,7 +127,7 @@ def spill(run: Run, stage: Stage) -> bool:
         enough = away >= ENOUGH_SPILLED and away < len(load.sent) and total >= ENOUGH_REQUESTS
         return enough, f"{away} of {len(load.sent)} requests spilled, {total} in all"
 
-    return _with_load(run, stage, 8, "requests spill", 60, seen)
+    return _with_load(run, stage, 8, "requests spill", 45, seen)
 
 
 def back(run: Run, stage: Stage) -> bool:
@@ -140,7 +140,7 @@ def back(run: Run, stage: Stage) -> bool:
         state = f"{quiet:.0f} s without spill, {now.pods} pods, full {now.full}"
         return quiet >= QUIET and not now.full and not now.pending and bool(load.sent), state
 
-    return _with_load(run, stage, 1, "spill over", 45, seen)
+    return _with_load(run, stage, 1, "spill over", 40, seen)
 
 
 def scale_in(run: Run, stage: Stage) -> bool:
@@ -149,7 +149,7 @@ def scale_in(run: Run, stage: Stage) -> bool:
     def seen() -> tuple[bool, str]:
         return run.watcher.now.pods == 0, f"{run.watcher.now.pods} replicas left"
 
-    return screen.wait("no replica left", 60, seen, STAGE_TIMEOUT)
+    return screen.wait("no replica left", 30, seen, STAGE_TIMEOUT)
 
 
 STAGES: list[tuple[str, str, Callable[[Run, Stage], bool]]] = [
