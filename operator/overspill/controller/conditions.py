@@ -136,11 +136,12 @@ def _spillover(facts: Facts) -> Verdict:
 
 
 def _unreported(facts: Facts, verdicts: list[Verdict]) -> Verdict:
-    """Until a gateway speaks (again), what was said of this very spec stands."""
+    """Until a gateway speaks (again), what the gateways said of this very spec stands."""
     old = api.find(facts.service.status.conditions, ConditionType.SPILLOVER_READY)
-    if old and old.observed_generation == facts.service.metadata.generation:
-        return Verdict(old.status, old.reason, old.message)
-    return verdicts[0]
+    if old is None or old.observed_generation != facts.service.metadata.generation:
+        return verdicts[0]
+    ours = old.reason in set(Reason) - {Reason.PROVIDERS_READY}
+    return verdicts[0] if ours else Verdict(old.status, old.reason, old.message)
 
 
 def _provider(facts: Facts, ref: ProviderRef) -> Verdict:

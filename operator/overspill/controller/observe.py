@@ -13,7 +13,7 @@ from overspill.api.provider import InferenceProvider
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler
 from overspill.autoscaler.signals import Replicas
-from overspill.cluster import Cluster, NotFound
+from overspill.cluster import Cluster, Forbidden, NotFound
 from overspill.cluster.kinds import (
     DEPLOYMENT,
     INFERENCE_PROVIDER,
@@ -114,7 +114,10 @@ class Observer:
         return "" if claim else name
 
     async def _provider(self, key: Key) -> ProviderFacts:
-        raw = await _or_none(self._cluster.get(INFERENCE_PROVIDER, key.namespace, key.name))
+        try:
+            raw = await _or_none(self._cluster.get(INFERENCE_PROVIDER, key.namespace, key.name))
+        except Forbidden:
+            return ProviderFacts(None, invalid=f"{key.namespace} is not in watchNamespaces")
         if raw is None:
             return ProviderFacts(None)
         try:

@@ -170,3 +170,33 @@ def test_a_missing_claim_is_named_and_heals(world: World) -> None:
     }
     world.kube.kubectl("apply", "-f", "-", stdin=json.dumps(claim))
     world.eventually("healed", lambda: world.condition("ModelReady")[1] == "Loading", 60)
+
+
+def test_an_exceeded_quota_is_a_full_cluster(world: World) -> None:
+    world.kube.kubectl("create", "quota", "none", "--hard=pods=0", "-n", world.namespace)
+    world.start()
+    world.apply()
+    verdict = world.eventually(
+        "full", lambda: (c := world.condition("CapacityAvailable"))[1] == "QuotaExceeded" and c
+    )
+    assert "exceeded quota: none" in verdict[2]
+    world.kube.kubectl("delete", "quota", "none", "-n", world.namespace)
+
+
+def test_a_provider_that_cannot_be_used_is_named(world: World) -> None:
+    world.start()
+    spillover = {"providers": [{"name": "openai", "model": "gpt"}]}
+    world.apply(spillover=spillover)
+    world.eventually("said", lambda: world.condition("SpilloverReady")[1] == "ProviderNotFound")
+    provider = {"type": "openai", "secretRef": {"name": "key"}, "models": [{"name": "gpt"}]}
+    world.apply_object(provider, "openai", "InferenceProvider")
+    world.eventually("said", lambda: world.condition("SpilloverReady")[1] == "PriceMissing")
+    provider["models"] = [{"name": "gpt", "price": {"inputPerMTok": "1", "outputPerMTok": "2"}}]
+    world.apply_object(provider, "openai", "InferenceProvider")
+    world.eventually("said", lambda: world.condition("SpilloverReady")[1] == "NoReport")
+    # Somebody else's namespace is nothing we may look into.
+    world.apply(spillover={"providers": [{"name": "x", "namespace": "default", "model": "gpt"}]})
+    verdict = world.eventually(
+        "said", lambda: (c := world.condition("SpilloverReady"))[1] == "InvalidSpec" and c
+    )
+    assert "watchNamespaces" in verdict[2]

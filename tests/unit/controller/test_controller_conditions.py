@@ -155,13 +155,24 @@ def test_spillover(service: Any, providers: Any, expected: Any) -> None:
     assert judge(world.facts(service, providers=providers))[T.SPILLOVER_READY] == expected
 
 
-def test_what_the_gateways_said_stands_until_they_speak_again() -> None:
-    old = {"type": "SpilloverReady", "status": "True", "reason": "ProvidersReady"}
+@pytest.mark.parametrize(
+    ("status", "reason", "stands"),
+    [
+        ("True", "ProvidersReady", True),
+        ("False", "SecretNotFound", True),
+        ("False", "PriceMissing", False),  # that we saw ourselves, and no longer see
+    ],
+)
+def test_what_the_gateways_said_stands_until_they_speak_again(
+    status: str, reason: str, stands: bool
+) -> None:
+    old = {"type": "SpilloverReady", "status": status, "reason": reason}
     service = world.spilling()
-    status = service.status.model_validate({"conditions": [{**old, "observedGeneration": 1}]})
-    same = service.model_copy(update={"status": status})
+    before = service.status.model_validate({"conditions": [{**old, "observedGeneration": 1}]})
+    same = service.model_copy(update={"status": before})
     silent = report(reported=False)
-    assert judge(world.facts(same, providers=silent))[T.SPILLOVER_READY][0] == "True"
+    found = judge(world.facts(same, providers=silent))[T.SPILLOVER_READY]
+    assert found == ((status, reason) if stands else ("Unknown", "NoReport"))
     newer = same.metadata.model_copy(update={"generation": 2})
     changed = same.model_copy(update={"metadata": newer})
     assert judge(world.facts(changed, providers=silent))[T.SPILLOVER_READY][0] == "Unknown"
