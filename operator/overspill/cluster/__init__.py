@@ -11,6 +11,7 @@ from overspill.cluster.errors import (
     Invalid,
     NotConfigured,
     NotFound,
+    Terminating,
     Unavailable,
 )
 from overspill.cluster.kinds import Kind
@@ -31,6 +32,7 @@ __all__ = [
     "Listing",
     "NotConfigured",
     "NotFound",
+    "Terminating",
     "Unavailable",
     "backoff",
 ]

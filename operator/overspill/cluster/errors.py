@@ -7,6 +7,7 @@ Nothing above this package sees an exception of the Kubernetes client or of aioh
     ├── NotFound            404
     ├── Conflict            409: read the object again, then decide again
     ├── Forbidden           401, 403: a right is missing
+    │   └── Terminating     the namespace is being deleted and takes nothing new
     ├── Invalid             400, 413, 415, 422: the object is wrong; the message names the field
     ├── Expired             410: the resourceVersion is too old; list again
     ├── Fenced              we do not hold the lease (any more), nothing was written
@@ -48,6 +49,10 @@ class Forbidden(ClusterError):
     """The API server refuses this identity that call."""
 
 
+class Terminating(Forbidden):
+    """The namespace is on its way out: whatever was to be written is no longer wanted."""
+
+
 class Invalid(ClusterError):
     """The API server refuses the object."""
 
@@ -83,6 +88,7 @@ _BY_STATUS: dict[int, type[ClusterError]] = {
 }
 # Server-side apply answers 500 to a field that is not in the schema; trying again cannot help.
 _UNKNOWN_FIELD = "failed to create typed patch object"
+_TERMINATING = "because it is being terminated"
 MAX_RETRY_AFTER = 60.0  # seconds; what a server asks beyond that is cut
 
 
@@ -96,6 +102,8 @@ def from_status(status: int, body: bytes, retry_after: str = "") -> ClusterError
     kind = _BY_STATUS.get(status, Unavailable)
     if message.startswith(_UNKNOWN_FIELD):
         kind = Invalid
+    elif kind is Forbidden and message.endswith(_TERMINATING):
+        kind = Terminating
     seconds = float(retry_after) if retry_after.isdecimal() else 0.0
     return kind(message, min(seconds, MAX_RETRY_AFTER))
 

@@ -10,7 +10,7 @@ import structlog
 from overspill.api.conditions import Condition
 from overspill.api.names import API_VERSION, OPERATOR_MANAGER
 from overspill.api.service import DecisionStatus, InferenceServiceStatus
-from overspill.cluster import Cluster, ClusterError, Fenced
+from overspill.cluster import Cluster, ClusterError, Fenced, Terminating
 from overspill.cluster.kinds import EVENT
 from overspill.controller.facts import Object
 from overspill.controller.reasons import EventReason, Reason
@@ -101,5 +101,7 @@ class Announcer:
             await self._cluster.create(EVENT, event, manager=OPERATOR_MANAGER)
         except Fenced:
             raise
+        except Terminating:
+            return
         except ClusterError as error:
             log.warning("event dropped", reason=reason, error=str(error))

@@ -41,3 +41,5 @@ def configure(level: str) -> None:
     root.setLevel(level.upper())
     # kopf tells of every watch that begins; its warnings are enough.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # Its warning that signals are not its business, in a thread, is no news.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -16,7 +16,7 @@ from overspill.api.names import OPERATOR_MANAGER, ConditionType
 from overspill.api.provider import InferenceProvider, InferenceProviderStatus
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler
-from overspill.cluster import Cluster, Forbidden, Invalid, NotFound
+from overspill.cluster import Cluster, Forbidden, Invalid, NotFound, Terminating
 from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE, Kind
 from overspill.controller import announce, status
 from overspill.controller.announce import Announcer
@@ -73,7 +73,10 @@ class Reconciler:
             await self._refuse(INFERENCE_SERVICE, raw, str(error))
             return None
         facts = await self.observer.observe(service)
-        facts = replace(facts, refused=await self._children(key, facts))
+        try:
+            facts = replace(facts, refused=await self._children(key, facts))
+        except Terminating:
+            return None
         later = await self._status(key, raw, facts)
         stuck = bool(facts.foreign or facts.refused)
         return min(later or STUCK_SECONDS, STUCK_SECONDS) if stuck else later
@@ -84,6 +87,8 @@ class Reconciler:
             await self._apply(key, facts, decide(facts, self.settings))
         except RenderError as error:
             return Fault(Reason.INVALID_SPEC, str(error))
+        except Terminating:
+            raise
         except (Invalid, Forbidden) as error:
             # The API server knows rules that the schema does not, and rights can be missing.
             return Fault(Reason.APPLY_REFUSED, str(error))
