@@ -36,7 +36,7 @@ KUBECTL = "/var/lib/overspill-cluster/bin/kubectl"
 NAMESPACE = "overspill-bench"
 PARALLEL = (1, 2, 4)
 ANSWER_TOKENS = 96
-ROUNDS = 5
+ROUNDS = 3
 SHARED_PROMPT = " ".join(f"Rule {n}: answer politely and in full sentences." for n in range(90))
 QUESTIONS = itertools.count()
 

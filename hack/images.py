@@ -70,7 +70,11 @@ class Image:
 def download_prometheus(folder: Path) -> None:
     """Debian's Prometheus binary."""
     with tempfile.TemporaryDirectory() as scratch:
-        run(["apt-get", "download", "-q", "prometheus"], cwd=scratch)
+        try:
+            run(["apt-get", "download", "-q", "prometheus"], cwd=scratch)
+        except BuildError:  # a new machine has no package lists
+            run(["apt-get", "update", "-q"])
+            run(["apt-get", "download", "-q", "prometheus"], cwd=scratch)
         (package,) = Path(scratch).glob("*.deb")
         run(["dpkg", "-x", package, scratch])
         shutil.copy2(Path(scratch, "usr/bin/prometheus"), folder)
