@@ -26,6 +26,8 @@ from overspill.controller.worker import DirtyKeys
 log = structlog.get_logger(__name__)
 
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
+STEADY_SECONDS = 60.0  # of watching, after which an end is the first of its kind
+LONGEST_PAUSE = 15.0  # seconds between two starts
 CLIENT_TIMEOUT = 75  # seconds after which we do, when it did not
 CHILD_KINDS = (
     ("apps", "v1", "deployments"),
@@ -101,6 +103,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 10
+    # Short, so that the end of an outage is seen at once; after the last one `watch` starts anew.
+    chosen.networking.error_backoffs = (1, 1, 2, 3, 5, 5, 5, 5)
     for _, _, plural in CHILD_KINDS:
         chosen.watching.label_selectors[plural] = CHILD_SELECTOR
     return chosen
@@ -115,7 +119,7 @@ async def watch(sink: Sink, namespaces: tuple[str, ...], ready: threading.Event)
     loop = asyncio.get_running_loop()
     failures = 0
     while True:
-        stop = threading.Event()
+        stop, started = threading.Event(), loop.time()
         try:
             await asyncio.to_thread(
                 kopf.run,
@@ -133,6 +137,6 @@ async def watch(sink: Sink, namespaces: tuple[str, ...], ready: threading.Event)
             problem = f"{type(error).__name__}: {error}"
         finally:
             stop.set()
-        failures += 1
+        failures = 1 if loop.time() - started > STEADY_SECONDS else failures + 1
         log.warning("watches ended", problem=problem, failures=failures)
-        await asyncio.sleep(backoff(failures))
+        await asyncio.sleep(backoff(failures, longest=LONGEST_PAUSE))

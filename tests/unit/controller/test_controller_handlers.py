@@ -1,0 +1,96 @@
+"""kopf's part: its settings, and that every event marks the right keys."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import kopf
+import pytest
+
+from overspill.controller import handlers
+from overspill.controller.addresses import Addresses
+from overspill.controller.catalog import Catalog, Key
+from overspill.controller.handlers import Sink
+from overspill.controller.worker import DirtyKeys
+
+
+class Marks(DirtyKeys):
+    """Remembers what was marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marked: list[Key] = []
+
+    def mark(self, keys: Any, delay: float = 0.0) -> None:
+        self.marked += sorted(keys)
+
+
+def service(name: str, served: str = "") -> dict[str, Any]:
+    metadata = {"namespace": "ns", "name": name, "creationTimestamp": "1"}
+    spillover = {"providers": [{"name": "openai", "model": "gpt"}]}
+    return {"metadata": metadata, "spec": {"model": {"servedName": served}, "spillover": spillover}}
+
+
+def test_events_mark_what_they_concern() -> None:
+    keys = Marks()
+    sink = Sink(keys, Catalog())
+    a, b = Key.service("ns", "a"), Key.service("ns", "b")
+    sink.service(service("a", "qwen"), gone=False)
+    assert keys.marked == [a]
+    sink.service(service("b", "qwen"), gone=False)
+    assert keys.marked[1:] == [a, b]
+    sink.provider("ns", "openai")
+    assert keys.marked[3:] == [Key.provider("ns", "openai"), a, b]
+    sink.child("ns", "a")
+    assert keys.marked[6:] == [a]
+    sink.service(service("a", "qwen"), gone=True)
+    assert keys.marked[7:] == [a, b]
+
+
+def test_kopf_is_quiet_and_never_waits_on_a_silent_watch() -> None:
+    settings = handlers.settings()
+    assert settings.posting.enabled is False
+    assert settings.scanning.disabled is True
+    assert settings.watching.server_timeout is not None
+    assert settings.watching.client_timeout is not None
+    assert settings.watching.server_timeout < settings.watching.client_timeout <= 75
+
+
+async def test_watches_that_end_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[float] = []
+    done = threading.Event()
+
+    def run(**given: Any) -> None:
+        starts.append(time.monotonic())
+        if len(starts) == 1:
+            raise RuntimeError("watch broke")
+        done.set()
+        given["stop_flag"].wait(10)
+
+    monkeypatch.setattr(kopf, "run", run)
+    monkeypatch.setattr(handlers, "backoff", lambda *_, **__: 0.0)
+    sink = Sink(Marks(), Catalog())
+    task = asyncio.create_task(handlers.watch(sink, (), threading.Event()))
+    assert await asyncio.to_thread(done.wait, 10)
+    task.cancel()  # and the thread ends with it
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(starts) == 2
+
+
+def test_gateways_are_found_by_their_ready_endpoints() -> None:
+    addresses = Addresses(None, "ns", "gateway-internal")  # type: ignore[arg-type]
+    assert addresses() == set()
+    addresses._slices = {
+        "one": {
+            "ports": [{"name": "metrics", "port": 9090}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": True}},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": False}},
+                {"addresses": ["10.0.0.3"], "conditions": {}},
+            ],
+        },
+        "six": {"ports": None, "endpoints": [{"addresses": ["fd00::1"]}]},
+        "empty": {"ports": [], "endpoints": None},
+    }
+    assert addresses() == {"10.0.0.1:9090", "10.0.0.3:9090", "[fd00::1]:9090"}
