@@ -5,6 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 COUNT ?= 1
+# kubectl, helm and ctr of the local cluster
+CLUSTER_BIN := /var/lib/overspill-cluster/bin
 
 .PHONY: help
 help: ## This list
@@ -66,7 +68,8 @@ images: venv ## Build all images and load them into the local cluster
 
 .PHONY: apiserver
 apiserver: venv ## Tests against the API server of the local cluster
-	$(PY) -m pytest tests/apiserver --junitxml=build/reports/apiserver.xml
+	KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
+	  $(PY) -m pytest tests/apiserver --junitxml=build/reports/apiserver.xml
 
 .PHONY: e2e
 e2e: venv ## The stories on the local cluster; COUNT=3 runs them three times

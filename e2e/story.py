@@ -30,6 +30,9 @@ class Story:
     def end(self) -> None:
         """Remove the key and the namespace."""
         platform.overspill(self.kube, "keys", "revoke", self.namespace, check=False)
+        # Nobody asks any more: no need to wait for drains.
+        self.kube.kubectl("delete", "infsvc", "--all", "-n", self.namespace, check=False)
+        self.kube.kubectl("delete", "pods", "--all", "-n", self.namespace, "--grace-period=1")
         self.kube.kubectl("delete", "namespace", self.namespace, "--timeout=180s", timeout=200)
 
     def describe(self) -> str:
@@ -42,8 +45,9 @@ class Story:
         ):
             parts.append(self.kube.kubectl(*args, "-n", self.namespace, check=False))
         for part in ("operator", "gateway"):
-            logs = ("logs", f"deployment/overspill-{part}", "--tail=60")
-            parts.append(self.kube.kubectl(*logs, "-n", platform.NAMESPACE, check=False))
+            logs = ("logs", f"deployment/overspill-{part}", "--tail=400")
+            lines = self.kube.kubectl(*logs, "-n", platform.NAMESPACE, check=False).splitlines()
+            parts += [x[:400] for x in lines if '"status":200' not in x][-40:]
         return "\n".join(parts)
 
     def apply(self, name: str, **spec: Any) -> None:
@@ -58,6 +62,11 @@ class Story:
     def status(self, name: str) -> dict[str, Any]:
         """Its status."""
         return dict(self.service(name).get("status") or {})
+
+    def steps(self, name: str) -> list[tuple[int, int]]:
+        """Its recorded decisions as counts before and after, the newest first."""
+        decisions = self.status(name).get("lastDecisions", [])
+        return [(d["replicasFrom"], d["replicasTo"]) for d in decisions]
 
     def condition(self, name: str, type_: str) -> dict[str, Any]:
         """One of its conditions."""

@@ -27,10 +27,4 @@ def test_scale_out_on_latency_and_back(story: Story) -> None:
     assert_no_failure(load.sent, at_least=20)
     assert {s.destination for s in load.sent} == {"local"}
     story.wait_ready("chat", 1, timeout=180)
-    eventually("the decision to go down", lambda: (2, 1) in steps(story), timeout=60)
-
-
-def steps(story: Story) -> list[tuple[int, int]]:
-    """The decisions in the status, as counts before and after."""
-    decisions = story.status("chat")["lastDecisions"]
-    return [(d["replicasFrom"], d["replicasTo"]) for d in decisions]
+    eventually("the decision to go down", lambda: (2, 1) in story.steps("chat"), timeout=60)
