@@ -206,7 +206,10 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print, and write the result file."""
-    images = json.loads((ROOT / "build" / "images.json").read_text())
+    references = ROOT / "build" / "images.json"
+    if not (KUBECONFIG.exists() and references.exists()):
+        sys.exit("run `make cluster-up` and `make images` first")
+    images = json.loads(references.read_text())
     about = {
         "date": time.strftime("%Y-%m-%d"),
         "image": images["engine-cpu"],
