@@ -50,7 +50,8 @@ def decide(facts: Facts, settings: Settings) -> Plan:
         facts.service,
         settings,
         replicas=desired if facts.deployment is None else None,
-        unplaceable=capacities.judge(facts).unplaceable,
+        # A pod that only waits for the place of one that ends is no reason to stop another.
+        unplaceable=max(0, capacities.judge(facts).unplaceable - facts.terminating),
     )
     for kind in facts.foreign:
         del wanted[kind]

@@ -98,6 +98,7 @@ class Facts:
     pods: tuple[Pod, ...]
     scaling: Scaling
     server_version: tuple[int, int]
+    terminating: int = 0  # pods that still hold their place and will give it back
     providers: Mapping[str, ProviderFacts] = field(default_factory=dict)  # by "namespace/name"
     claim_missing: str = ""  # name of the PersistentVolumeClaim that does not exist
     name_taken_by: str = ""  # an older service of this namespace with the same served name
@@ -151,6 +152,14 @@ def read_pods(raw: Iterable[Object], model_image: str) -> tuple[Pod, ...]:
         and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     )
     return tuple(sorted((_pod(pod, model_image) for pod in living), key=lambda p: p.name))
+
+
+def count_terminating(raw: Iterable[Object]) -> int:
+    """Return how many pods are on their way out and still on a node."""
+    return sum(
+        bool(pod["metadata"].get("deletionTimestamp") and pod.get("spec", {}).get("nodeName"))
+        for pod in raw
+    )
 
 
 def _pod(raw: Object, model_image: str) -> Pod:

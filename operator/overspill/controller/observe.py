@@ -27,7 +27,14 @@ from overspill.cluster.kinds import (
 )
 from overspill.controller import capacity
 from overspill.controller.catalog import Catalog, Key
-from overspill.controller.facts import Facts, Object, ProviderFacts, Scaling, read_pods
+from overspill.controller.facts import (
+    Facts,
+    Object,
+    ProviderFacts,
+    Scaling,
+    count_terminating,
+    read_pods,
+)
 from overspill.runtimes import child_name, slots
 
 CHILDREN: dict[str, Kind] = {
@@ -69,6 +76,7 @@ class Observer:
             service=service,
             children=dict(zip(CHILDREN, children, strict=True)),
             pods=read_pods(pods, _model_image(service)),
+            terminating=count_terminating(pods),
             scaling=Scaling(desired=0),
             server_version=self._version,
             providers={ref.path: known for ref, known in zip(refs, providers, strict=True)},
@@ -77,12 +85,12 @@ class Observer:
                 Key.service(namespace, service.metadata.name)
             ),
         )
-        return self._with_scaling(facts, pods)
+        return self._with_scaling(facts)
 
-    def _with_scaling(self, facts: Facts, pods: list[Object]) -> Facts:
+    def _with_scaling(self, facts: Facts) -> Facts:
         """Tell the autoscaler what is, then ask it what it wants."""
         key = facts.service.key
-        replicas = _replicas(facts, pods)
+        replicas = _replicas(facts)
         self._autoscaler.observe(key, facts.service, replicas, slots(facts.service))
         health = self._autoscaler.health(key)
         scaling = Scaling(
@@ -148,7 +156,7 @@ def _model_image(service: InferenceService) -> str:
     return rest if scheme == "oci" else ""
 
 
-def _replicas(facts: Facts, pods: list[Object]) -> Replicas:
+def _replicas(facts: Facts) -> Replicas:
     # Another owner's Deployment of that name is not ours to scale.
     deployment = None if "Deployment" in facts.foreign else facts.deployment
     return Replicas(
@@ -157,6 +165,6 @@ def _replicas(facts: Facts, pods: list[Object]) -> Replicas:
         placed=facts.placed,
         ready=facts.ready,
         unplaceable=capacity.judge(facts).unplaceable,
-        terminating=sum(bool(pod["metadata"].get("deletionTimestamp")) for pod in pods),
+        terminating=facts.terminating,
         resource_version=deployment["metadata"]["resourceVersion"] if deployment else "",
     )

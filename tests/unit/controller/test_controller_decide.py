@@ -80,6 +80,13 @@ def test_pods_without_a_place_loosen_rolls_and_drains() -> None:
     assert pdb["spec"]["maxUnavailable"] == 2
 
 
+def test_a_pod_that_waits_for_one_that_ends_loosens_nothing() -> None:
+    # A roll on the last GPU: the new pod is Pending as long as the old one drains.
+    probe = Pod("new", lacks_capacity=Reason.UNSCHEDULABLE, message="1 Insufficient x")
+    facts = world.facts(pods=(probe, world.READY), terminating=1, children=live())
+    assert due(facts) == Plan()
+
+
 def test_an_object_of_somebody_else_is_left_alone() -> None:
     children = live()
     children["Service"]["metadata"]["ownerReferences"] = []

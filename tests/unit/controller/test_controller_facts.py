@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from overspill.controller.facts import Fault, read_pods
+from overspill.controller.facts import Fault, count_terminating, read_pods
 from overspill.controller.reasons import Reason
 
 MODEL = "registry.example/models/qwen3:q4"
@@ -140,3 +140,9 @@ def test_only_the_first_start_counts_as_starting(status: Any, starting: bool) ->
 )
 def test_a_pod_on_its_way_out_is_no_replica(pod: Any) -> None:
     assert read_pods([pod], MODEL) == ()
+
+
+def test_a_terminating_pod_holds_its_place_as_long_as_it_is_on_a_node() -> None:
+    gone = {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    pods = [raw(node="n"), {**raw(node="n"), "metadata": gone}, {**raw(), "metadata": gone}]
+    assert count_terminating(pods) == 1
