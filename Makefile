@@ -27,6 +27,8 @@ lock: ## Resolve the requirements again (requirements/*.txt)
 	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
 	  --quiet -o requirements/$$extra.txt || exit 1; done
+	printf 'hatchling>=1.27\n' | $(VENV)/bin/uv pip compile - --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/build.txt
 
 .PHONY: fmt
 fmt: venv ## Format the code
@@ -90,6 +92,8 @@ demo-down: ## Remove what the demo made
 
 .PHONY: bench-engine
 bench-engine: venv ## Batching and prefix cache of the engine image, as ratios
+	python3 hack/cluster/main.py up
+	$(PY) hack/images.py build --only engine-cpu,model --load
 	$(PY) bench/engine.py
 
 .PHONY: clean
