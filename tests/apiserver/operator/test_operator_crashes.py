@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
+from operator_world import CHILDREN, World
 
-from conftest import CHILDREN, World
 from overspill.autoscaler.health import ScalingHealth
 from overspill.cluster import Cluster, Conflict, Fenced, Kind
 from overspill.controller.announce import Announcer

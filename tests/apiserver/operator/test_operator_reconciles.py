@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 import pytest
-
-from conftest import CHILDREN, NOWHERE, World
+from operator_world import CHILDREN, NOWHERE, World
 
 ZERO = {"scaling": {"minReplicas": 0, "maxReplicas": 2}}
 

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
-from conftest import World
+from operator_world import World
 
 # Written by the API server of hack/cluster; another cluster's can be named.
 AUDIT = Path(os.environ.get("OVERSPILL_AUDIT_LOG", "/var/lib/overspill-cluster/audit/audit.log"))
