@@ -142,38 +142,38 @@ def free_gpus(kube: Kube) -> int:
     return 2 - sum(int(line) for line in text.split())
 
 
-def _occupant(name: str) -> dict[str, Any]:
-    image = platform.images()["engine-cpu"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": "occupant"}},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 1,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 10001,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "occupant",
-                    "image": image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["python3", "-c", "import signal; signal.pause()"],
-                    "resources": {
-                        "requests": {"cpu": "1m", "memory": "32Mi"},
-                        "limits": {"nvidia.com/gpu": "1"},
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
+def restricted_pod(name: str, command: list[str]) -> dict[str, Any]:
+    """A pod of the engine image that a restricted namespace admits, running something else."""
+    container = {
+        "name": "main",
+        "image": platform.images()["engine-cpu"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "resources": {"requests": {"cpu": "1m", "memory": "32Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
         },
     }
+    security = {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    spec = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": security,
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def _occupant(name: str) -> dict[str, Any]:
+    pod = restricted_pod(name, ["python3", "-c", "import signal; signal.pause()"])
+    pod["metadata"]["labels"] = {"app": "occupant"}
+    pod["spec"]["containers"][0]["resources"]["limits"] = {"nvidia.com/gpu": "1"}
+    return pod
 
 
 def assert_no_failure(sent: list[Sent], at_least: int = 1) -> None:

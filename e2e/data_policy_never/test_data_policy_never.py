@@ -3,6 +3,7 @@
 from e2e.story import Story
 from lab import platform
 from lab.kube import Kube, eventually
+from lab.platform import QUEUE_BOUND
 
 
 def provider_requests(kube: Kube) -> float:
@@ -28,7 +29,7 @@ def test_data_policy_never_with_a_full_cluster(story: Story) -> None:
     story.wait_ready("chat", 1)
     before = provider_requests(story.kube)
 
-    with story.load("chat", max_tokens=40).running(120) as load:
+    with story.load("chat", max_tokens=8, stream=False).running(QUEUE_BOUND + 10) as load:
         assert story.wait_condition("chat", "CapacityAvailable", "False", 90) == "Unschedulable"
         eventually("some are refused", lambda: any(s.status == 429 for s in load.sent), timeout=90)
         eventually("some are answered", lambda: sum(not s.failed for s in load.sent) >= 5, 120)

@@ -15,6 +15,7 @@ CLOUD_MODEL = "frontier"
 CLOUD_HOST = f"model-server.{CLOUD}.svc.cluster.local"
 MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
 NODE_PORT = 30080
+QUEUE_BOUND = 40  # requests that may wait per service, so that a story can fill it
 LOCAL_BIN = "/var/lib/overspill-cluster/bin"  # kubectl and helm of `make cluster-up`
 
 # What one engine pod may use: two pods are twice the capacity of one, also on two cores.
@@ -47,6 +48,7 @@ def values(**overrides: Any) -> dict[str, Any]:
         "gateway": {
             "image": image["gateway"],
             "service": {"type": "NodePort", "nodePort": NODE_PORT},
+            "queueBound": QUEUE_BOUND,
             "providerSecrets": [{"namespace": CLOUD, "names": ["cloud-key"]}],
         },
         "engine": {"cpu": {"image": image["engine-cpu"]}},
