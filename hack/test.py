@@ -17,7 +17,7 @@ REPORTS = ROOT / "build" / "reports"
 STEPS: list[tuple[str, list[str], bool]] = [
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
-    ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down", "--yes"], True),
+    ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
     ("the local cluster", [sys.executable, "hack/cluster/main.py", "up", "--yes"], True),
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
     ("tests against the API server", ["make", "apiserver"], False),
