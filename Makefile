@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 PY := $(VENV)/bin/python
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+PROMETHEUS := build/tools/prometheus/usr/bin
+export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(PROMETHEUS):$(PATH)
 COUNT ?= 1
 # kubectl, helm and ctr of the local cluster
 CLUSTER_BIN := /var/lib/overspill-cluster/bin
@@ -63,6 +64,13 @@ cluster-up: ## A Kubernetes cluster with two GPUs on this machine (Linux, root)
 .PHONY: cluster-down
 cluster-down: ## Stop the local cluster and take back all it changed
 	python3 hack/cluster/main.py down
+
+.PHONY: prometheus
+prometheus: $(PROMETHEUS)/prometheus ## Debian's Prometheus, unpacked only, for the tests that ask a real one
+$(PROMETHEUS)/prometheus:
+	mkdir -p build/tools
+	cd build/tools && (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus))
+	cd build/tools && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb
 
 .PHONY: images
 images: venv ## Build all images and load them into the local cluster

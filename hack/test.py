@@ -15,6 +15,7 @@ REPORTS = ROOT / "build" / "reports"
 
 # (what, command, whether later steps need it)
 STEPS: list[tuple[str, list[str], bool]] = [
+    ("a Prometheus for the tests", ["make", "prometheus"], True),
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
