@@ -44,6 +44,7 @@ class Load:
     """Requests that a service has to work on, now."""
 
     concurrency: float  # as far as it counts for capacity
+    sustained: float  # of it, what remains when the backlog is worked off
     arriving: bool  # there is a request, or was one a moment ago
     bounded: bool  # by Little's law; else a growing queue looks like growing need
     complete: bool  # nothing seen means nothing there
@@ -86,12 +87,13 @@ def load(signals: Signals, live: Demand | None) -> Load | None:
     busy = max(w[0] for w in fresh)
     queued = max(w[1] for w in fresh)
     rate = max(w[2] for w in fresh)
-    floor, ceiling = _offered(signals, rate)
-    concurrency = max(floor, busy, min(busy + queued, ceiling))
+    floor, sustained = _offered(signals, rate)
+    concurrency = max(floor, busy, min(busy + queued, BACKLOG * sustained))
     return Load(
         concurrency=concurrency,
+        sustained=min(concurrency, max(busy, sustained)),
         arriving=busy + queued > 0 or rate > 0 or (live is not None and live.held > 0),
-        bounded=ceiling < math.inf,
+        bounded=sustained < math.inf,
         complete=(live is not None and live.complete) or signals.complete,
     )
 
@@ -125,8 +127,7 @@ def _offered(signals: Signals, rate: float) -> tuple[float, float]:
     if residence is None:
         return 0.0, math.inf
     steady = number(signals.arrivals_rate) or 0.0
-    now = BACKLOG * rate
-    return min(steady, now) * residence, max(steady * BACKLOG, now) * residence
+    return min(steady, 2 * rate) * residence, max(steady, rate) * residence
 
 
 def pressure(rules: Rules, signals: Signals, live: Demand | None) -> Pressure:
@@ -184,8 +185,12 @@ def wish(
 
 
 def _by_load(rules: Rules, have: int, load: Load) -> int:
-    """Replicas for the load: as many as there are, where they are neither too few nor too many."""
-    up = _ceil(load.concurrency / (rules.slots * UTILISATION))
+    """Replicas for the load: as many as there are, where they are neither too few nor too many.
+
+    A backlog adds one at most: it grows for as long as what was asked for does not get ready.
+    """
+    slots = rules.slots * UTILISATION
+    up = min(_ceil(load.concurrency / slots), _ceil(load.sustained / slots) + 1)
     down = _ceil(load.concurrency / (rules.slots * UTILISATION_DOWN))
     return max(up, min(have, down))
 

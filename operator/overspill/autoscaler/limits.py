@@ -9,6 +9,7 @@ from overspill.autoscaler.signals import Replicas, Rules
 
 MAX_STEP = 4  # replicas that may be added at once,
 MAX_FACTOR = 2  # or times the current count, whichever is more
+FULL_MEMORY = 30.0  # seconds without a full moment before more than the probe is asked for
 
 History = tuple[tuple[float, int], ...]  # (time, recommendation), oldest first
 
@@ -68,6 +69,16 @@ def cap_cluster(wanted: int, replicas: Replicas, called_for: int) -> int:
         return wanted
     held = replicas.placed + replicas.terminating
     return min(wanted, held + 1 if called_for > held else held)
+
+
+def cap_after_full(wanted: int, current: int, held: int) -> int:
+    """Return at most the current count or the last probe, a short while after a full cluster.
+
+    Capacity that comes and goes, such as of spot nodes or a queue's quota, moves no count.
+
+    :param held: replicas that had a place when the cluster was full last.
+    """
+    return min(wanted, max(current, held + 1))
 
 
 def clamp(wanted: int, rules: Rules) -> int:

@@ -27,6 +27,8 @@ class PolicyState:
     active_at: float  # last time there was a request, or nobody could tell
     ready: int
     grown_at: float  # last time a replica became ready
+    full_at: float | None = None  # last time a replica had no place
+    held: int = 0  # replicas that had one then
 
     @classmethod
     def start(cls, now: float, replicas: int, ready: int) -> Self:
@@ -95,14 +97,15 @@ def decide(
     state = _look(now, state, replicas, load)
     if load is None:
         wish = _hold(state.replicas)
-        count = limits.cap_cluster(state.replicas, replicas, state.replicas)
     else:
         wish = _wish(now, state, rules, replicas, signals, live, load)
-        history = limits.remember(state.history, now, wish.replicas, rules)
-        state = replace(state, history=history)
-        count = _limit(now, state, rules, replicas, wish, may_fall=signals.complete)
+    # What is held while nothing may fall counts as called for: Prometheus may come back empty.
+    called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
+    history = limits.remember(state.history, now, called_for, rules)
+    state = replace(state, history=history)
+    count = _limit(now, state, rules, replicas, wish)
     final = limits.clamp(count, rules)
-    reason = _reason(state.replicas, wish, count, final, replicas, may_fall=signals.complete)
+    reason = _reason(now, state, wish, count, final, replicas, may_fall=signals.complete)
     message = _message(state.replicas, wish, final, reason, rules, replicas)
     inputs = _inputs(signals, live, replicas, load)
     decision = Decision(now, state.replicas, final, reason, message, inputs)
@@ -110,11 +113,13 @@ def decide(
 
 
 def _look(now: float, state: PolicyState, replicas: Replicas, load: Load | None) -> PolicyState:
-    """Note when there was work last and when a replica became ready last."""
+    """Note when there was work, when a replica became ready, and when one had no place last."""
     if load is None or load.arriving or not load.complete:
         state = replace(state, active_at=now)
     if replicas.ready > state.ready:
         state = replace(state, grown_at=now)
+    if replicas.unplaceable:
+        state = replace(state, full_at=now, held=replicas.placed + replicas.terminating)
     return replace(state, ready=replicas.ready)
 
 
@@ -144,30 +149,43 @@ def _wish(
     return demand.wish(rules, state.replicas, replicas, load, press, settled=settled)
 
 
-def _limit(
-    now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish, *, may_fall: bool
-) -> int:
+def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish) -> int:
     """Layer 3 but for minimum and maximum. The ways through zero wait for no window."""
     if wish.reason in (ScalingReason.FROM_ZERO, ScalingReason.IDLE):
         return wish.replicas
     current = state.replicas
     count = limits.stabilise(current, state.history, now, rules)
-    if not may_fall:
-        count = max(count, current)
     recent = limits.in_force(state.history, now - rules.up_window)
-    called_for = max(n for _, n in recent) if may_fall else current
-    return limits.cap_cluster(limits.cap_rate(current, count), replicas, called_for)
+    called_for = max(n for _, n in recent)
+    count = limits.cap_rate(current, count)
+    if _was_full(now, state):
+        count = limits.cap_after_full(count, current, state.held)
+    return limits.cap_cluster(count, replicas, called_for)
+
+
+def _was_full(now: float, state: PolicyState) -> bool:
+    return state.full_at is not None and now - state.full_at < limits.FULL_MEMORY
 
 
 def _reason(
-    current: int, wish: Wish, count: int, final: int, replicas: Replicas, *, may_fall: bool
+    now: float,
+    state: PolicyState,
+    wish: Wish,
+    count: int,
+    final: int,
+    replicas: Replicas,
+    *,
+    may_fall: bool,
 ) -> ScalingReason:
     """Name what decided: the outermost limit that holds, else the wish."""
+    current = state.replicas
     if final > count:
         return ScalingReason.MIN_REPLICAS
     if final < count:
         return ScalingReason.MAX_REPLICAS
     if replicas.unplaceable and final > replicas.placed + replicas.terminating:
+        return ScalingReason.CLUSTER_FULL_PROBE
+    if _was_full(now, state) and state.held < final < wish.replicas:
         return ScalingReason.CLUSTER_FULL_PROBE
     if final == current and wish.replicas < current and not may_fall:
         return ScalingReason.HOLDING_NO_DATA
@@ -185,7 +203,10 @@ def _message(
         ScalingReason.MIN_REPLICAS: f"; minReplicas is {rules.min_replicas}",
         ScalingReason.MAX_REPLICAS: f"; maxReplicas is {rules.max_replicas}",
         ScalingReason.CLUSTER_FULL_PROBE: f"; the cluster has room for {replicas.placed}, "
-        "one more stays Pending to see when it has more",
+        "one more stays Pending to see when it has more"
+        if replicas.unplaceable
+        else "; the cluster was full a moment ago, and more than one more waits until it has "
+        f"had room for {limits.FULL_MEMORY:g} s",
         ScalingReason.HOLDING_NO_DATA: "; nothing falls without Prometheus",
     }
     move = f"replicas stay at {final}" if current == final else f"replicas {current} → {final}"

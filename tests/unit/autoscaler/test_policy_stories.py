@@ -87,7 +87,7 @@ def test_pods_that_never_start_are_not_added_to():
     for step in range(60):
         signals = busy(4, rate=2.0, queued=5.0 * step, queue_wait_p95=5.0 * step)
         world.tick(signals)
-    assert world.count <= 4, "4 requests at a time need 2 replicas; the backlog counts twice"
+    assert world.count <= 3, "4 requests at a time need 2 replicas; the backlog adds one"
     world = World(replicas=1, boot=10_000)
     world.started = []
     for step in range(60):
@@ -168,6 +168,67 @@ def test_capacity_that_comes_back_is_used():
     assert world.count == 3
     world.room = 8
     assert world.run(60, busy(16)) == 5
+
+
+def test_capacity_that_flaps_every_ten_seconds_moves_the_count_once():
+    """Row 30 of the faults: ten minutes of room that comes and goes."""
+    world = World(replicas=2, room=2)
+    world.run(400, busy(6))
+    for step in range(60):
+        world.room = 2 if step % 2 else 5
+        world.run(10, busy(16))
+    assert len(world.moves()) <= 2, world.moves()
+    world.room = 5
+    assert world.run(60, busy(16)) == 5, "room that stays is used"
+
+
+def test_a_count_that_waits_after_a_full_moment_says_so():
+    world = World(replicas=2, room=2)
+    world.run(60, busy(16))
+    world.room = 8
+    world.run(10, busy(16))
+    assert (world.count, world.reason) == (3, "ClusterFullProbe")
+    assert "was full a moment ago" in world.decisions[-1].message
+
+
+def starving(seconds: float, rate: float, residence: float, ready: int, slots: int = 4):
+    """Signals of ready replicas that are all busy while the queue grows, after so long."""
+    working = min(ready * slots, rate * residence)
+    queued = max(0.0, rate - working / residence) * seconds
+    wait = queued / rate
+    signals = busy(working, rate=rate, queued=queued, queue_wait_p95=wait, ttft_p95=wait)
+    return replace(signals, residence=residence)
+
+
+@pytest.mark.parametrize(("rate", "need"), [(2.0, 3), (4.0, 5), (10.0, 13)])
+def test_replicas_that_never_get_ready_are_not_multiplied(rate, need):
+    """Row 29 of the faults: for five minutes at most one replica more than the load needs."""
+    world = World(replicas=1, max_replicas=100, boot=10_000)
+    for step in range(60):  # five minutes
+        world.tick(starving(step * 5.0, rate, residence=4.0, ready=1))
+    assert need <= max(d.replicas_to for d in world.decisions) <= need + 1
+
+
+def test_a_load_that_swings_holds_its_highest_need():
+    world = World(replicas=1)
+    for step in range(60):
+        world.run(10, busy(12 if step % 4 < 2 else 1))
+    assert world.count == 4
+    assert len(world.moves()) == 1
+
+
+def test_the_count_is_kept_for_a_window_after_prometheus_came_back():
+    """What was called for while nothing might fall counts as the count that was held."""
+    world = World(replicas=4)
+    world.run(400, busy(12))
+    world.run(900, NOTHING, told(1.0))
+    assert world.run(290, busy(1), told(1.0)) == 4
+    assert world.run(20, busy(1), told(1.0)) == 1
+    world = World(replicas=4)
+    world.run(400, busy(12))
+    world.run(900, NOTHING)
+    assert world.run(290, busy(1)) == 4
+    assert world.run(20, busy(1)) == 1
 
 
 def test_replicas_that_wait_for_the_room_of_terminating_ones_are_kept():
