@@ -247,7 +247,7 @@ class Autoscaler:
 
     def _record(self, key: str, subject: Subject, decision: Decision) -> bool:
         """Keep a decision that says something new."""
-        if not decision.differs(subject.decisions[0] if subject.decisions else None):
+        if not decision.is_news(subject.decisions):
             return False
         subject.decisions.appendleft(decision)
         self._meter.decided(key, decision.reason)

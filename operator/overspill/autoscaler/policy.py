@@ -5,8 +5,9 @@ clock, and gives the same answer for the same arguments, so a recorded decision 
 Nothing falls without Prometheus: the gateways' own word may only raise a count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from typing import Any, Self
 
 from overspill.api.conditions import timestamp
@@ -16,6 +17,7 @@ from overspill.autoscaler.demand import Load, ScalingReason, Wish
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
 
 MAX_MESSAGE = 512  # characters, as in the CRD
+QUIET = 600.0  # seconds in which a reason for the same count is told once
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,18 @@ class Decision:
     message: str
     inputs: dict[str, float]
 
-    def differs(self, other: "Decision | None") -> bool:
-        """Whether it says something new: another count or another reason."""
-        return other is None or (self.replicas_to, self.reason) != (
-            other.replicas_to,
-            other.reason,
-        )
+    def is_news(self, told: Iterable["Decision"]) -> bool:
+        """Whether it says another count or another reason than what was told.
+
+        Why a count stays may change with every look, for example while a latency wavers about
+        its objective: a reason that comes back to the same count is told again only after
+        ``QUIET`` seconds, or the last moves would be pushed out of sight.
+
+        :param told: what was told before, newest first.
+        """
+        same_count = list(takewhile(lambda d: d.replicas_to == self.replicas_to, told))
+        recent = [d for d in same_count if self.time - d.time < QUIET]
+        return self.reason not in {d.reason for d in (*same_count[:1], *recent)}
 
     def to_status(self) -> DecisionStatus:
         """Return it as the service's status shows it."""

@@ -1,13 +1,14 @@
 """Little stories over time: what the policy does with a service, its pods and its load."""
 
 import json
+from collections import deque
 from dataclasses import replace
 
 import pytest
 from scaling_world import CALM, World, busy, told
 
 from overspill.autoscaler.demand import seconds
-from overspill.autoscaler.policy import PolicyState
+from overspill.autoscaler.policy import Decision, PolicyState
 from overspill.autoscaler.signals import Signals
 from overspill.prometheus.samples import Missing
 
@@ -349,3 +350,37 @@ def test_the_history_stays_short():
     for step in range(2000):
         world.tick(busy(float(step * 7919 % 40)))
     assert len(world.state.history) < 20
+
+
+def test_a_latency_that_wavers_does_not_fill_the_record():
+    """Its two reasons are told once in ten minutes, and the last move stays in sight."""
+    world = World()
+    world.run(120, busy(3))
+    world.run(30, busy(3, ttft_p95=3.0))
+    for _ in range(60):
+        world.run(20, busy(3, ttft_p95=1.0))
+        world.run(10, busy(3, ttft_p95=2.3))
+    told: deque[Decision] = deque(maxlen=10)
+    for decision in world.decisions:
+        if decision.is_news(told):
+            told.appendleft(decision)
+    assert len(told) < 10
+    assert [(d.replicas_from, d.replicas_to) for d in told].count((1, 2)) == 1
+    assert {d.reason for d in told} == {"WithinObjective", "LatencyAboveObjective"}
+
+
+@pytest.mark.parametrize(
+    ("told", "news"),
+    [
+        ([], True),
+        ([(0, 2, "Idle")], True),
+        ([(0, 2, "Load")], False),
+        ([(-9999, 2, "Load")], False),
+        ([(-9999, 2, "Idle"), (-9999, 2, "Load")], True),
+        ([(-10, 2, "Idle"), (-20, 2, "Load")], False),
+        ([(-10, 1, "Idle"), (-20, 2, "Load")], True),
+    ],
+)
+def test_another_count_or_reason_is_news_unless_it_just_was(told, news):
+    before = [Decision(1000.0 + t, n, n, reason, "", {}) for t, n, reason in told]
+    assert Decision(1000.0, 2, 2, "Load", "", {}).is_news(before) is news
