@@ -115,6 +115,7 @@ class Gateways:
         """Keep one stream to each address until cancelled."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
         streams: dict[str, asyncio.Task[None]] = {}
+        self._voices.clear()  # of an earlier run: nobody listens to them any more
         async with aiohttp.ClientSession(timeout=timeout, read_bufsize=MAX_REPORT // 2) as session:
             try:
                 while True:
@@ -148,6 +149,9 @@ class Gateways:
                 problem = f"{type(error).__name__}: {error}"
             except ValueError as error:
                 problem = f"not a report: {_first_line(error)}"
+            except Exception as error:  # or nobody would ever listen to this gateway again
+                problem = f"{type(error).__name__}: {error}"
+                log.exception("demand stream failed", gateway=address)
             failures = 1 if voice.heard > heard else failures + 1
             log.warning("demand stream broken", gateway=address, problem=problem, tries=failures)
             await asyncio.sleep(backoff(failures, first=0.5, longest=10.0))

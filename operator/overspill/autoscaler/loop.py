@@ -185,7 +185,7 @@ class Autoscaler:
         observed again.
         """
         for key, subject in self._subjects.items():
-            subject.state, subject.stale = None, True
+            subject.state, subject.stale, subject.seen_at = None, True, self.now()
             self._on_change(key)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._gateways.run())

@@ -142,6 +142,34 @@ async def test_gateways_come_and_go(tmp_path):
             assert gateways.demand(KEY).complete
 
 
+async def test_gateways_that_went_between_two_runs_are_forgotten(tmp_path):
+    """A leader that comes back does not wait for gateways that are gone."""
+    async with DemandServer("gw-1") as one, DemandServer("gw-2") as two:
+        servers, clock = [one], Hands()
+        async with listening(tmp_path, servers, clock) as (gateways, _):
+            await one.say({KEY: {"arrivals": 1}})
+            await until(lambda: gateways.demand(KEY))
+        servers[:] = [two]
+        clock.now += SILENCE + 1
+        again = asyncio.create_task(gateways.run())
+        await two.say({KEY: {"arrivals": 1, "in_flight": 5}})
+        await until(lambda: gateways.demand(KEY) and gateways.demand(KEY).in_flight == 5)
+        assert gateways.demand(KEY).complete
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+
+
+async def test_a_stream_outlives_a_fault_of_ours(tmp_path):
+    async with DemandServer() as server, listening(tmp_path, [server], Hands()) as (gateways, _):
+
+        def fault(key: str) -> None:
+            raise KeyError(key)
+
+        gateways._on_held = fault
+        await server.say({KEY: {"arrivals": 1, "held": 1}})
+        await until(lambda: server.connections == 2)
+
+
 async def test_a_large_report_fits(tmp_path):
     services = {
         f"team-{i:04}/a-service-with-a-long-name-{i:04}": {"arrivals": i} for i in range(5000)

@@ -279,6 +279,19 @@ async def test_a_leader_that_comes_back_looks_before_it_writes(rig, tmp_path):
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_leader_that_comes_back_gives_the_first_metrics_time(rig, monkeypatch):
+    """It has not asked Prometheus yet: that is no fault of the service's metrics."""
+    async with rig(2) as r:
+        await until(lambda: r.scaler.decisions(KEY))
+    monkeypatch.setattr("overspill.autoscaler.readings.ROUNDS", 0)  # what was read is old
+    monkeypatch.setattr(r.scaler, "_epoch", r.scaler._epoch + 3600)
+    task = asyncio.create_task(r.scaler.run())
+    await until(lambda: len(r.changes) > 1)
+    assert r.scaler.health(KEY).reason == "Starting"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_accelerator_seconds_are_counted(rig):
     async with rig(2, minReplicas=2) as r:
         started = time.monotonic()
