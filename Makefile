@@ -95,8 +95,9 @@ demo: venv ## The main job on a real cluster, from nothing (DEMO_CONTEXT=name: o
 	PYTHONPATH=hack $(PY) -m demo.main
 
 .PHONY: demo-down
-demo-down: ## Remove what the demo made
-	python3 hack/cluster/main.py down
+demo-down: venv ## Remove what the demo made
+	@if [ -n "$(DEMO_CONTEXT)" ]; then PYTHONPATH=hack $(PY) -m demo.down; \
+	else python3 hack/cluster/main.py down; fi
 
 .PHONY: bench-engine
 bench-engine: venv ## Batching and prefix cache of the engine image, as ratios

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("OVERSPILL_CACHE") or Path.home() / ".cache/overspill") / "images"
 REFERENCES = ROOT / "build" / "images.json"
+ARCHIVES = ROOT / "build" / "image-archives.json"  # the files, for clusters that are not ours
 # Where `make cluster-up` keeps ctr and containerd's socket (hack/cluster/localcluster/layout.py).
 CTR = "/var/lib/overspill-cluster/bin/ctr"
 CONTAINERD_SOCKET = "/run/overspill-cluster/containerd.sock"
@@ -370,12 +371,19 @@ def build_all(only: Sequence[str], into_cluster: bool) -> None:
             if into_cluster:
                 load(checkout, image)
         names = {image.name: checkout.reference(image) for image in chosen}
-    known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
-    known |= {part: names[name] for part, name in DEPLOYED.items() if name in names}
-    REFERENCES.parent.mkdir(exist_ok=True)
-    REFERENCES.write_text(json.dumps(known, indent=1) + "\n")
-    for part, name in known.items():
+        archives = {image.name: str(checkout.archive(image)) for image in chosen}
+    merge(ARCHIVES, archives)
+    for part, name in merge(REFERENCES, names).items():
         say(f"{part} = {name}")
+
+
+def merge(path: Path, found: Mapping[str, str]) -> dict[str, str]:
+    """Add what was found, by image, to a JSON file of values by part; return all of it."""
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    known |= {part: found[name] for part, name in DEPLOYED.items() if name in found}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(known, indent=1) + "\n")
+    return known
 
 
 def main() -> int:

@@ -6,23 +6,27 @@ runs the stages of ``stages.py`` and leaves everything running. Exit status 1 wh
 did not happen or a request failed.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from demo import plots, report, screen
 from demo.stages import STAGES, Run
 from demo.watcher import Watcher
 from lab import platform
-from lab.kube import ROOT, Kube, eventually
+from lab.kube import ROOT, Kube, eventually, forwarded
 from lab.load import Client
 
 NAMESPACE, NAME = "demo", "chat"
 GPU_HOUR = "0.80"
 FOLDER = ROOT / "build" / "demo"
+PLACES = 2  # replicas that there is room for
 
 SPEC: dict[str, Any] = {
     "cost": {"gpuHour": GPU_HOUR},
@@ -40,32 +44,78 @@ def build() -> Kube:
     """Start the cluster and load the images; progress comes from the two programs."""
     screen.step("The cluster and the images")
     if context := os.environ.get("DEMO_CONTEXT"):
-        subprocess.run([sys.executable, "hack/images.py", "build"], cwd=ROOT, check=True)
-        screen.note(f"using context {context}; its nodes must have the images of build/images.json")
-        config = os.environ.get("KUBECONFIG", os.path.expanduser("~/.kube/config"))
-        return Kube(kubeconfig=config, context=context)
+        return existing(context)
     subprocess.run([sys.executable, "hack/cluster/main.py", "up", "--yes"], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "hack/images.py", "build", "--load"], cwd=ROOT, check=True)
     return platform.local_kube()
 
 
-def prepare(kube: Kube) -> Client:
-    """Install Overspill, the cloud and one service; return a client of it."""
-    screen.step("Overspill by its Helm chart, a stand-in cloud, one InferenceService")
+def existing(context: str) -> Kube:
+    """A cluster of the user's: its nodes are not patched; kind gets the images from here."""
+    subprocess.run([sys.executable, "hack/images.py", "build"], cwd=ROOT, check=True)
+    archives = json.loads((ROOT / "build" / "image-archives.json").read_text()).values()
+    if context.startswith("kind-") and shutil.which("kind"):
+        name = context.removeprefix("kind-")
+        for archive in archives:
+            screen.note(f"kind load image-archive {archive}")
+            subprocess.run(["kind", "load", "image-archive", archive, "--name", name], check=True)
+    else:
+        screen.note(f"the nodes of {context} must have the images of {', '.join(archives)}")
+    config = os.environ.get("KUBECONFIG", os.path.expanduser("~/.kube/config"))
+    return Kube(kubeconfig=config, path=platform.LOCAL_BIN, context=context)
+
+
+def prepare(kube: Kube) -> str:
+    """Install Overspill, the cloud and one service; return a client's key."""
+    screen.step("Overspill by its Helm chart, a cloud, one InferenceService")
     screen.note(
         f"engine pods are limited to {platform.ENGINE_CPU} CPU each and the stand-in cloud to "
         f"{platform.CLOUD_CPU}, so that a second replica is real capacity on a small machine"
     )
     platform.install(kube, platform.values())
     screen.note(f"helm install {platform.RELEASE} -n {platform.NAMESPACE}: ready")
-    platform.start_cloud(kube, ["*"])
+    model = cloud(kube)
     kube.apply(platform.namespace(NAMESPACE))
-    spec = SPEC | {"spillover": platform.spillover(["ClusterFull"])}
+    spec = SPEC | {"spillover": platform.spillover(["ClusterFull"], model)}
+    if kube.context:  # somebody else's GPUs are not ours to fill: a quota makes it full
+        kube.apply(quota(), namespace=NAMESPACE)
+        spec["resources"] = {"cpu": platform.ENGINE_CPU, "memory": "512Mi"}
     kube.apply(platform.service(NAME, spec), namespace=NAMESPACE)
-    key = platform.create_key(kube, "demo", NAMESPACE)
-    client = platform.client(key, NAME)
     eventually("the service's first status", lambda: _reconciled(kube), timeout=60)
-    return client
+    return platform.create_key(kube, "demo", NAMESPACE)
+
+
+def cloud(kube: Kube) -> str:
+    """Set up where requests spill to; return its model."""
+    key = os.environ.get("OPENAI_API_KEY")
+    if key and kube.context:
+        screen.note(f"the cloud is OpenAI, {platform.OPENAI_MODEL}: spilled requests cost money")
+        platform.use_openai(kube, ["*"], key)
+        return platform.OPENAI_MODEL
+    if key:
+        screen.note(
+            "OPENAI_API_KEY is set, but pods of the local cluster reach nothing outside: the cloud "
+            "is a second model server; with DEMO_CONTEXT it is OpenAI"
+        )
+    platform.start_cloud(kube, ["*"])
+    return platform.CLOUD_MODEL
+
+
+def quota() -> dict[str, Any]:
+    """Room for two replicas in the demo's namespace, whatever the cluster has."""
+    spec = {"hard": {"pods": str(PLACES)}}
+    metadata = {"name": "two-replicas"}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec}
+
+
+@contextmanager
+def gateway(kube: Kube) -> Iterator[str]:
+    """The gateway's address on this machine: a node port, or a forwarded one elsewhere."""
+    if not kube.context:
+        yield platform.LOCAL_GATEWAY
+        return
+    with forwarded(kube, platform.NAMESPACE, "overspill-gateway", 80) as url:
+        yield url
 
 
 def _reconciled(kube: Kube) -> bool:
@@ -84,20 +134,32 @@ def at_zero(watcher: Watcher) -> None:
     )
 
 
-def next_steps(kube: Kube, client: Client) -> None:
+def next_steps(kube: Kube) -> None:
     """Print what to try now."""
     screen.step("It is still running. Try:")
+    local = [f"export KUBECONFIG={kube.kubeconfig}"] if not kube.context else []
     for line in (
-        f"export KUBECONFIG={kube.kubeconfig}",
+        *local,
         f"export PATH={ROOT / '.venv' / 'bin'}:{kube.path}:$PATH",
         "kubectl get infsvc -A",
         f"kubectl describe infsvc {NAME} -n {NAMESPACE}",
         "overspill check",
         f"overspill chat {NAME} -n {NAMESPACE}",
-        f"curl {client.url}/models -H 'Authorization: Bearer <key of: overspill keys create>'",
         "make demo-down",
     ):
         screen.console.print(f"  {line}", soft_wrap=True)
+
+
+def play(kube: Kube, key: str) -> Run:
+    """Run the stages, up to the first that does not happen."""
+    with gateway(kube) as url, Watcher(kube, NAMESPACE, NAME) as watcher:
+        at_zero(watcher)
+        run = Run(Client(url=f"{url}/v1", key=key, model=NAME), watcher)
+        for name, title, action in STAGES:
+            run.stage(name, title, action)
+            if not run.stages[-1].ok:
+                break
+    return run
 
 
 def main() -> int:
@@ -106,22 +168,14 @@ def main() -> int:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     kube = build()
-    client = prepare(kube)
-    with Watcher(kube, NAMESPACE, NAME) as watcher:
-        at_zero(watcher)
-        run = Run(client, watcher)
-        for name, title, action in STAGES:
-            run.stage(name, title, action)
-            if not run.stages[-1].ok:
-                break
+    run = play(kube, prepare(kube))
     result = report.write(run, FOLDER)
     plots.draw(run, FOLDER / "demo.png")
     report.show(result)
     report.show_costs(kube.get("infsvc", NAME, NAMESPACE) or {}, float(GPU_HOUR))
-    screen.note(
-        f"{len(run.sent)} requests in {FOLDER.relative_to(ROOT)}/requests.jsonl, plots in demo.png"
-    )
-    next_steps(kube, client)
+    where = FOLDER.relative_to(ROOT)
+    screen.note(f"{len(run.sent)} requests in {where}/requests.jsonl, plots in {where}/demo.png")
+    next_steps(kube)
     verdict = "[green]passed[/green]" if result["passed"] else "[red]did not pass[/red]"
     screen.step(f"The demo {verdict} in {time.monotonic() - start:.0f} s")
     return 0 if result["passed"] else 1

@@ -109,11 +109,14 @@ def scale_out(run: Run, stage: Stage) -> bool:
 
 
 def full(run: Run, stage: Stage) -> bool:
-    """Eight clients want a third replica, for which there is no GPU."""
+    """Eight clients want a third replica, for which there is no room.
+
+    It stays Pending, or is not admitted at all where a quota is the limit.
+    """
 
     def seen(now: Sample, load: Load) -> tuple[bool, str]:
         state = now.reason if now.full else f"{now.desired} wanted, {now.ready} ready"
-        return now.full and now.pending == 1, state
+        return now.full and (now.pending == 1 or now.pods == now.ready < now.desired), state
 
     return _with_load(run, stage, 8, "cluster full, one replica pending", 20, seen)
 

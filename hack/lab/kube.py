@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,6 +98,29 @@ class Kube:
     def delete(self, kind: str, name: str, namespace: str, *options: str) -> None:
         """Delete an object and wait until it is gone."""
         self.kubectl("delete", kind, name, "-n", namespace, "--ignore-not-found", *options)
+
+
+@contextmanager
+def forwarded(kube: Kube, namespace: str, service: str, port: int) -> Iterator[str]:
+    """Make a Service's port reachable on this machine; gives its address.
+
+    :raises CommandFailed: when kubectl could not forward it.
+    """
+    context = ("--context", kube.context) if kube.context else ()
+    what = (f"service/{service}", f":{port}", "-n", namespace, "--address", "127.0.0.1")
+    with subprocess.Popen(
+        ["kubectl", *context, "port-forward", *what],
+        env=kube.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            found = re.search(r"127\.0\.0\.1:(\d+)", line)
+            if not found:
+                raise CommandFailed(f"kubectl port-forward {service}: {line.strip()}")
+            threading.Thread(target=process.stdout.read, daemon=True).start()  # type: ignore[union-attr]
+            yield f"http://127.0.0.1:{found[1]}"
+        finally:
+            process.terminate()
 
 
 def condition(obj: dict[str, Any] | None, type_: str) -> dict[str, Any]:

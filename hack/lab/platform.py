@@ -12,9 +12,14 @@ RELEASE = "overspill"
 NAMESPACE = "overspill-system"
 CLOUD = "cloud"  # the provider's name, and the namespace of the stand-in
 CLOUD_MODEL = "frontier"
+OPENAI_MODEL = "gpt-5.2"
+SECRET = "cloud-key"
+# GPT-5.2, US dollars per million tokens, 2026-11
+PRICE = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
 CLOUD_HOST = f"model-server.{CLOUD}.svc.cluster.local"
 MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
 NODE_PORT = 30080
+LOCAL_GATEWAY = f"http://127.0.0.1:{NODE_PORT}"
 QUEUE_BOUND = 40  # requests that may wait per service, so that a story can fill it
 LOCAL_BIN = "/var/lib/overspill-cluster/bin"  # kubectl and helm of `make cluster-up`
 
@@ -49,7 +54,7 @@ def values(**overrides: Any) -> dict[str, Any]:
             "image": image["gateway"],
             "service": {"type": "NodePort", "nodePort": NODE_PORT},
             "queueBound": QUEUE_BOUND,
-            "providerSecrets": [{"namespace": CLOUD, "names": ["cloud-key"]}],
+            "providerSecrets": [{"namespace": CLOUD, "names": [SECRET]}],
         },
         "engine": {"cpu": {"image": image["engine-cpu"]}},
         "prometheus": {"enabled": True, "image": image["prometheus"]},
@@ -91,7 +96,7 @@ def create_key(kube: Kube, name: str, tenant: str) -> str:
 
 def client(key: str, model: str, **options: Any) -> Client:
     """A client of the gateway by its node port."""
-    return Client(url=f"http://127.0.0.1:{NODE_PORT}/v1", key=key, model=model, **options)
+    return Client(url=f"{LOCAL_GATEWAY}/v1", key=key, model=model, **options)
 
 
 def namespace(name: str) -> dict[str, Any]:
@@ -120,38 +125,40 @@ def service(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def provider(allowed: list[str]) -> dict[str, Any]:
-    """The InferenceProvider of the stand-in cloud, priced as GPT-5.2 (2026-11)."""
-    price = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
+def _provider(allowed: list[str], spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "overspill.dev/v1alpha1",
         "kind": "InferenceProvider",
         "metadata": {"name": CLOUD, "namespace": CLOUD},
-        "spec": {
-            "type": "openai-compatible",
-            "baseURL": f"http://{CLOUD_HOST}:8000/v1",
-            "insecure": True,
-            "secretRef": {"name": "cloud-key", "key": "api-key"},
-            "allowedNamespaces": allowed,
-            "models": [{"name": CLOUD_MODEL, "price": price}],
-        },
+        "spec": {"secretRef": {"name": SECRET}, "allowedNamespaces": allowed} | spec,
     }
 
 
-def spillover(when: list[str], **more: Any) -> dict[str, Any]:
-    """The spillover of a service towards the stand-in cloud."""
-    target = {"name": CLOUD, "namespace": CLOUD, "model": CLOUD_MODEL}
+def stand_in(allowed: list[str]) -> dict[str, Any]:
+    """The InferenceProvider of the stand-in cloud."""
+    models = [{"name": CLOUD_MODEL, "price": PRICE}]
+    base_url = f"http://{CLOUD_HOST}:8000/v1"
+    spec = {"type": "openai-compatible", "baseURL": base_url, "insecure": True, "models": models}
+    return _provider(allowed, spec)
+
+
+def openai(allowed: list[str]) -> dict[str, Any]:
+    """The InferenceProvider of the real OpenAI."""
+    return _provider(
+        allowed, {"type": "openai", "models": [{"name": OPENAI_MODEL, "price": PRICE}]}
+    )
+
+
+def spillover(when: list[str], model: str = CLOUD_MODEL, **more: Any) -> dict[str, Any]:
+    """The spillover of a service towards the cloud."""
+    target = {"name": CLOUD, "namespace": CLOUD, "model": model}
     return {"when": when, "providers": [target]} | more
 
 
-def _cloud_secret() -> dict[str, Any]:
-    key = f"sk-lab-{secrets.token_hex(16)}"
-    metadata = {
-        "name": "cloud-key",
-        "namespace": CLOUD,
-        # The key goes only to hosts that its own Secret names.
-        "annotations": {"overspill.dev/provider-hosts": f"model-server.{CLOUD}.svc.cluster.local"},
-    }
+def _secret(key: str, host: str) -> dict[str, Any]:
+    # The gateway sends a key only to hosts that its own Secret names.
+    hosts = {"overspill.dev/provider-hosts": host}
+    metadata = {"name": SECRET, "namespace": CLOUD, "annotations": hosts}
     data = {"api-key": key}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
@@ -174,8 +181,14 @@ def start_cloud(kube: Kube, allowed: list[str]) -> None:
     It speaks the OpenAI API and is not ours to scale: to Overspill it is a provider like
     any other. The key is made here and is only in that namespace's Secret.
     """
-    if kube.get("secret", "cloud-key", CLOUD) is None:
-        kube.apply(_cloud_secret())
+    if kube.get("secret", SECRET, CLOUD) is None:
+        kube.apply(_secret(f"sk-lab-{secrets.token_hex(16)}", CLOUD_HOST))
     kube.apply(*_cloud_server(images()["engine-cpu"]))
     kube.kubectl("rollout", "status", "deployment/model-server", "-n", CLOUD, "--timeout=100s")
-    kube.apply(provider(allowed))
+    kube.apply(stand_in(allowed))
+
+
+def use_openai(kube: Kube, allowed: list[str], key: str) -> None:
+    """Let the real OpenAI be the cloud; the key goes into one Secret and nowhere else."""
+    kube.apply(_secret(key, "api.openai.com"))
+    kube.apply(openai(allowed))
