@@ -12,6 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -351,4 +353,14 @@ async def _configuration(context: str | None, kubeconfig: str | None) -> Any:
             )
     except (kubernetes_config.ConfigException, OSError, ValueError) as error:
         raise NotConfigured(f"no cluster: {error}; set KUBECONFIG or pass a kubeconfig") from error
+    # Left to itself aiohttp looks for a proxy and into ~/.netrc before each request, in threads,
+    # and what it finds in the latter clashes with our token. A proxy is looked up here, once.
+    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
     return configuration
+
+
+def _proxy(server: str) -> str | None:
+    """Return the proxy that $HTTPS_PROXY, $HTTP_PROXY and $NO_PROXY ask for, None without one."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)

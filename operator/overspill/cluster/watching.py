@@ -30,6 +30,7 @@ Lines = Callable[[dict[str, str]], AbstractAsyncContextManager[AsyncIterator[byt
 
 RELIST_AFTER = 3  # failed tries in a row
 LONGEST_PAUSE = 30.0  # seconds between two tries
+STEADY_SECONDS = 1.0  # a stream that was open for so long was no failure
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,27 @@ async def watch(snapshot: Snapshot, lines: Lines, *, what: str) -> AsyncIterator
     :param what: for the log.
     """
     version, failures = "", 0
+    clock = asyncio.get_running_loop().time
     while True:
-        started = asyncio.get_running_loop().time()
+        started = float("inf")  # until the stream is open
         try:
             if not version:
                 items, version = await snapshot()
                 yield Event("SYNC", items=items)
             async with lines(_query(version)) as stream:
+                started = clock()
                 async for line in stream:
                     kind, obj = _decode(line)
                     version = obj["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         yield Event(kind, obj)  # type: ignore[arg-type]
             # A server that ends streams at once must not make us spin.
-            lasted = asyncio.get_running_loop().time() - started
-            failures = failures + 1 if lasted < 1.0 else 0
+            failures = failures + 1 if clock() - started < STEADY_SECONDS else 0
         except Expired:
             version, failures = "", failures + 1
         except ClusterError as error:
-            failures += 1
+            # One that a balancer cuts whenever it is idle is no outage, however often.
+            failures = failures + 1 if clock() - started < STEADY_SECONDS else 1
             log.warning("watch broken", what=what, error=str(error), failures=failures)
         if failures >= RELIST_AFTER:
             version = ""

@@ -25,6 +25,7 @@ from overspill.cluster import (
     Unavailable,
     backoff,
     client,
+    watching,
 )
 from overspill.cluster.kinds import DEPLOYMENT, NODE, POD, Kind
 
@@ -142,6 +143,40 @@ async def test_without_a_kubeconfig_the_remedy_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured, match="KUBECONFIG"):
         async with Cluster.connect(kubeconfig=str(tmp_path / "none")):
             pass
+
+
+async def test_a_netrc_does_not_get_in_the_way_of_our_token(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password mine\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.handler = answer(200, {"kind": "Pod"})
+    async with Cluster.connect(kubeconfig=str(server.kubeconfig)) as cluster:
+        await cluster.get(POD, "ns", "a")
+    assert server.requests[0].headers["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(("exempt", "through"), [("", True), ("api.example", False)])
+async def test_a_proxy_of_the_environment_is_used(
+    server: Server, monkeypatch: pytest.MonkeyPatch, exempt: str, *, through: bool
+) -> None:
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    proxy = config["clusters"][0]["cluster"]["server"]
+    config["clusters"][0]["cluster"]["server"] = "http://api.example"
+    server.kubeconfig.write_text(yaml.safe_dump(config))
+    for name, value in (("http_proxy", proxy), ("no_proxy", exempt)):
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(client, "CALL_SECONDS", 2.0)
+    server.handler = answer(200, {"kind": "Pod"})
+    async with Cluster.connect(kubeconfig=str(server.kubeconfig)) as cluster:
+        if through:
+            await cluster.get(POD, "ns", "a")
+        else:
+            with pytest.raises(Unavailable):
+                await cluster.get(POD, "ns", "a")
+    assert [r.host for r in server.requests] == (["api.example"] if through else [])
 
 
 async def test_apply_sends_what_server_side_apply_needs(server: Server, cluster: Cluster) -> None:
@@ -322,6 +357,11 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
             [("SYNC", []), ("ADDED", ["b"])],
             ["1", "1"],
         ),
+        (  # however often: what was seen before is not read again
+            [("1", []), *["hang"] * 4, [change("ADDED", "b", "2")]],
+            [("SYNC", []), ("ADDED", ["b"])],
+            ["1"] * 5,
+        ),
         (  # three failures in a row: list again
             [("1", ["a"]), 500, 500, 500, ("8", ["d"])],
             [("SYNC", ["a"]), ("SYNC", ["d"])],
@@ -338,7 +378,8 @@ async def test_a_watch_heals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if "hang" in steps:
-        monkeypatch.setattr(client, "WATCH_SECONDS", 1.0)
+        monkeypatch.setattr(client, "WATCH_SECONDS", 0.5)
+        monkeypatch.setattr(watching, "STEADY_SECONDS", 0.2)
     script = Script(*steps)
     server.handler = script
     assert await collect(cluster, len(expected)) == expected
