@@ -5,7 +5,7 @@ although its last answers are still here.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,16 +52,15 @@ class Readings:
         self._signals: Mapping[str, Samples] = {}
         self._read_at = -float("inf")
         self._costs: Mapping[str, Samples] = {}
-        self._costs_at = -float("inf")
         self.outage: Outage | None = None
 
     async def run(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self.poll()
-            await asyncio.sleep(self._interval)
+        """Poll until cancelled. Sums over a day may take long; no signal waits for them."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_every(self._interval, self._poll_signals))
+            tasks.create_task(_every(COST_EVERY, self._poll_costs))
 
-    async def poll(self) -> None:
+    async def _poll_signals(self) -> None:
         """Ask for every signal once; a failure is remembered, not raised."""
         now = self._clock()
         try:
@@ -74,9 +73,6 @@ class Readings:
         if self.outage is not None:
             log.info("prometheus is back", seconds_away=round(now - self.outage.since))
         self.outage, self._read_at = None, now
-        if now - self._costs_at >= COST_EVERY:
-            self._costs_at = now
-            await self._poll_costs()
 
     async def _poll_costs(self) -> None:
         """Costs are shown, not decided on: without an answer the last ones stay."""
@@ -103,3 +99,9 @@ class Readings:
         :param what: a name of ``queries.COSTS``.
         """
         return number(self._costs.get(what, {}).get(key, NO_DATA))
+
+
+async def _every(seconds: float, poll: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await poll()
+        await asyncio.sleep(seconds)

@@ -170,6 +170,21 @@ async def test_a_prometheus_that_never_answers_stops_nothing(rig):
         assert r.scaler.age() < 0.3
 
 
+async def test_slow_sums_over_a_day_delay_no_signal(rig):
+    async with rig(1) as r:
+        answer = r.prometheus.query
+
+        async def slow(promql: str) -> Samples:
+            if promql in COSTS.values():
+                await asyncio.Event().wait()
+            return await answer(promql)
+
+        r.prometheus.query = slow
+        await until(lambda: r.scaler.decisions(KEY))
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.cluster.count == 3)
+
+
 async def test_a_service_that_prometheus_does_not_know_is_said_so(rig, monkeypatch):
     async with rig(1) as r:
         del r.prometheus.values["gateways"]

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from overspill.prometheus.client import PrometheusClient, PrometheusUnavailable
+from overspill.prometheus.queries import SIGNALS
 from overspill.prometheus.samples import Missing, parse
 
 
@@ -99,6 +100,13 @@ async def test_a_slow_answer_costs_the_timeout_and_no_more():
                 await client.query("up")
             assert time.monotonic() - started < 5
             assert caught.value.retry
+
+
+async def test_a_slow_prometheus_has_time_for_all_signals_at_once():
+    """Each query takes a third of the time that it may; none is lost waiting for the others."""
+    async with answering(body=GOOD, delay=0.4) as url:
+        with closing(PrometheusClient(url, timeout=1.3)) as client:
+            assert await asyncio.gather(*(client.query(q) for q in SIGNALS.values()))
 
 
 async def test_a_closed_port_is_named_without_the_password():
