@@ -45,7 +45,8 @@ class Load:
 
     concurrency: float  # as far as it counts for capacity
     sustained: float  # of it, what remains when the backlog is worked off
-    arriving: bool  # there is a request, or was one a moment ago
+    present: bool  # there is a request, or a gateway has just told of one
+    arriving: bool  # or there was one in the minute that Prometheus' rates look back
     bounded: bool  # by Little's law; else a growing queue looks like growing need
     complete: bool  # nothing seen means nothing there
 
@@ -89,10 +90,13 @@ def load(signals: Signals, live: Demand | None) -> Load | None:
     rate = max(w[2] for w in fresh)
     floor, sustained = _offered(signals, rate)
     concurrency = max(floor, busy, min(busy + queued, BACKLOG * sustained))
+    told = live is not None and (live.held > 0 or live.arrivals_rate > 0)
+    present = busy + queued > 0 or told
     return Load(
         concurrency=concurrency,
         sustained=min(concurrency, max(busy, sustained)),
-        arriving=busy + queued > 0 or rate > 0 or (live is not None and live.held > 0),
+        present=present,
+        arriving=present or rate > 0,
         bounded=sustained < math.inf,
         complete=(live is not None and live.complete) or signals.complete,
     )

@@ -145,7 +145,7 @@ def _wish(
     load: Load,
 ) -> Wish:
     """Layer 1, with the two ways through zero."""
-    if state.replicas == 0 and load.arriving:
+    if state.replicas == 0 and load.present:
         return Wish(1, ScalingReason.FROM_ZERO, "a request arrived")
     if state.replicas == 0:
         return Wish(0, ScalingReason.IDLE, "no request")

@@ -28,6 +28,13 @@ def test_a_request_that_a_provider_answers_meanwhile_wakes_too():
     assert world.tick(CALM, told(held=1.0)) == 1
 
 
+def test_a_request_that_was_answered_before_a_stop_does_not_wake():
+    """After a restart no gateway has spoken yet, and the rates remember a minute."""
+    world = World(replicas=0, min_replicas=0)
+    assert world.run(60, busy(0, rate=0.5)) == 0
+    assert world.tick(replace(busy(0, rate=0.5), queued=1.0)) == 1
+
+
 def test_from_zero_one_replica_boots_however_many_requests_wait():
     world = World(replicas=0, min_replicas=0, boot=120)
     for waiting in range(1, 24):
