@@ -23,14 +23,20 @@ except EngineError as error:
     sys.exit(error.exit_status)
 """
 
-SERVER = """
-import http.server, pathlib, sys
+# Like llama.cpp's server it ends with its supervisor, however that ends.
+LEASH = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+"""
+SERVER = f"""
+{LEASH}
+import http.server, pathlib
 running = pathlib.Path(sys.argv[2])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         with running.with_suffix(".looks").open("a") as looks:
             looks.write("look ")
-        page = f"llamacpp:requests_processing {running.read_text()}\\n"
+        page = f"llamacpp:requests_processing {{running.read_text()}}\\n"
         page += "llamacpp:requests_deferred 0\\n"
         self.send_response(200)
         self.end_headers()
@@ -105,6 +111,15 @@ def test_it_stops_when_the_last_request_is_done(
     assert not answers(port)  # the child is gone too
 
 
+def test_nothing_is_left_of_a_supervisor_that_was_killed(
+    port: int, start: Callable[..., "subprocess.Popen[str]"], server: tuple[str, ...]
+) -> None:
+    engine = start(60, *server)
+    until(lambda: answers(port))
+    engine.kill()
+    until(lambda: not answers(port))
+
+
 def test_it_stops_when_its_time_is_up(
     port: int, start: Callable[..., "subprocess.Popen[str]"], server: tuple[str, ...]
 ) -> None:
@@ -118,9 +133,8 @@ def test_it_stops_at_once_while_nothing_listens_yet(
     start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     loading = tmp_path / "loading.py"
-    loading.write_text(
-        f"import pathlib, time; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"
-    )
+    up = str(tmp_path / "up")
+    loading.write_text(f"{LEASH}\nimport time; open({up!r}, 'w'); time.sleep(60)")
     engine = start(60, str(loading))
     until((tmp_path / "up").exists)
     engine.send_signal(signal.SIGTERM)
