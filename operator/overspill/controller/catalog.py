@@ -53,25 +53,51 @@ class Catalog:
     """All services that were seen."""
 
     entries: dict[Key, Entry] = field(default_factory=dict)
+    _named: dict[tuple[str, str], set[Key]] = field(default_factory=dict)  # (namespace, name)
+    _touched: set[Key] = field(default_factory=set)  # by events, since the last list began
 
     def put(self, raw: dict[str, Any]) -> set[Key]:
         """Take up a service; return the services that its change concerns, itself included."""
-        key = Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
+        key = _key(raw)
+        self._touched.add(key)
         before = self.entries.get(key)
-        entry = self.entries[key] = _entry(key, raw)
-        names = {entry.served_name} | ({before.served_name} if before else set())
-        return {key, *(self._sharing(key, names) if before != entry else ())}
+        entry = _entry(key, raw)
+        if before == entry:
+            return {key}
+        before_too = self.remove(key)
+        self.entries[key] = entry
+        self._named.setdefault((key.namespace, entry.served_name), set()).add(key)
+        return before_too | self._sharing(key)
 
     def remove(self, key: Key) -> set[Key]:
         """Forget a service; return those that its end concerns, itself included."""
-        entry = self.entries.pop(key, None)
-        return {key, *(self._sharing(key, {entry.served_name}) if entry else ())}
+        self._touched.add(key)
+        if key not in self.entries:
+            return {key}
+        concerned = self._sharing(key)
+        name = (key.namespace, self.entries.pop(key).served_name)
+        self._named[name].discard(key)
+        if not self._named[name]:
+            del self._named[name]
+        return concerned
 
-    def replace(self, items: Iterable[dict[str, Any]]) -> None:
-        """Take a complete list of services as the truth."""
-        self.entries.clear()
-        for item in items:
-            self.put(item)
+    def begin_list(self) -> None:
+        """Say that a complete list is being read: what changes from now on is newer than it."""
+        self._touched.clear()
+
+    def replace(self, items: Iterable[dict[str, Any]]) -> set[Key]:
+        """Take a complete list as the truth of what did not change since ``begin_list``.
+
+        :return: services that are gone.
+        """
+        newer = frozenset(self._touched)
+        listed = {_key(item): item for item in items}
+        gone = self.entries.keys() - listed.keys() - newer
+        for key in gone:
+            self.remove(key)
+        for key in listed.keys() - newer:
+            self.put(listed[key])
+        return gone
 
     def users(self, provider: Key) -> set[Key]:
         """Return the services that list a provider."""
@@ -82,19 +108,19 @@ class Catalog:
 
         The older wins, and of the same second the one whose name comes first.
         """
-        mine = self.entries.get(key)
-        if mine is None:
+        if key not in self.entries:
             return ""
-        rivals = self._sharing(key, {mine.served_name})
-        older = [r for r in rivals if (self.entries[r].created, r) < (mine.created, key)]
-        return min(older, key=lambda r: (self.entries[r].created, r)).path if older else ""
+        # Itself included, so there is always a first.
+        first = min(self._sharing(key), key=lambda rival: (self.entries[rival].created, rival))
+        return "" if first == key else first.path
 
-    def _sharing(self, key: Key, names: set[str]) -> set[Key]:
-        return {
-            other
-            for other, entry in self.entries.items()
-            if other != key and other.namespace == key.namespace and entry.served_name in names
-        }
+    def _sharing(self, key: Key) -> set[Key]:
+        """Return the services that have this one's served name, itself included."""
+        return set(self._named[key.namespace, self.entries[key].served_name])
+
+
+def _key(raw: dict[str, Any]) -> Key:
+    return Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
 def _entry(key: Key, raw: dict[str, Any]) -> Entry:

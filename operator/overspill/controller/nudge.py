@@ -85,10 +85,11 @@ class Nudger:
 
     async def _list(self) -> None:
         services, providers = [], []
+        self._catalog.begin_list()
         for namespace in self._namespaces:
             services += (await self._cluster.list(INFERENCE_SERVICE, namespace)).items
             providers += (await self._cluster.list(INFERENCE_PROVIDER, namespace)).items
-        self._catalog.replace(services)
+        gone = self._catalog.replace(services)  # their end was missed; who knows them forgets them
         found = [Key.provider(p["metadata"]["namespace"], p["metadata"]["name"]) for p in providers]
-        for key in [*self._catalog.entries, *found]:
+        for key in [*self._catalog.entries, *gone, *found]:
             self._keys.mark([key], random.uniform(0, RESYNC_SPREAD))  # noqa: S311

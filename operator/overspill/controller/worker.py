@@ -4,7 +4,7 @@ A key that is marked twice before a worker comes is reconciled once; one that is
 is worked on is reconciled again after that, never twice at a time. Failures back off per key,
 1 s to 60 s, and are tried for as long as the object exists: giving up would leave a service
 broken after the API server healed. Bounds: the set holds a key at most once, so it is never
-larger than the number of our objects.
+larger than the number of our objects; marks that an earlier one overtook are swept out.
 
 Nothing is worked on without the lease; keys wait for it.
 """
@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 WORKERS = 4
 RECONCILE_SECONDS = 50.0  # longest that one reconcile may take
 RETRY_LONGEST = 60.0
+SPARE = 100  # overtaken marks that may lie in the heap before it is swept
 CONFLICT_SECONDS = 0.2  # the object changed under us: the event is on its way
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
@@ -51,6 +52,9 @@ class DirtyKeys:
             if due < self._due.get(key, float("inf")):
                 self._due[key] = due
                 heapq.heappush(self._heap, (due, key))
+        if len(self._heap) > 2 * len(self._due) + SPARE:
+            self._heap = [(due, key) for key, due in self._due.items()]
+            heapq.heapify(self._heap)
         self._changed.set()
 
     async def take(self) -> Key:

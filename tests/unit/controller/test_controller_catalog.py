@@ -3,9 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from overspill.cluster import Kind, Listing
+from overspill.cluster.kinds import INFERENCE_SERVICE
 from overspill.controller.catalog import Catalog, Key
+from overspill.controller.nudge import Nudger
 from overspill.controller.settings import Settings, SettingsError
+from overspill.controller.worker import DirtyKeys
 
 
 def raw(name: str, created: str = "1", served: str = "", **spec: Any) -> dict[str, Any]:
@@ -50,6 +56,59 @@ def test_other_namespaces_do_not_matter() -> None:
     catalog.put(other)
     catalog.put(raw("young", "2", "qwen"))
     assert catalog.name_taken_by(key("young")) == ""
+
+
+def test_a_list_is_the_truth_except_of_what_changed_while_it_was_read() -> None:
+    catalog = Catalog()
+    for name in ("lost", "deleted", "renamed"):
+        catalog.put(raw(name))
+    catalog.begin_list()
+    listed = [raw("deleted"), raw("renamed"), raw("missed")]
+    catalog.put(raw("new"))
+    catalog.put(raw("renamed", served="other"))
+    catalog.remove(key("deleted"))
+    assert catalog.replace(listed) == {key("lost")}
+    served = {k.name: entry.served_name for k, entry in catalog.entries.items()}
+    assert served == {"missed": "missed", "new": "new", "renamed": "other"}
+
+
+steps = st.tuples(
+    st.sampled_from("abcd"), st.sampled_from("123"), st.sampled_from(["x", "y", None])
+)
+
+
+@given(st.lists(steps))
+def test_whatever_happened_the_oldest_of_a_name_has_it(happened: list[Any]) -> None:
+    catalog, alive = Catalog(), dict[str, tuple[str, str]]()
+    for name, created, served in happened:
+        if served is None:
+            alive.pop(name, None)
+            catalog.remove(key(name))
+        else:
+            alive[name] = (created, served)
+            catalog.put(raw(name, created, served))
+    for name, (_, served) in alive.items():
+        first = min((c, n) for n, (c, s) in alive.items() if s == served)[1]
+        assert catalog.name_taken_by(key(name)) == ("" if first == name else f"ns/{first}")
+
+
+class Lists:
+    """A cluster that holds these services and no providers."""
+
+    def __init__(self, services: list[Any]) -> None:
+        self.services = services
+
+    async def list(self, kind: Kind, namespace: str) -> Listing:
+        return Listing(self.services if kind is INFERENCE_SERVICE else [], "1")
+
+
+async def test_a_resync_looks_again_at_services_whose_end_was_missed() -> None:
+    catalog, keys = Catalog(), DirtyKeys()
+    catalog.put(raw("lost"))
+    cluster: Any = Lists([raw("kept")])
+    await Nudger(cluster, None, catalog, keys, ())._list()  # type: ignore[arg-type]
+    assert set(keys._due) == {key("kept"), key("lost")}
+    assert set(catalog.entries) == {key("kept")}
 
 
 def test_the_users_of_a_provider() -> None:
