@@ -37,7 +37,8 @@ def judge(facts: Facts) -> Capacity:
     waiting = [pod for pod in facts.pods if pod.lacks_capacity]
     refused = refusal(facts.deployment)
     if refused and refused.quota:
-        missing = max(0, _wanted(facts.deployment) - len(facts.pods))
+        # At least one was refused: with all that are wanted here, the one that a roll would add.
+        missing = max(1, _wanted(facts.deployment) - len(facts.pods))
         return Capacity(Reason.QUOTA_EXCEEDED, refused.message, len(waiting) + missing)
     if not waiting:
         return Capacity()

@@ -16,15 +16,18 @@ from overspill.api.values import parse_quantity
 
 Object = dict[str, Any]
 
-# Lists that server-side apply merges by a key: others may add items.
+# Lists that server-side apply merges by keys: others may add items. Inside a list without keys
+# (the rules of a NetworkPolicy, an affinity's terms) everything must be as we want it.
 _MERGE_KEYS = {
-    "containers": "name",
-    "env": "name",
-    "volumes": "name",
-    "volumeMounts": "mountPath",
-    "ownerReferences": "uid",
-    "claims": "name",
-    "resourceClaims": "name",
+    "containers": ("name",),
+    "env": ("name",),
+    "volumes": ("name",),
+    "volumeMounts": ("mountPath",),
+    "ownerReferences": ("uid",),
+    "claims": ("name",),
+    "resourceClaims": ("name",),
+    "ports": ("containerPort", "port", "protocol"),  # of a container, of a Service
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 _QUANTITIES = frozenset({"limits", "requests"})
 _EMPTY: tuple[Any, ...] = ({}, [], "", None, False, 0)
@@ -61,7 +64,9 @@ def owns_replicas(live: Object, manager: str, subresource: str = "") -> bool:
     return "f:replicas" in (owned(live, manager, subresource) or {}).get("f:spec", {})
 
 
-def _missing(wanted: Any, live: Any, path: str, key: str = "") -> Iterator[str]:
+def _missing(
+    wanted: Any, live: Any, path: str, key: str = "", *, atomic: bool = False
+) -> Iterator[str]:
     """Yield paths of what is wanted and is not in ``live``."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         quantities = key in _QUANTITIES
@@ -69,24 +74,31 @@ def _missing(wanted: Any, live: Any, path: str, key: str = "") -> Iterator[str]:
             here = f"{path}.{name}" if path else name
             if quantities and _same_quantity(value, live.get(name)):
                 continue
-            yield from _missing(value, live.get(name), here, name)
+            yield from _missing(value, live.get(name), here, name, atomic=atomic)
     elif isinstance(wanted, list) and isinstance(live, list):
-        yield from _missing_items(wanted, live, path, key)
+        keys = () if atomic else _MERGE_KEYS.get(key, ())
+        yield from _missing_items(wanted, live, path, keys)
     elif wanted != live and not (live is None and wanted in _EMPTY):
         yield path
 
 
-def _missing_items(wanted: list[Any], live: list[Any], path: str, key: str) -> Iterator[str]:
-    merge_key = _MERGE_KEYS.get(key)
-    if merge_key:
-        by_key = {item.get(merge_key): item for item in live}
+def _missing_items(
+    wanted: list[Any], live: list[Any], path: str, keys: tuple[str, ...]
+) -> Iterator[str]:
+    if keys:
+        by_key = {_values(item, keys): item for item in live}
         for item in wanted:
-            yield from _missing(item, by_key.get(item[merge_key]), f"{path}[{item[merge_key]}]")
+            here = f"{path}[{'/'.join(str(value) for value in _values(item, keys) if value)}]"
+            yield from _missing(item, by_key.get(_values(item, keys)), here)
     elif len(wanted) != len(live):
         yield path
     else:
         for index, (want, have) in enumerate(zip(wanted, live, strict=True)):
-            yield from _missing(want, have, f"{path}[{index}]")
+            yield from _missing(want, have, f"{path}[{index}]", atomic=True)
+
+
+def _values(item: Object, keys: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(item.get(key) for key in keys)
 
 
 def _same_quantity(wanted: Any, live: Any) -> bool:

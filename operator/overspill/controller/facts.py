@@ -21,6 +21,9 @@ from overspill.controller.reasons import Reason
 
 Object = dict[str, Any]
 
+ENGINE_CONTAINER = "engine"  # as the runtimes' templates call it
+LOOP = 2  # restarts of an engine that is not up yet, from which on it is a loop
+
 # The scheduler tries filters in order, resources late: a node that says "Insufficient" has
 # passed selectors, affinity and taints, so that capacity is all that is missing there.
 _CAPACITY = re.compile(r"Insufficient \S+|Too many pods")
@@ -167,8 +170,12 @@ def _pod(raw: Object, model_image: str) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     ready = conditions.get("Ready", {}).get("status") == "True"
     placed = bool(raw.get("spec", {}).get("nodeName"))
-    container: Object = next(iter(status.get("containerStatuses") or []), {})
-    fault = None if ready else _container_fault(container, model_image)
+    # Others may have put containers of theirs beside the engine.
+    statuses = status.get("containerStatuses") or []
+    container: Object = next((c for c in statuses if c["name"] == ENGINE_CONTAINER), {})
+    # What ended an engine before it came up again is no fault of the one that is up.
+    up = ready or container.get("started")
+    fault = None if up else _container_fault(container, model_image)
     lacks, message = None, ""
     if not placed:
         lacks, message = _lack(conditions.get("PodScheduled", {}))
@@ -215,7 +222,8 @@ def _container_fault(container: Object, model_image: str) -> Fault | None:
     told = _ENGINE_FAULT.match(ended.get("message", "").strip())
     if told:
         return Fault(told[1], told[2], model=told[1].startswith("Model"))
-    if reason == "CrashLoopBackOff":
+    # Between two ends of a loop the engine runs for a while: that mends nothing.
+    if reason == "CrashLoopBackOff" or (ended and container.get("restartCount", 0) >= LOOP):
         return Fault(Reason.CRASH_LOOP, _last_words(ended))
     return None
 

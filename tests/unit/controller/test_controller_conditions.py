@@ -199,6 +199,12 @@ def test_an_exceeded_quota_is_a_full_cluster() -> None:
     assert judge(facts)[T.REPLICAS_READY] == ("False", "WaitingForCapacity")
 
 
+def test_a_quota_that_refuses_the_pod_of_a_roll_loosens_the_roll() -> None:
+    children = refusing("pods … is forbidden: exceeded quota: gpus", replicas=1)
+    facts = world.facts(desired=1, pods=(world.READY,), children=children)
+    assert capacity.judge(facts).unplaceable == 1  # or the roll would wait for ever
+
+
 def test_pods_that_are_not_admitted_are_not_a_full_cluster() -> None:
     children = refusing('pods … is forbidden: violates PodSecurity "restricted"')
     facts = world.facts(desired=1, children=children)

@@ -151,6 +151,22 @@ def test_a_rule_that_somebody_added_to_the_network_policy_is_removed() -> None:
     assert plan.drifted == ("NetworkPolicy spec.ingress",)
 
 
+def test_what_others_added_to_a_keyed_list_is_no_drift() -> None:
+    children = copy.deepcopy(live())
+    spec = children["Deployment"]["spec"]["template"]["spec"]
+    spec["containers"][0]["ports"].insert(0, {"containerPort": 15090, "protocol": "TCP"})
+    spec["topologySpreadConstraints"].append({"topologyKey": "rack", "whenUnsatisfiable": "x"})
+    children["Service"]["spec"]["ports"].append({"port": 9, "protocol": "TCP", "targetPort": 9})
+    assert due(world.facts(children=children)) == Plan()
+
+
+def test_a_port_that_somebody_opened_in_the_network_policy_is_closed() -> None:
+    children = copy.deepcopy(live())
+    children["NetworkPolicy"]["spec"]["ingress"][0]["ports"].append({"port": 22})
+    plan = due(world.facts(children=children))
+    assert plan.drifted == ("NetworkPolicy spec.ingress[0].ports",)
+
+
 def test_a_field_that_is_no_longer_wanted_is_removed() -> None:
     before = live(world.service(pod={"nodeSelector": {"zone": "b"}}))
     plan = due(world.facts(children=before))

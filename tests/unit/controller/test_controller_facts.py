@@ -27,7 +27,9 @@ def unscheduled(reason: str, message: str) -> dict[str, Any]:
 
 
 def container(node: str = "n", **container_status: Any) -> dict[str, Any]:
-    return raw(node=node, phase="Running", containerStatuses=[container_status])
+    return raw(
+        node=node, phase="Running", containerStatuses=[{"name": "engine", **container_status}]
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,29 @@ def test_a_fault_has_the_reason_of_whoever_saw_it(
     assert (pod.fault.reason, pod.fault.model) == (reason, about_model)
     assert words in pod.fault.message
     assert not pod.starting
+
+
+def test_a_loop_stays_one_while_the_engine_runs_between_two_ends() -> None:
+    running = {"state": {"running": {}}, "lastState": ended("killed", 137)}
+    once, often = (container(**running, restartCount=count) for count in (1, 2))
+    [first], [later] = read_pods([once], MODEL), read_pods([often], MODEL)
+    assert first.fault is None
+    assert later.fault is not None
+    assert later.fault.reason == "CrashLoop"
+
+
+def test_the_engines_container_tells_not_its_neighbours() -> None:
+    pod = container(**waiting("CreateContainerError", "bad"))
+    pod["status"]["containerStatuses"].insert(0, {"name": "a-sidecar", "state": {"running": {}}})
+    [read] = read_pods([pod], MODEL)
+    assert read.fault is not None
+    assert read.fault.reason == "ContainerNotCreated"
+
+
+def test_an_engine_that_is_up_but_busy_has_no_fault_of_long_ago() -> None:
+    status = {"state": {"running": {}}, "lastState": ended("EngineCrashed: x"), "restartCount": 2}
+    [pod] = read_pods([container(**status, started=True)], MODEL)
+    assert (pod.ready, pod.fault) == (False, None)
 
 
 def test_a_ready_pod_has_no_fault_whatever_it_went_through() -> None:
