@@ -7,6 +7,7 @@ session and deleted at its end.
 
 import asyncio
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -16,15 +17,17 @@ from typing import Any
 
 from overspill.api import names
 from overspill.api.keys import key_secret, new_key
+from overspill.api.service import DNS_LABEL
 from overspill.cli import show
-from overspill.cli.errors import CommandError
+from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
-from overspill.cli.sse import Delta, Parser
+from overspill.cli.sse import Delta, InvalidStream, Parser
 from overspill.cluster import Cluster, NotFound
 from overspill.cluster.kinds import SECRET, SERVICE
 
 ANSWER_SECONDS = 180.0  # of silence; longer than a gateway holds a request
 KEY_SECONDS = 10.0  # within which every gateway has seen a new key
+_SERVICE = re.compile(f"{DNS_LABEL[1:-1]}/{DNS_LABEL[1:-1]}")
 Message = dict[str, str]
 
 
@@ -52,8 +55,11 @@ def run(target: Target, service: str, prompt: str, max_tokens: int, output: Outp
     :param service: ``namespace/name``.
     :param prompt: empty means to read from standard input, line by line on a terminal.
     :param max_tokens: of each answer.
-    :raises CommandError: when a question was not answered.
+    :raises CommandError: when the service has no such name, or a question was not answered.
     """
+    if not _SERVICE.fullmatch(service):
+        text = f"{service} is no service: give the name of an InferenceService, or namespace/name"
+        raise CommandError(text, USAGE)
     messages: list[Message] = []
     with _key(target, service) as key:
         talk = Talk(target, service, key, max_tokens, echo=output is Output.TEXT)
@@ -69,9 +75,15 @@ def run(target: Target, service: str, prompt: str, max_tokens: int, output: Outp
 
 
 def _questions(prompt: str) -> Iterator[str]:
-    """Yield the one prompt, all of a pipe, or line after line from a terminal."""
+    """Yield the one prompt, all of a pipe, or line after line from a terminal.
+
+    :raises CommandError: when the pipe is empty.
+    """
     if prompt or not sys.stdin.isatty():
-        yield prompt or sys.stdin.read()
+        question = prompt or sys.stdin.read()
+        if not question.strip():
+            raise CommandError("nothing to ask: give a prompt, or pipe one in", USAGE)
+        yield question
         return
     while True:
         with suppress(EOFError):
@@ -148,9 +160,12 @@ class Talk:
                 reply.error = raw.decode(errors="replace")
                 return answer.status, reply
             parser = Parser()
-            async for chunk in answer.chunks:
-                for delta in parser.feed(chunk):
-                    self._take(reply, delta)
+            try:
+                async for chunk in answer.chunks:
+                    for delta in parser.feed(chunk):
+                        self._take(reply, delta)
+            except InvalidStream as error:
+                reply.error = str(error)
             if not parser.done and not reply.error:
                 reply.error = "the stream broke off"
             return answer.status, reply

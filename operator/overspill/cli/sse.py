@@ -20,6 +20,10 @@ class Delta:
     notes: dict[str, str] = field(default_factory=dict)  # x-overspill-* of comments
 
 
+class InvalidStream(ValueError):
+    """What came is no stream of ours; asking again will not help."""
+
+
 class Parser:
     """Feed it bytes as they come, cut anywhere."""
 
@@ -31,11 +35,11 @@ class Parser:
     def feed(self, chunk: bytes) -> Iterator[Delta]:
         """Yield what the chunk completes.
 
-        :raises ValueError: for a line that no gateway would send.
+        :raises InvalidStream: for a line that no gateway would send.
         """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > MAX_LINE:
-            raise ValueError(f"an event of more than {MAX_LINE} bytes")
+            raise InvalidStream(f"an event of more than {MAX_LINE} bytes")
         for line in lines:
             delta = self._line(line.rstrip(b"\r"))
             if delta:

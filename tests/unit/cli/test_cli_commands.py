@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from cli_world import Command, World
 
 from overspill.api.keys import key_secret, new_key
+from overspill.cli.sse import MAX_LINE
 from overspill.cluster.kinds import (
     CRD,
     DEPLOYMENT,
@@ -123,6 +125,31 @@ def test_an_unknown_key_is_explained(world: World, overspill: Command) -> None:
     assert done.returncode == 1
     assert "unknown key" in done.stderr
     assert "osk-other" not in done.stderr
+
+
+@pytest.mark.parametrize("service", ["Chat", "team-a/Chat", "team-a/b/c", "/chat", "team-a/*"])
+def test_chat_says_what_is_no_name_of_a_service(
+    service: str, world: World, overspill: Command
+) -> None:
+    done = overspill("chat", service, "Hello")
+    assert done.returncode == 2
+    assert "namespace/name" in done.stderr
+    assert not world.asked
+
+
+def test_chat_asks_nothing_without_a_question(world: World, overspill: Command) -> None:
+    done = overspill("chat", "team-a/chat", stdin=" \n")
+    assert done.returncode == 2
+    assert "prompt" in done.stderr
+    assert not world.asked
+
+
+def test_chat_survives_a_stream_that_is_none(world: World, overspill: Command) -> None:
+    world.answer = [b"x" * (MAX_LINE + 1)]
+    done = overspill("chat", "team-a/chat", "Hello")
+    assert done.returncode == 1
+    assert "an event of more than" in done.stderr
+    assert not world.objects, "the session's key is deleted"
 
 
 def test_uninstall_lists_first_and_keeps_what_is_served(world: World, overspill: Command) -> None:
