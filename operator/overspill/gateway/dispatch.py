@@ -209,6 +209,7 @@ class Dispatcher:
             broken=service.broken,
             full=service.full,
             at_max=service.at_max,
+            model_fault=service.model_fault,
             when=frozenset(spillover.when),
             may_leave=exchange.may_leave and service.may_spill,
             providers=usable,

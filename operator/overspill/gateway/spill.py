@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from overspill.api.names import SpillReason
 
+MODEL_RETRY_SECONDS = 30.0  # somebody has to mend something; a kubelet tries again by itself
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -30,6 +32,7 @@ class Facts:
     broken: bool  # a replica that was ready once is not ready now
     full: bool  # status.capacity.full
     at_max: bool  # all maxReplicas exist and are placed
+    model_fault: str  # reason of ModelReady=False while no replica is ready, else ""
     when: frozenset[SpillReason]
     may_leave: bool  # dataPolicy, and the request's own header
     providers: tuple[str, ...]  # usable ones that were not tried, in order
@@ -104,6 +107,13 @@ def reason_to_spill(facts: Facts) -> SpillReason:
 def _refusal(facts: Facts, expected: float) -> Refuse | None:
     """Return why the request may not wait (any longer), None when it may."""
     left = expected - facts.waited
+    if facts.model_fault:
+        return Refuse(
+            503,
+            "model_not_ready",
+            f"the model cannot be loaded: {facts.model_fault}; see the service's conditions",
+            MODEL_RETRY_SECONDS,
+        )
     if not facts.queued and facts.queue_length >= facts.queue_limit:
         return Refuse(
             429,

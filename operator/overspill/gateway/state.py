@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 
 from overspill.api.base import InvalidObject
-from overspill.api.names import ENGINE_PORT, ENGINE_PORT_NAME, LABEL_SERVICE
+from overspill.api.conditions import find
+from overspill.api.names import ENGINE_PORT, ENGINE_PORT_NAME, LABEL_SERVICE, ConditionType
 from overspill.api.provider import InferenceProvider
 from overspill.api.service import DataPolicy, InferenceService, ProviderRef
 from overspill.api.values import parse_duration
@@ -86,6 +87,14 @@ class Service:
             not self.full
             and self.resource.status.replicas >= self.resource.spec.scaling.max_replicas
         )
+
+    @property
+    def model_fault(self) -> str:
+        """Why no replica can load the model, "" while one is ready or may become so."""
+        model = find(self.resource.status.conditions, ConditionType.MODEL_READY)
+        if self.admission.replicas or model is None or model.status != "False":
+            return ""
+        return model.reason
 
     @property
     def may_spill(self) -> bool:

@@ -103,6 +103,24 @@ async def test_the_wait_for_a_first_replica_ends_with_a_503() -> None:
     assert orjson.loads(body)["error"]["code"] == "no_replica_ready"
 
 
+async def test_a_model_that_cannot_be_loaded_ends_the_wait_unless_a_replica_is_ready(
+    gateway: World, engine: Upstream
+) -> None:
+    fault = {"type": "ModelReady", "status": "False", "reason": "ClaimNotFound", "message": "vol"}
+    gateway.state.put_service(service())
+    held = chat(gateway)
+    await until(lambda: queued(gateway) == 1)
+    gateway.state.put_service(service(status={"conditions": [fault]}))
+    for refused in (held, chat(gateway)):
+        status, headers, body = await refused
+        error = orjson.loads(body)["error"]
+        assert (status, headers["Retry-After"], error["code"]) == (503, "30", "model_not_ready")
+        assert "ClaimNotFound" in error["message"]
+        assert "vol" not in error["message"]
+    gateway.replicas(engine)
+    assert (await chat(gateway))[0] == 200
+
+
 async def test_the_wait_for_a_slot_ends_with_a_429(engine: Upstream) -> None:
     async with world(hold=0.3) as w:
         w.state.put_service(service(engine=ONE_SLOT, scaling=PATIENT))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from overspill.api.names import SpillReason
 from overspill.api.service import DEFAULT_WHEN
 from overspill.gateway.spill import (
+    MODEL_RETRY_SECONDS,
     Facts,
     Hold,
     Refuse,
@@ -34,6 +35,7 @@ BUSY = Facts(
     broken=False,
     full=False,
     at_max=False,
+    model_fault="",
     when=frozenset(DEFAULT_WHEN),
     may_leave=True,
     providers=("p/a", "p/b"),
@@ -82,6 +84,11 @@ DECISIONS = [
         facts(**NONE_READY, full=True),
         Spill("p/a", SpillReason.CLUSTER_FULL, math.inf),
     ),
+    (
+        "a model that cannot be loaded, while the cloud may answer",
+        facts(**NONE_READY, starting=True, model_fault="ClaimNotFound"),
+        Spill("p/a", SpillReason.COLD_START, math.inf),
+    ),
     ("held from zero", facts(**NONE_READY, providers=()), Hold(math.inf)),
 ]
 
@@ -121,6 +128,27 @@ def test_refusals(what: str, given_facts: Facts, status: int, code: str, after: 
     assert decision.message
 
 
+NO_MODEL = facts(**NONE_READY, model_fault="ClaimNotFound")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"may_leave": False},
+        {"providers": ()},
+        {"when": ONLY_MAX},
+        {"providers": (), "queued": True, "waited": 3.0},
+        {"providers": (), "queue_length": 100},
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_not_waited_for(changes: dict[str, object]) -> None:
+    decision = decide(dataclasses.replace(NO_MODEL, **changes))  # type: ignore[arg-type]
+    assert isinstance(decision, Refuse)
+    assert (decision.status, decision.code) == (503, "model_not_ready")
+    assert "ClaimNotFound" in decision.message
+    assert decision.retry_after == MODEL_RETRY_SECONDS
+
+
 def test_a_queued_request_is_not_refused_for_a_full_queue() -> None:
     assert isinstance(decide(facts(queue_length=100, queued=True, providers=())), Hold)
 
@@ -146,6 +174,7 @@ all_facts = st.builds(
     broken=st.booleans(),
     full=st.booleans(),
     at_max=st.booleans(),
+    model_fault=st.sampled_from(["", "ClaimNotFound"]),
     when=st.frozensets(st.sampled_from(list(SpillReason))),
     may_leave=st.booleans(),
     providers=st.lists(st.sampled_from(["p/a", "p/b"]), unique=True).map(tuple),
