@@ -32,6 +32,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Where metrics are read: our own Prometheus, the one given, or none. */}}
 {{- define "overspill.prometheusURL" -}}
 {{- if .Values.prometheus.enabled -}}
+{{- if .Values.prometheus.url -}}
+{{- fail "prometheus: set url (yours) or enabled (a small one of the chart), not both" -}}
+{{- end -}}
 http://{{ .Release.Name }}-prometheus.{{ .Release.Namespace }}.svc:9090
 {{- else -}}
 {{ .Values.prometheus.url }}
