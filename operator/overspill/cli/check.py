@@ -217,8 +217,14 @@ def _prometheus(facts: Facts) -> Finding:
     if facts.prometheus is None:
         return Finding("prometheus", Verdict.OK, f"{url} is not in this cluster: not asked")
     if facts.prometheus:
+        # The API server itself did not get there or was not allowed to: the operator still may.
+        unseen = "trying to reach service" in facts.prometheus or "forbidden" in facts.prometheus
         remedy = f"is it up? It was asked at {url}"
-        return Finding("prometheus", Verdict.FAILED, facts.prometheus, remedy)
+        if unseen:
+            remedy = "asked through the API server, which a NetworkPolicy or a missing right may "
+            remedy += "keep out: ScalingActive of the services says what the operator finds"
+        verdict = Verdict.WARNING if unseen else Verdict.FAILED
+        return Finding("prometheus", verdict, facts.prometheus, remedy)
     return Finding("prometheus", Verdict.OK, f"{url} is ready")
 
 

@@ -7,6 +7,8 @@ from overspill.cli.check import CRDS, Facts, Finding, Verdict, judge, prometheus
 from overspill.cli.options import Target
 
 Object = dict[str, Any]
+# As an API server says it that a NetworkPolicy keeps out.
+UNREACHED = "HTTP 503: error trying to reach service: dial tcp 10.0.0.9:9090: i/o timeout"
 
 
 def deployment(ready: int, wanted: int = 1, version: str = __version__) -> Object:
@@ -60,6 +62,14 @@ def waiting(reason: str, message: str) -> list[Object]:
         ({"version": (1, 34)}, "cluster", Verdict.WARNING, "use pvc://"),
         ({"prometheus_url": ""}, "prometheus", Verdict.WARNING, "prometheus.enabled=true"),
         ({"prometheus": "HTTP 503"}, "prometheus", Verdict.FAILED, "http://p.m.svc:9090"),
+        (
+            {"prometheus": "HTTP 503: no endpoints available"},
+            "prometheus",
+            Verdict.FAILED,
+            "is it up",
+        ),
+        ({"prometheus": UNREACHED}, "prometheus", Verdict.WARNING, "NetworkPolicy"),
+        ({"prometheus": 'services "p" is forbidden'}, "prometheus", Verdict.WARNING, "right"),
         ({"prometheus": None}, "prometheus", Verdict.OK, ""),
         (
             {"parts": {"operator": None, "gateway": deployment(1)}},
