@@ -31,7 +31,7 @@ class DemandServer:
     async def __aenter__(self) -> "DemandServer":
         app = web.Application()
         app.router.add_get("/demand", self._demand)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

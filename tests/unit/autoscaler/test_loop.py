@@ -21,7 +21,7 @@ from overspill.prometheus.queries import COSTS, SIGNALS
 from overspill.prometheus.samples import Samples
 
 KEY = "team-a/chat"
-FAST = Settings(interval=0.05, up_window=0.1, down_window=0.5)
+FAST = Settings(interval=0.03, up_window=0.06, down_window=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -166,8 +166,8 @@ async def test_a_prometheus_that_never_answers_stops_nothing(rig):
         await r.server.say(HELD)
         await until(lambda: r.cluster.count == 1)
         first = r.scaler.now()
-        await until(lambda: r.scaler.now() > first + 0.3)
-        assert r.scaler.age() < 0.3
+        await until(lambda: r.scaler.now() > first + 0.2)
+        await until(lambda: r.scaler.age() < 0.15)  # else it only grows
 
 
 async def test_slow_sums_over_a_day_delay_no_signal(rig):
@@ -212,7 +212,7 @@ async def test_only_what_is_new_is_recorded(rig):
         r.changes.clear()
         last = r.scaler.decisions(KEY)
         first = r.scaler.now()
-        await until(lambda: r.scaler.now() > first + 0.3)
+        await until(lambda: r.scaler.now() > first + 0.2)
         assert r.scaler.decisions(KEY) == last
         assert r.changes == []
         assert r.cluster.tries == 0, "the count is right: nothing is written"
@@ -225,7 +225,7 @@ async def test_a_conflict_waits_for_the_new_version_and_no_longer(rig, monkeypat
         r.prometheus.values["in_flight"] = 7.0
         await until(lambda: r.cluster.tries == 1)
         first = r.scaler.now()
-        await until(lambda: r.scaler.now() > first + 0.3)
+        await until(lambda: r.scaler.now() > first + 0.2)
         assert (r.cluster.tries, r.cluster.count) == (1, 1), "the same version is not tried twice"
         r.cluster.tell()
         await until(lambda: r.cluster.count == 3)
@@ -259,8 +259,8 @@ async def test_a_slow_api_server_does_not_hold_up_the_passes(rig):
         r.prometheus.values["in_flight"] = 7.0
         await until(lambda: r.scaler.desired(KEY) == 3)
         first = r.scaler.now()
-        await until(lambda: r.scaler.now() > first + 0.3)
-        assert r.scaler.age() < 0.3
+        await until(lambda: r.scaler.now() > first + 0.2)
+        await until(lambda: r.scaler.age() < 0.15)  # else it only grows
 
 
 async def test_a_service_that_cannot_be_decided_does_not_stop_the_others(rig):
@@ -285,7 +285,7 @@ async def test_a_leader_that_comes_back_looks_before_it_writes(rig, tmp_path):
     r.changes.clear()
     started = r.scaler.now()
     task = asyncio.create_task(r.scaler.run())
-    await until(lambda: r.scaler.now() > started + 0.3)
+    await until(lambda: r.scaler.now() > started + 0.2)
     assert r.changes == [KEY], "asks to be told"
     assert r.cluster.tries == 0
     r.cluster.tell()

@@ -59,7 +59,7 @@ def play(rules, start, looks):
 
 
 @given(rules(), pods, looks)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_count_stays_within_its_limits(rules, start, looks):
     for before, (_, pods, seen, _), decision in play(rules, start, looks):
         count = decision.replicas_to
@@ -84,7 +84,7 @@ def test_the_same_arguments_give_the_same_answer_also_through_json(rules, start,
 
 
 @given(rules(), pods, looks, st.floats(0, 100))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_more_load_never_means_fewer_replicas(rules, start, looks, more):
     for before, (now, pods, seen, live), decision in play(rules, start, looks):
         if live is None:

@@ -111,7 +111,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
     gateways = [FakeGateway(), FakeGateway()]
     one, two = (g.serve() for g in gateways)
     engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TextTarget)
-    threading.Thread(target=engine.serve_forever, daemon=True).start()
+    threading.Thread(target=engine.serve_forever, args=(0.05,), daemon=True).start()
     folder = tmp_path_factory.mktemp("prometheus")
     config = CONFIG.format(one=one, two=two, engine=f"127.0.0.1:{engine.server_port}")
     url, process = start(folder, config)
@@ -123,7 +123,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
         yield wait_for(client, settled)
     finally:
         client.close()
-        process.terminate()
+        process.kill()  # its data is of no use any more
         process.wait(10)
         engine.shutdown()
         for gateway in gateways:
