@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 SILENCE = 5.0  # seconds without a report after which a gateway's word no longer counts
 RATE_WINDOW = 10.0  # seconds over which arrivals are counted
+SPACING = 0.5  # seconds between two reports that are both kept
 RESCAN = 0.5  # seconds between two looks at the addresses
 CONNECT = 3.0  # seconds
 MAX_REPORT = 8 * 2**20  # bytes of one report; 1,000 services take 150 KiB
@@ -59,13 +60,15 @@ class Report(BaseModel):
 class Voice:
     """The reports of one gateway in the last seconds, oldest first."""
 
-    reports: deque[tuple[float, Report]] = field(default_factory=lambda: deque(maxlen=128))
+    reports: deque[tuple[float, Report]] = field(default_factory=deque)
     heard: int = 0  # reports ever
 
     def add(self, now: float, report: Report) -> None:
         """Keep a report; a gateway that was replaced begins anew."""
         if self.reports and self.reports[-1][1].instance != report.instance:
             self.reports.clear()
+        if len(self.reports) > 1 and self.reports[-1][0] - self.reports[-2][0] < SPACING:
+            self.reports.pop()
         self.reports.append((now, report))
         self.heard += 1
         while self.reports[0][0] < now - RATE_WINDOW:

@@ -213,3 +213,14 @@ def test_a_restarted_gateway_counts_from_zero():
     assert voice.rate(KEY) == 0.0
     voice.add(1002.0, report("b", 5))
     assert voice.rate(KEY) == 2.0
+
+
+def test_many_reports_in_a_second_take_no_more_memory_and_shorten_no_window():
+    """A report comes at once when a request is held: up to twenty in a second."""
+    voice = Voice()
+    for step in range(1200):
+        voice.add(1000.0 + step / 20, report("a", step // 10))
+    assert len(voice.reports) <= 25
+    assert voice.reports[-1][0] - voice.reports[0][0] > RATE_WINDOW - 1
+    assert voice.rate(KEY) == pytest.approx(2.0, rel=0.1)
+    assert voice.latest(1060.0).services[KEY].arrivals == 119
