@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import typer
 from typer.testing import CliRunner
 
 from overspill.api.base import Resource
@@ -100,17 +101,20 @@ def _rules(node: Schema, path: str) -> Iterator[str]:
         yield from _rules(field, f"{path}.{name}")
 
 
-COMMANDS = (
-    *("check", "chat", "keys create", "keys list", "keys revoke"),
-    *("crds print", "crds apply", "uninstall"),
-)
+def _commands(group: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every command that does something, ``keys create`` for one of a group."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
 
 
 def command_line() -> str:
     """Return the page of the command: what it is for, and the help of each part of it."""
     lines = ["# overspill", "", inspect.cleandoc(cli_doc or ""), ""]
     lines += ["The text below is its own help, written here by `make generate`."]
-    for command in ("", *COMMANDS):
+    for command in ("", *_commands(typer.main.get_command(app))):
         name = f"overspill {command}".strip()
         lines += ["", f"## {name}", "", "```text", _help(command.split()), "```"]
     return "\n".join([*lines, ""])

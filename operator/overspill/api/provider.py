@@ -89,7 +89,10 @@ class InferenceProviderSpec(Model):
     insecure: bool = Field(
         False, description="Allow plain http, so that the key travels unencrypted."
     )
-    secret_ref: SecretKeyRef = Field(description="The API key.")
+    secret_ref: SecretKeyRef = Field(
+        description="The API key. Its Secret must list baseURL's host in the annotation "
+        "overspill.dev/provider-hosts, or the key is sent nowhere."
+    )
     allowed_namespaces: list[NamespaceOrAll] = Field(
         default_factory=list,
         max_length=64,
