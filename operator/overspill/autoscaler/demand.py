@@ -21,6 +21,8 @@ UTILISATION_DOWN = 0.7  # of the slots of one replica fewer, below which one is 
 TOLERANCE = 1.1  # times the objective; less is noise
 MAX_GROWTH = 2.0  # times the ready replicas, for one look at the latency
 BACKLOG = 2.0  # times the offered concurrency; what queues beyond it does not count
+MISS_MEMORY = 1800.0  # seconds that a count is known to miss the objective,
+MISS_SHARE = 0.8  # at this share of the load at which it did, or more
 LATENCY_MEMORY = 90.0  # seconds that the percentiles remember: window, plus a scrape interval
 
 
@@ -62,6 +64,20 @@ class Pressure:
     def high(self) -> bool:
         """Whether the objective is missed by more than noise."""
         return self.ratio > TOLERANCE
+
+
+@dataclass(frozen=True)
+class Miss:
+    """The objective was missed by so many replicas under so much load."""
+
+    time: float  # seconds since the epoch
+    replicas: int
+    concurrency: float
+
+    def holds(self, now: float, load: Load) -> bool:
+        """Whether so few replicas would miss it again."""
+        recent = now - self.time < MISS_MEMORY
+        return recent and load.concurrency >= MISS_SHARE * self.concurrency
 
 
 @dataclass(frozen=True)
@@ -166,26 +182,38 @@ def seconds(value: float) -> str:
 
 
 def wish(
-    rules: Rules, current: int, replicas: Replicas, load: Load, press: Pressure, *, settled: bool
+    rules: Rules,
+    current: int,
+    replicas: Replicas,
+    load: Load,
+    press: Pressure,
+    *,
+    settled: bool,
+    too_few: int = 0,
 ) -> Wish:
     """Return the replicas that load and latency call for; at least one.
 
     :param current: replicas wanted so far; what is still starting counts as asked for.
     :param settled: the latency was measured with the replicas that are ready now.
+    :param too_few: replicas that missed the objective under such a load lately: what was added
+        for it is kept, or the count would swing for as long as the load stays.
     """
     have = max(0, current - replicas.unplaceable)  # a pod without a place is no capacity
     starting = have > replicas.ready
     by_load = _by_load(rules, have, load)
     if starting and not load.bounded:
         by_load = min(by_load, current)
-    by_latency = 0
+    by_latency = min(current, too_few + 1, math.ceil(load.concurrency)) if too_few else 0
     if press.high:
         grown = math.ceil(replicas.ready * min(MAX_GROWTH, press.ratio))
         asked = max(current, grown) if settled and not starting else current
         by_latency = min(asked, math.ceil(load.concurrency))
     wanted = max(by_load, by_latency, 1)
     reason = _reason(wanted, current, by_load, press)
-    return Wish(wanted, reason, _message(rules, load, press), late=press.high)
+    message = _message(rules, load, press)
+    if wanted > by_load and not press.high:
+        message += f"; {too_few} missed the objective under such a load"
+    return Wish(wanted, reason, message, late=press.high)
 
 
 def _by_load(rules: Rules, have: int, load: Load) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from overspill.api.conditions import timestamp
 from overspill.api.service import DecisionStatus
 from overspill.autoscaler import demand, limits
-from overspill.autoscaler.demand import Load, ScalingReason, Wish
+from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Wish
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
 
 MAX_MESSAGE = 512  # characters, as in the CRD
@@ -31,6 +31,7 @@ class PolicyState:
     grown_at: float  # last time a replica became ready
     full_at: float | None = None  # last time a replica had no place
     held: int = 0  # replicas that had one then
+    miss: Miss | None = None  # last time that the replicas of that time missed the objective
 
     @classmethod
     def start(cls, now: float, replicas: int, ready: int) -> Self:
@@ -41,7 +42,8 @@ class PolicyState:
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` gave, also after a way through JSON."""
         history = tuple((float(t), int(n)) for t, n in raw["history"])
-        return cls(**{**raw, "history": history})
+        miss = Miss(**raw["miss"]) if raw["miss"] else None
+        return cls(**{**raw, "history": history, "miss": miss})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -106,7 +108,11 @@ def decide(
     if load is None:
         wish = _hold(state.replicas)
     else:
-        wish = _wish(now, state, rules, replicas, signals, live, load)
+        press = demand.pressure(rules, signals, live)
+        settled = now - state.grown_at >= demand.LATENCY_MEMORY
+        if press.high and settled and replicas.ready:
+            state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
+        wish = _wish(now, state, rules, replicas, signals, load, press, settled=settled)
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
@@ -141,8 +147,10 @@ def _wish(
     rules: Rules,
     replicas: Replicas,
     signals: Signals,
-    live: Demand | None,
     load: Load,
+    press: Pressure,
+    *,
+    settled: bool,
 ) -> Wish:
     """Layer 1, with the two ways through zero."""
     if state.replicas == 0 and load.present:
@@ -152,9 +160,10 @@ def _wish(
     idle = now - state.active_at
     if rules.min_replicas == 0 and idle >= rules.idle_after and signals.complete:
         return Wish(0, ScalingReason.IDLE, f"no request for {rules.idle_after:g} s")
-    settled = now - state.grown_at >= demand.LATENCY_MEMORY
-    press = demand.pressure(rules, signals, live)
-    return demand.wish(rules, state.replicas, replicas, load, press, settled=settled)
+    too_few = state.miss.replicas if state.miss and state.miss.holds(now, load) else 0
+    return demand.wish(
+        rules, state.replicas, replicas, load, press, settled=settled, too_few=too_few
+    )
 
 
 def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish) -> int:

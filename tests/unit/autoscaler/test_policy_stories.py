@@ -391,3 +391,35 @@ def test_a_latency_that_wavers_does_not_fill_the_record():
 def test_another_count_or_reason_is_news_unless_it_just_was(told, news):
     before = [Decision(1000.0 + t, n, n, reason, "", {}) for t, n, reason in told]
     assert Decision(1000.0, 2, 2, "Load", "", {}).is_news(before) is news
+
+
+def swing(world: World, load: float, seconds: float) -> None:
+    """A service that is late with more than two requests per replica, and spills when full."""
+    looks: deque[float] = deque(maxlen=12)  # the minute that a percentile looks back
+    for _ in range(int(seconds / 5)):
+        pods = world.pods()
+        looks.append(1.0 if pods.unplaceable or load <= 2 * pods.ready else 2.6)
+        world.tick(busy(load, rate=load / 2, ttft_p95=max(looks)))
+
+
+@pytest.mark.parametrize(("room", "load", "count"), [(100, 2.4, 2), (2, 6.0, 3)])
+def test_a_count_that_missed_the_objective_is_not_tried_again_at_once(room, load, count):
+    """The relief that a replica or a full cluster's spill brings is no reason to take it away."""
+    world = World(room=room)
+    world.run(100, busy(1))
+    swing(world, load, 1700)
+    assert world.count == count
+    assert len(world.moves()) == count - 1, world.moves()
+    assert f"; {count - 1} missed the objective" in world.decisions[-1].message
+    world.run(400, busy(1))
+    assert world.count == 1, "less load does not need it"
+    assert PolicyState.from_dict(json.loads(json.dumps(world.state.to_dict()))) == world.state
+
+
+def test_a_missed_objective_is_forgotten_after_half_an_hour():
+    world = World()
+    world.run(100, busy(2.4))
+    world.run(30, busy(2.4, ttft_p95=3.0))
+    assert world.count == 2
+    assert world.run(1750, busy(2.4, ttft_p95=1.0)) == 2
+    assert world.run(360, busy(2.4, ttft_p95=1.0)) == 1
