@@ -272,15 +272,15 @@ class Cluster:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request; broken connections and timeouts become Unavailable."""
         try:
-            request = await self._api.param_serialize(
+            _, url, sent, *_ = await self._api.param_serialize(
                 method,
                 path,
                 query_params=[(k, v) for k, v in (query or {}).items() if v],
                 header_params={"Accept": "application/json", **(headers or {})},
-                body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = await self._api.call_api(*request, _request_timeout=timeout)
+            # The body is plain JSON values already: nothing to walk through and translate.
+            answer = await self._api.call_api(method, url, sent, body, _request_timeout=timeout)
             async with answer.response as response:
                 yield response
         except TimeoutError as error:

@@ -11,7 +11,8 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NoReturn
 
 import yaml
 from jinja2 import PackageLoader, StrictUndefined
@@ -49,7 +50,7 @@ def tojson(value: Any) -> str:
         return _float(value)
     if value is None or isinstance(value, bool | int):
         return json.dumps(value)
-    raise RenderError(f"a {type(value).__name__} cannot stand in an object")
+    _refuse(value)
 
 
 def _quote(text: str) -> str:
@@ -65,17 +66,28 @@ def _float(number: float) -> str:
 
 
 def render(template: str, values: Object) -> list[Object]:
-    """Return the objects that a bundled template makes of the values.
+    """Return the objects that a bundled template makes of the values; the caller may change them.
 
     :param template: file name in ``templates/``.
     :raises RenderError: when the result is not a list of objects.
     """
-    text = _environment.get_template(template).render(values)
+    parsed: list[Object] = json.loads(_rendered(template, json.dumps(values, default=_refuse)))
+    return parsed
+
+
+# A service is rendered at every look at it, and changes hardly ever. 1,024 results are 20 MB.
+@lru_cache(maxsize=1024)
+def _rendered(template: str, values: str) -> str:
+    text = _environment.get_template(template).render(json.loads(values))
     try:
         documents = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise RenderError(f"{template}: the result is not YAML: {error}") from error
-    return [document for document in documents if document is not None]
+    return json.dumps([document for document in documents if document is not None])
+
+
+def _refuse(value: Any) -> NoReturn:
+    raise RenderError(f"a {type(value).__name__} cannot stand in an object")
 
 
 def check(objects: Iterable[Object], expected: Iterable[tuple[str, str]], owner: Object) -> None:

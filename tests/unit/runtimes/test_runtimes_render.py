@@ -1,5 +1,6 @@
 """What a service is rendered to: golden files, and that no value changes the structure."""
 
+import copy
 from typing import Any
 
 import golden
@@ -145,3 +146,26 @@ def test_anything_but_the_expected_objects_is_refused(change: Any) -> None:
 def test_slots() -> None:
     assert slots(golden.service()) == 4
     assert slots(golden.service(engine={"batching": {"maxSequences": 16}})) == 16
+
+
+def test_what_was_rendered_once_is_not_rendered_again_nor_changed_by_its_user() -> None:
+    values = {"name": "x", "namespace": "n", "labels": {}, "selector": {}, "owner": {}}
+    more = {"release_namespace": "r", "port": 1, "port_name": "p", "drain_unavailable": 1}
+    template = (
+        '{% from "children.yaml.j2" import children, metadata with context %}{{ children() }}'
+    )
+    made = templating._environment.from_string(template)
+    lookups: list[str] = []
+
+    def look_up(name: str) -> Any:
+        lookups.append(name)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(templating._environment, "get_template", look_up)
+        first = templating.render("once", {**values, **more})
+        expected = copy.deepcopy(first)
+        first[0]["metadata"]["name"] = "changed"
+        assert templating.render("once", {**values, **more}) == expected
+        assert templating.render("once", {**values, **more, "name": "y"}) != expected
+    assert len(lookups) == 2
