@@ -211,7 +211,7 @@ def wish(
     wanted = max(by_load, by_latency, 1)
     reason = _reason(wanted, current, by_load, press)
     message = _message(rules, load, press)
-    if wanted > by_load and not press.high:
+    if by_latency > by_load and not press.high:
         message += f"; {too_few} missed the objective under such a load"
     return Wish(wanted, reason, message, late=press.high)
 

@@ -423,3 +423,9 @@ def test_a_missed_objective_is_forgotten_after_half_an_hour():
     assert world.count == 2
     assert world.run(1750, busy(2.4, ttft_p95=1.0)) == 2
     assert world.run(360, busy(2.4, ttft_p95=1.0)) == 1
+
+
+def test_a_quiet_service_blames_no_latency():
+    world = World()
+    world.run(300, CALM, told())
+    assert world.decisions[-1].message.startswith("0 requests at a time, 4 slots per replica: ")
