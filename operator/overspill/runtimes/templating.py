@@ -75,7 +75,7 @@ def render(template: str, values: Object) -> list[Object]:
     return parsed
 
 
-# A service is rendered at every look at it, and changes hardly ever. 1,024 results are 20 MB.
+# A service is rendered at every look at it, and changes hardly ever. 1,024 results are 10 MB.
 @lru_cache(maxsize=1024)
 def _rendered(template: str, values: str) -> str:
     text = _environment.get_template(template).render(json.loads(values))

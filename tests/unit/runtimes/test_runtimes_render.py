@@ -148,24 +148,17 @@ def test_slots() -> None:
     assert slots(golden.service(engine={"batching": {"maxSequences": 16}})) == 16
 
 
-def test_what_was_rendered_once_is_not_rendered_again_nor_changed_by_its_user() -> None:
-    values = {"name": "x", "namespace": "n", "labels": {}, "selector": {}, "owner": {}}
-    more = {"release_namespace": "r", "port": 1, "port_name": "p", "drain_unavailable": 1}
-    template = (
-        '{% from "children.yaml.j2" import children, metadata with context %}{{ children() }}'
-    )
-    made = templating._environment.from_string(template)
-    lookups: list[str] = []
-
-    def look_up(name: str) -> Any:
-        lookups.append(name)
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(templating._environment, "get_template", look_up)
-        first = templating.render("once", {**values, **more})
-        expected = copy.deepcopy(first)
-        first[0]["metadata"]["name"] = "changed"
-        assert templating.render("once", {**values, **more}) == expected
-        assert templating.render("once", {**values, **more, "name": "y"}) != expected
-    assert len(lookups) == 2
+def test_what_was_rendered_once_is_not_rendered_again_nor_changed_by_its_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads: list[Any] = []
+    load_all = yaml.load_all
+    monkeypatch.setattr(yaml, "load_all", lambda *a, **k: loads.append(a) or load_all(*a, **k))
+    templating._rendered.cache_clear()
+    once, other = (golden.service(engine={"args": [arg]}) for arg in ("a=1", "a=2"))
+    first = deployment(once)
+    expected = copy.deepcopy(first)
+    first["spec"].clear()
+    assert deployment(once) == expected
+    assert len(loads) == 1
+    assert deployment(other) != expected
