@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from demo import plots, report, screen
+from demo import guard, plots, report, screen
 from demo.stages import STAGES, Run
 from demo.watcher import Watcher
 from lab import platform
@@ -24,6 +24,7 @@ from lab.kube import ROOT, Kube, eventually, forwarded
 from lab.load import Client
 
 NAMESPACE, NAME = "demo", "chat"
+NAMESPACES = (NAMESPACE, platform.CLOUD, platform.NAMESPACE)
 GPU_HOUR = "0.80"
 FOLDER = ROOT / "build" / "demo"
 PLACES = 2  # replicas that there is room for
@@ -44,14 +45,25 @@ def build() -> Kube:
     """Start the cluster and load the images; progress comes from the two programs."""
     screen.step("The cluster and the images")
     if context := os.environ.get("DEMO_CONTEXT"):
-        return existing(context)
+        kube = existing(context)
+        guard.check(kube, NAMESPACES)
+        load_images(context)
+        # Marked as the demo's, so that `make demo-down` may remove it.
+        kube.apply(platform.namespace(platform.NAMESPACE))
+        return kube
     subprocess.run([sys.executable, "hack/cluster/main.py", "up", "--yes"], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "hack/images.py", "build", "--load"], cwd=ROOT, check=True)
     return platform.local_kube()
 
 
 def existing(context: str) -> Kube:
-    """A cluster of the user's: its nodes are not patched; kind gets the images from here."""
+    """A cluster of the user's; its nodes are not patched."""
+    config = os.environ.get("KUBECONFIG", os.path.expanduser("~/.kube/config"))
+    return Kube(kubeconfig=config, path=platform.LOCAL_BIN, context=context)
+
+
+def load_images(context: str) -> None:
+    """Build the images; kind gets them from here, for others it is said what they need."""
     subprocess.run([sys.executable, "hack/images.py", "build"], cwd=ROOT, check=True)
     archives = json.loads((ROOT / "build" / "image-archives.json").read_text()).values()
     if context.startswith("kind-") and shutil.which("kind"):
@@ -61,8 +73,6 @@ def existing(context: str) -> Kube:
             subprocess.run(["kind", "load", "image-archive", archive, "--name", name], check=True)
     else:
         screen.note(f"the nodes of {context} must have the images of {', '.join(archives)}")
-    config = os.environ.get("KUBECONFIG", os.path.expanduser("~/.kube/config"))
-    return Kube(kubeconfig=config, path=platform.LOCAL_BIN, context=context)
 
 
 def prepare(kube: Kube) -> str:
@@ -167,7 +177,11 @@ def main() -> int:
     start = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    kube = build()
+    try:
+        kube = build()
+    except guard.NotOurs as error:
+        screen.note(f"[red]{error}[/red]")
+        return 1
     run = play(kube, prepare(kube))
     result = report.write(run, FOLDER)
     plots.draw(run, FOLDER / "demo.png")

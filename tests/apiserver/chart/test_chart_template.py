@@ -80,9 +80,7 @@ def test_watched_namespaces_get_roles_and_nothing_is_cluster_wide(helm: Helm) ->
 
 def test_a_providers_secret_is_readable_by_name_only(helm: Helm) -> None:
     rights = matrix(helm.template(**PROVIDERS))
-    assert rights["overspill-gateway"]["platform"] == [
-        "core/secrets named openai-key: list, watch"
-    ]
+    assert rights["overspill-gateway"]["platform"] == ["core/secrets named openai-key: list, watch"]
     assert "platform" not in rights["overspill-operator"]
 
 
