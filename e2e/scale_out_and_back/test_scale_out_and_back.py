@@ -20,7 +20,7 @@ def test_scale_out_on_latency_and_back(story: Story) -> None:
     with story.load("chat").running(3) as load:
         story.wait_ready("chat", 2, timeout=120)
         decisions = story.status("chat")["lastDecisions"]
-        up = next(d for d in decisions if d["replicasTo"] == 2)
+        up = next(d for d in decisions if (d["replicasFrom"], d["replicasTo"]) == (1, 2))
         assert up["reason"] == "LatencyAboveObjective"
         assert up["inputs"]["ttft_p95"] > 0.05
 
