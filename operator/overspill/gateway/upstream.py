@@ -61,10 +61,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the reader, unless the answer was complete."""
+        """Tell the reader; a complete answer can still be read, but this is of no more use."""
         self.pool.forget(self)
-        if not self.complete:
-            self.failure = self.failure or "the engine closed the connection"
+        self.failure = self.failure or "the engine closed the connection"
         self._wake()
 
     # httptools callbacks
@@ -186,10 +185,15 @@ class Pool:
             try:
                 await self._exchange(connection, request + body, first_byte)
                 return connection
-            except ReplicaFailed:
+            except ReplicaFailed as failure:
                 if not connection.reused or connection.failure == TIMED_OUT:
                     raise
-            connection = await self._connect(address)
+                sent = failure.sent
+            try:
+                connection = await self._connect(address)
+            except ReplicaFailed as failure:
+                # Perhaps the request is what killed it: it must not count as never sent.
+                raise ReplicaFailed(str(failure), sent=sent) from None
 
     async def _exchange(self, connection: UpstreamConnection, data: bytes, seconds: float) -> None:
         self.busy.add(connection)
