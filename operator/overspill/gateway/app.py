@@ -6,7 +6,7 @@ Without a key that we know there is one answer, whatever was asked for.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import orjson
@@ -33,7 +33,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MODELS = b"/v1/models"
-BODY_SECONDS = 30.0  # for a body, from its first byte to its last
+BODY_SECONDS = 30.0  # for a body, from the end of the head to its last byte
 LAST_WORD_SECONDS = 1.0  # for the error that ends an answer when the server stops
 DISCARD_FACTOR = 4  # a body up to so many times the limit is read before its 413
 _HEADERS = {
@@ -81,11 +81,11 @@ class Gateway:
             log.exception("fault of the gateway", id=reply.request_id)
             await _last_word(reply, 500, "internal_error", "a fault of the gateway; see its log")
         finally:
-            if connection is not None:
-                connection.task = None
+            if connection is not None and connection.task is task:
+                connection.task = None  # else it is the next request's already
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
+        headers = _read_headers(scope["headers"])
         authorization = headers.get(b"authorization", b"")
         key = authenticate(self.state.keys, authorization, headers.get(b"x-api-key", b""))
         path: bytes = scope["raw_path"]
@@ -171,6 +171,15 @@ def within_objective(exchange: Exchange, seconds: float) -> bool:
     return exchange.first_token <= service.ttft and (itl is None or itl <= service.itl)
 
 
+def _read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers that matter; one that came twice is joined as RFC 9110 §5.2 says."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in raw:
+        if name in _HEADERS:
+            headers[name] = headers[name] + b"," + value if name in headers else value
+    return headers
+
+
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
     """Read a request's body.
 
@@ -182,25 +191,20 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limit * DISCARD_FACTOR:
         raise too_large(limit)
-    message = await receive()
-    if message.get("more_body"):
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await _read_rest(receive, message["body"], limit)
-        except TimeoutError:
-            raise ApiError(
-                408, "request_timeout", f"the body took longer than {BODY_SECONDS:.0f} s",
-                headers=((b"connection", b"close"),),
-            ) from None  # fmt: skip
-    body: bytes = message.get("body", b"")
-    if len(body) > limit:
-        raise too_large(limit)
-    return body
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_pieces(receive, limit)
+    except TimeoutError:
+        raise ApiError(
+            408, "request_timeout", f"the body took longer than {BODY_SECONDS:.0f} s",
+            headers=((b"connection", b"close"),),
+        ) from None  # fmt: skip
 
 
-async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+async def _read_pieces(receive: Receive, limit: int) -> bytes:
     """Read piece by piece; what is too large is read to its end, but not kept."""
-    pieces, size = [first], len(first)
+    pieces: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         piece = message.get("body", b"")
@@ -218,10 +222,11 @@ async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
 
 def _may_leave(headers: dict[bytes, bytes]) -> bool:
     """Read the header that tightens the data policy; one that we do not know is refused."""
-    policy = headers.get(HEADER_DATA_POLICY.encode(), _ALLOWED).strip().lower()
-    if policy not in (_NEVER, _ALLOWED):
+    value = headers.get(HEADER_DATA_POLICY.encode(), _ALLOWED)
+    policies = {policy.strip().lower() for policy in value.split(b",")}
+    if policies - {_NEVER, _ALLOWED}:
         raise bad_request(f"{HEADER_DATA_POLICY} must be never or allowed", HEADER_DATA_POLICY)
-    return policy == _ALLOWED
+    return _NEVER not in policies  # a proxy may have added one: the stricter holds
 
 
 async def _last_word(reply: Reply, status: int, code: str, message: str) -> None:

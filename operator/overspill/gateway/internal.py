@@ -76,15 +76,16 @@ class Internal:
         if scope["type"] != "http":
             return
         connection: ClientConnection | None = scope.get(SCOPE_KEY)
+        task = asyncio.current_task()
         try:
             if connection is not None:
-                connection.task = asyncio.current_task()
+                connection.task = task
             await self._answer(scope, send)
         except asyncio.CancelledError:
             if connection is None or not connection.left:
                 raise
         finally:
-            if connection is not None:
+            if connection is not None and connection.task is task:
                 connection.task = None
 
     async def _answer(self, scope: Scope, send: Send) -> None:
