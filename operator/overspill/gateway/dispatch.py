@@ -34,7 +34,7 @@ from overspill.gateway.sse import parse
 from overspill.gateway.state import Provider, State
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, cost, estimate
-from overspill.providers.base import Account, ProviderUnusable, RequestRefused
+from overspill.providers.base import Account, Answer, ProviderUnusable, RequestRefused
 from overspill.providers.openai import OpenAIClient
 
 log = structlog.get_logger(__name__)
@@ -226,21 +226,26 @@ class Dispatcher:
     def _until_next(self, exchange: Exchange) -> float:
         """Return seconds until the passing of time alone may change the decision."""
         waited = self.clock() - exchange.arrived
-        marks = (exchange.service.queue_wait, self.hold_limit)
+        marks = [exchange.service.queue_wait, self.hold_limit]
+        rested = self.state.next_rested(exchange.service, exchange.tried, self.clock())
+        if rested is not None:
+            marks.append(rested - exchange.arrived)
         return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
 
     def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
         now = self.clock()
-        exchange.wait = now - exchange.arrived
-        self.metrics.of(exchange.service).queue_wait.observe(exchange.wait)
-        exchange.service.waits.append((now, exchange.wait))
+        wait = now - exchange.arrived
+        if exchange.wait is None:  # what an attempt that failed took was no wait for a slot
+            exchange.wait = wait
+            self.metrics.of(exchange.service).queue_wait.observe(wait)
+            exchange.service.waits.append((now, wait))
         return replica
 
     # the own replicas
 
     async def _local(self, exchange: Exchange, replica: Replica) -> None:
         admission, started = exchange.service.admission, self.clock()
-        exchange.sent_to(DESTINATION_LOCAL, "")
+        exchange.sent_to(DESTINATION_LOCAL, "", started)
         took: float | None = None
         connection: UpstreamConnection | None = None
         first_byte = STREAM_FIRST_BYTE if exchange.call.stream else UNARY_FIRST_BYTE
@@ -299,7 +304,7 @@ class Dispatcher:
         provider, service = target.provider, exchange.service
         key = provider.key
         exchange.tried.add(key)
-        exchange.sent_to(key, target.reason)
+        exchange.sent_to(key, target.reason, self.clock())
         waking = target.reason is SpillReason.COLD_START
         service.spilled[key] = service.spilled.get(key, 0) + 1
         service.waking += waking
@@ -308,7 +313,8 @@ class Dispatcher:
         try:
             await self._spill(exchange, provider, target.model)
         except ProviderUnusable as error:
-            provider.cooling_until = self.clock() + error.cooldown
+            until = self.clock() + error.cooldown
+            provider.cooling_until = max(provider.cooling_until, until)
             raise ProviderFailed(f"{key}: {error}") from None
         except NotBegun as error:
             raise ProviderFailed(f"{key}: {error}") from None
@@ -332,8 +338,9 @@ class Dispatcher:
         path = call.endpoint.path.decode().removeprefix("/v1")
         patience = account.first_byte + (0.0 if call.stream else GENERATION_SECONDS)
         started = self.clock()
-        answer = await self.client.send(account, path, call.fields, model, patience)
+        answer: Answer | None = None
         try:
+            answer = await self.client.send(account, path, call.fields, model, patience)
             if answer.streams != call.stream:
                 raise ProviderUnusable("an answer of another kind than asked for", 1.0)
             series = self.metrics.of(exchange.service).to(provider.key)
@@ -346,7 +353,8 @@ class Dispatcher:
             settle(exchange.usage)
             raise
         finally:
-            answer.close()
+            if answer is not None:
+                answer.close()
 
 
 def account_of(provider: Provider) -> Account:

@@ -29,6 +29,7 @@ class Exchange:
     # where it runs
     destination: str = ""
     reason: str = ""
+    sent: float = 0.0  # seconds after arrival, the newest attempt
     # attempts that failed
     tried: set[str] = field(default_factory=set)  # providers
     sent_failures: int = 0  # replicas that may have read the request
@@ -37,21 +38,21 @@ class Exchange:
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
     # what came back
     status: int = 0
-    wait: float | None = None  # in the queue, until a replica was free
+    wait: float | None = None  # in the queue, until a replica was free for the first time
     usage: Usage | None = None
     cost: int = 0  # nano-dollars
     first_token: float | None = None  # seconds after arrival
     last_token: float = 0.0
-    chunks: int = 0
+    chunks: int = 0  # of a stream with content; of a whole answer its size in tokens, guessed
     token_seconds: float | None = None  # mean time between two tokens
 
     def headers(self) -> Headers:
         """Return the headers that say where it ran and why there."""
         return where(self.destination, self.reason)
 
-    def sent_to(self, destination: str, reason: str) -> None:
+    def sent_to(self, destination: str, reason: str, now: float) -> None:
         """Begin an attempt."""
-        self.destination, self.reason = destination, reason
+        self.destination, self.reason, self.sent = destination, reason, now - self.arrived
 
 
 def new_request_id() -> str:

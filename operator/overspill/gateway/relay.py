@@ -5,6 +5,7 @@ be tried. Events are passed on as they came; only the usage chunk that we asked 
 client did not is taken out, and the cost is put before the end.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,16 @@ from overspill.gateway import sse
 from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
-from overspill.ledger.prices import Usage, parse_usage
+from overspill.ledger.prices import BYTES_PER_TOKEN, Usage, parse_usage
 from overspill.providers.base import Answer, AnswerBroken
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
 TAIL_SECONDS = 1.0  # for the end of a stream after its [DONE]
 BROKEN = (StreamBroken, AnswerBroken)
+
+
+# Many servers write a space after the colon; OpenAI's says null in all chunks but the last.
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
 class NotBegun(Exception):
@@ -72,7 +77,7 @@ class Relay:
         size = 0
         deadline = self.clock() + self.first_byte
         while data := await self.answer.read(self._timeout(deadline)):
-            self.exchange.chunks += 1
+            self.exchange.chunks += 1 + len(data) // BYTES_PER_TOKEN
             pieces.append(data)
             size += len(data)
             if size > MAX_ANSWER:
@@ -96,7 +101,7 @@ class Relay:
         elif isinstance(timings, dict):
             prompt, token = timings.get("prompt_ms"), timings.get("predicted_per_token_ms")
             if isinstance(prompt, (int, float)):
-                exchange.first_token = (exchange.wait or 0.0) + prompt / 1000
+                exchange.first_token = exchange.sent + prompt / 1000
             if isinstance(token, (int, float)):
                 exchange.token_seconds = token / 1000
         if exchange.first_token is not None:
@@ -151,7 +156,7 @@ class Relay:
         A quote inside a text is escaped, so it cannot look like a field.
         """
         first = self.exchange.first_token is None
-        if not first and b'"usage":{' not in data and b'"error":' not in data:
+        if not first and b'"error"' not in data and not _has_usage(data):
             return True, bool(data)
         chunk = sse.parse(data)
         if chunk.get("error") and not chunk.get("choices"):
@@ -191,3 +196,8 @@ class Relay:
                 pass
         except BROKEN:
             pass  # the answer was complete; only the connection is lost
+
+
+def _has_usage(data: bytes) -> bool:
+    """Whether an event holds a usage object; the first look costs next to nothing."""
+    return b'"usage"' in data and _USAGE.search(data) is not None

@@ -289,6 +289,13 @@ class State:
                 usable[key] = ref
         return usable
 
+    def next_rested(self, service: Service, tried: Iterable[str], now: float) -> float | None:
+        """Return when the first provider that rests now may be used again, None if none rests."""
+        refs = service.resource.spec.spillover.providers
+        keys = {f"{ref.namespace or service.namespace}/{ref.name}" for ref in refs}
+        found = (p for key in keys.difference(tried) if (p := self.providers.get(key)))
+        return min((p.cooling_until for p in found if p.cooling_until > now), default=None)
+
     def recheck_all(self) -> None:
         """Let every waiting request decide again."""
         for service in self.services.values():

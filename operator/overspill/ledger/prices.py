@@ -75,6 +75,6 @@ def estimate(prompt_bytes: int, chunks: int) -> Usage:
     """Return a usage for an answer that ended without one: never zero, marked as estimated.
 
     :param prompt_bytes: size of the request body.
-    :param chunks: pieces of the answer that were seen.
+    :param chunks: pieces of a stream that were seen, or a whole answer's size in tokens.
     """
     return Usage(prompt_bytes // BYTES_PER_TOKEN + 1, max(chunks, 1), estimated=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from overspill.gateway.state import State
 
 Object = dict[str, Any]
 TOKEN = "operator-token"
+MESSAGES = [{"role": "user", "content": "hi"}]
 WORDS = ["Hel", "lo", " wor", "ld"]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
 
@@ -39,6 +41,8 @@ class Upstream:
     break_after: int | None = None  # words, then the connection is cut
     error_after: int | None = None  # words, then an error event
     done: bool = True  # a stream ends with [DONE]
+    spaced: bool = False  # JSON as Python's own encoder writes it
+    extra: Object = field(default_factory=dict)  # more fields of a unary answer
     before_gate: int = 0
     bodies: list[Object] = field(default_factory=list)
     seen_headers: list[dict[str, str]] = field(default_factory=list)
@@ -97,7 +101,8 @@ class Upstream:
         choice = {"index": 0, "finish_reason": "stop", "text": text}
         choice["message"] = {"role": "assistant", "content": text}
         answer = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"]}
-        return web.json_response(answer | {"choices": [choice], "usage": self.usage})
+        answer |= {"choices": [choice], "usage": self.usage}
+        return web.json_response(answer | self.extra)
 
     async def _stream(self, request: web.Request, body: Object) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -115,7 +120,7 @@ class Upstream:
             await response.write(_event({"delta": {"content": word}, "text": word}, body))
         await response.write(_event({"delta": {}, "finish_reason": "stop"}, body))
         if self.usage and (body.get("stream_options") or {}).get("include_usage"):
-            await response.write(_event(None, body, usage=self.usage))
+            await response.write(_event(None, body, usage=self.usage, spaced=self.spaced))
         if self.done:
             await response.write(b"data: [DONE]\n\n")
         return response
@@ -123,8 +128,11 @@ class Upstream:
 
 def _event(choice: Object | None, body: Object, **more: Any) -> bytes:
     choices = [] if choice is None else [{"index": 0, "finish_reason": None, **choice}]
+    spaced = more.pop("spaced", False)
     chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
-    return b"data: " + orjson.dumps(chunk | {"choices": choices} | more) + b"\n\n"
+    chunk |= {"choices": choices} | more
+    text = json.dumps(chunk).encode() if spaced else orjson.dumps(chunk)
+    return b"data: " + text + b"\n\n"
 
 
 def service(name: str = "chat", namespace: str = "team-a", **spec: Any) -> Object:
@@ -278,6 +286,24 @@ async def _end(plane: Plane, task: asyncio.Task[None]) -> None:
             listener.close()
         if server.server_state.tasks:
             await asyncio.wait(server.server_state.tasks, timeout=2)
+
+
+def chat(w: World, stream: bool = False, **headers: str) -> asyncio.Task[Any]:
+    """Send a request in the background; its result is (status, headers, body)."""
+    body = {"model": "chat", "messages": MESSAGES, "max_tokens": 7, "stream": stream}
+    return asyncio.create_task(w.post("/v1/chat/completions", body, **headers))
+
+
+async def occupy(w: World, engine: Upstream) -> asyncio.Task[Any]:
+    """Fill the only slot of the only replica until the engine's gate opens."""
+    engine.gate.clear()
+    task = chat(w)
+    await asyncio.wait_for(engine.arrived.wait(), 5)
+    return task
+
+
+def queued(w: World) -> int:
+    return len(w.state.services["team-a/chat"].admission.waiting)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

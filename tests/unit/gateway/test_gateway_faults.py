@@ -11,6 +11,9 @@ import orjson
 import pytest
 from gateway_world import Upstream, World, service, spillover, until, world
 
+from overspill.gateway.errors import ReplicaFailed
+from overspill.gateway.upstream import Pool
+
 MESSAGES = [{"role": "user", "content": "hi"}]
 BODY = {"model": "chat", "messages": MESSAGES}
 ONE_SLOT = {"batching": {"maxSequences": 1}}
@@ -146,7 +149,99 @@ async def test_a_kept_connection_that_the_engine_closes_just_then_costs_nothing(
     assert replica.suspect_until == 0.0
 
 
+async def read_request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+async def test_a_connection_that_ended_after_its_answer_is_not_kept() -> None:
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(ANSWER)
+        writer.close()
+
+    pool = Pool(asyncio.get_running_loop())
+    async with await asyncio.start_server(answer_and_close, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        connection = await pool.send(address, b"/", b"{}", 5.0)
+        # A client that reads slowly keeps us from taking the answer until this has ended.
+        await until(lambda: connection.transport is not None and connection.transport.is_closing())
+        await asyncio.sleep(0)
+        assert await connection.read(5.0) == b"{}"
+        assert await connection.read(5.0) == b""
+        connection.close()
+        assert not pool.idle.get(address)
+    pool.close()
+
+
+async def test_a_request_that_kills_on_a_kept_connection_counts_as_sent() -> None:
+    async def die_at_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(ANSWER)
+        await read_request(reader)
+        server.close()
+        writer.close()
+
+    pool = Pool(asyncio.get_running_loop())
+    server = await asyncio.start_server(die_at_the_second, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    connection = await pool.send(address, b"/", b"{}", 5.0)
+    while await connection.read(5.0):
+        pass
+    connection.close()
+    with pytest.raises(ReplicaFailed) as info:
+        await pool.send(address, b"/", b"{}", 5.0)
+    assert info.value.sent
+    pool.close()
+
+
 # clients
+
+
+async def test_a_client_that_leaves_its_second_request_while_the_first_ends_is_noticed(
+    gateway: World,
+) -> None:
+    """The client has its [DONE] and asks again before the engine has ended its body."""
+    tail, second, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        if second.is_set() or tail.is_set():
+            raise AssertionError("asked too often")
+        if not started:
+            started.append(writer)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            writer.write(b'data: {"choices":[{"text":"a"}]}\n\ndata: [DONE]\n\n')
+            await tail.wait()
+        else:
+            second.set()
+            await reader.read()
+            left.set()
+        writer.close()
+
+    started: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(engine, "127.0.0.1", 0) as server:
+        gateway.state.put_service(service())
+        gateway.replicas(Upstream(address=server.sockets[0].getsockname()))
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+        writer.write(chat_request(gateway, stream=True))
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(chat_request(gateway, stream=False))
+        await asyncio.wait_for(second.wait(), 5)
+        tail.set()
+        await until(lambda: load(gateway) == 1)  # the first has ended
+        writer.transport.abort()
+        await asyncio.wait_for(left.wait(), 5)
+        await until(lambda: load(gateway) == 0)
+
+
+def chat_request(w: World, *, stream: bool) -> bytes:
+    body = orjson.dumps(BODY | {"stream": stream})
+    head = f"authorization: Bearer {w.key}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    return b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + body
 
 
 @pytest.mark.parametrize("body", [BODY, BODY | {"stream": True}])
@@ -304,11 +399,14 @@ async def test_a_slow_head_is_cut_and_a_long_answer_is_not(
     assert (await request)[2].endswith(b"data: [DONE]\n\n")
 
 
-async def test_a_slow_body_is_a_408(gateway: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [b"", b"{"])
+async def test_a_slow_body_is_a_408(
+    gateway: World, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
     monkeypatch.setattr("overspill.gateway.app.BODY_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
     head = f"authorization: Bearer {gateway.key}\r\ncontent-length: 100\r\n\r\n".encode()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + b"{")
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + sent)
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
     writer.close()
 

@@ -6,6 +6,7 @@ import pytest
 from gateway_world import encoded, service
 
 from overspill.api.keys import ClientKey, key_secret, new_key
+from overspill.gateway.app import _may_leave, _read_headers
 from overspill.gateway.errors import ApiError
 from overspill.gateway.keys import KeyIndex, authenticate
 from overspill.gateway.resolve import Resolver
@@ -167,3 +168,24 @@ def test_a_service_that_does_not_parse_keeps_its_last_good_form() -> None:
     known = state()
     known.put_service(service("chat", model={"uri": "ftp://x"}))
     assert known.services["team-a/chat"].resource.spec.model.uri == "oci://registry/model"
+
+
+@pytest.mark.parametrize(
+    ("sent", "may_leave"),
+    [
+        ([], True),
+        ([b"allowed"], True),
+        ([b"Never "], False),
+        ([b"never", b"allowed"], False),
+        ([b"allowed", b"never"], False),
+        ([b"allowed, never"], False),
+    ],
+)
+def test_of_several_data_policies_the_strictest_holds(sent: list[bytes], may_leave: bool) -> None:
+    headers = _read_headers((b"x-overspill-data-policy", value) for value in sent)
+    assert _may_leave(headers) is may_leave
+
+
+def test_a_data_policy_that_is_none_is_refused() -> None:
+    with pytest.raises(ApiError):
+        _may_leave(_read_headers([(b"x-overspill-data-policy", b"never;")]))

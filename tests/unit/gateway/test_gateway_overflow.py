@@ -7,9 +7,19 @@ from typing import Any
 import openai
 import orjson
 import pytest
-from gateway_world import Upstream, World, service, spillover, until, world
+from gateway_world import (
+    MESSAGES,
+    Upstream,
+    World,
+    chat,
+    occupy,
+    queued,
+    service,
+    spillover,
+    until,
+    world,
+)
 
-MESSAGES = [{"role": "user", "content": "hi"}]
 ONE_SLOT = {"batching": {"maxSequences": 1}}
 FAST = {"objective": {"queueWait": {"p95": "100ms"}}}
 PATIENT = {"objective": {"queueWait": {"p95": "1h"}}}
@@ -33,24 +43,6 @@ async def cloud() -> AsyncIterator[Upstream]:
 async def gateway() -> AsyncIterator[World]:
     async with world(queue_bound=2, hold=30.0) as w:
         yield w
-
-
-def chat(w: World, stream: bool = False, **headers: str) -> asyncio.Task[Any]:
-    """Send a request in the background; its result is (status, headers, body)."""
-    body = {"model": "chat", "messages": MESSAGES, "max_tokens": 7, "stream": stream}
-    return asyncio.create_task(w.post("/v1/chat/completions", body, **headers))
-
-
-async def occupy(w: World, engine: Upstream) -> asyncio.Task[Any]:
-    """Fill the only slot of the only replica until the engine's gate opens."""
-    engine.gate.clear()
-    task = chat(w)
-    await asyncio.wait_for(engine.arrived.wait(), 5)
-    return task
-
-
-def queued(w: World) -> int:
-    return len(w.state.services["team-a/chat"].admission.waiting)
 
 
 # waiting
@@ -345,16 +337,6 @@ async def test_a_spilled_stream_that_breaks_later_ends_with_an_error_and_is_char
     assert float(cost.split()[-1]) > 0
 
 
-async def test_an_answer_without_usage_is_charged_by_an_estimate(
-    gateway: World, cloud: Upstream
-) -> None:
-    cloud.usage = None
-    gateway.state.put_service(service(spillover=spillover()))
-    gateway.provider(cloud)
-    _, headers, _ = await chat(gateway)
-    assert float(headers["x-overspill-cost-usd"]) > 0
-
-
 async def test_when_all_providers_fail_the_request_goes_back_to_the_queue(
     gateway: World, engine: Upstream
 ) -> None:
@@ -429,3 +411,31 @@ async def test_a_provider_without_its_key_gets_nothing_until_the_key_is_there(
     gateway.state.set_secret("team-a/cloud", "new", "Ready")
     assert (await request)[1]["x-overspill-destination"] == "team-a/cloud"
     assert cloud.seen_headers[0]["Authorization"] == "Bearer new"
+
+
+async def test_a_held_request_goes_to_a_provider_that_has_rested(
+    gateway: World, cloud: Upstream
+) -> None:
+    gateway.state.put_service(service(scaling=PATIENT, spillover=spillover()))
+    gateway.provider(cloud)
+    gateway.state.providers["team-a/cloud"].cooling_until = gateway.state.clock() + 0.2
+    _, headers, _ = await asyncio.wait_for(chat(gateway), 5)
+    assert headers["x-overspill-destination"] == "team-a/cloud"
+
+
+async def test_a_short_rest_does_not_end_a_long_one(
+    gateway: World, engine: Upstream, cloud: Upstream
+) -> None:
+    cloud.break_after = 0
+    cloud.gate.clear()
+    gateway.state.put_service(service(spillover=spillover()))
+    gateway.provider(cloud)
+    request = chat(gateway)
+    await asyncio.wait_for(cloud.arrived.wait(), 5)
+    known = gateway.state.providers["team-a/cloud"]
+    known.cooling_until = until_then = gateway.state.clock() + 60.0  # another request's 429
+    cloud.gate.set()
+    await until(lambda: queued(gateway) == 1)
+    assert known.cooling_until == until_then
+    gateway.replicas(engine)
+    assert (await request)[0] == 200
