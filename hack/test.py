@@ -19,7 +19,7 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
-    ("the local cluster", [sys.executable, "hack/cluster/main.py", "up", "--yes"], True),
+    ("the local cluster", [sys.executable, "hack/cluster/main.py", "up"], True),
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
     ("tests against the API server", ["make", "apiserver"], False),
     ("the stories of e2e/", ["make", "e2e"], False),

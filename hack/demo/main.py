@@ -51,7 +51,7 @@ def build() -> Kube:
         # Marked as the demo's, so that `make demo-down` may remove it.
         kube.apply(platform.namespace(platform.NAMESPACE))
         return kube
-    subprocess.run([sys.executable, "hack/cluster/main.py", "up", "--yes"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "hack/cluster/main.py", "up"], cwd=ROOT, check=True)
     subprocess.run([sys.executable, "hack/images.py", "build", "--load"], cwd=ROOT, check=True)
     return platform.local_kube()
 
