@@ -92,10 +92,29 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     return handlers
 
 
+class NoMemory(kopf.DiffBaseStorage):
+    """Keeps no last state of an object: we look at what is, never at what changed.
+
+    kopf would copy each object whole, several times an event, to compare it with that state.
+    """
+
+    def build(self, *, body: kopf.Body, **_: Any) -> kopf.BodyEssence:
+        """Return nothing to compare."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Return what was stored last: always nothing, so that nothing ever differs."""
+        return kopf.BodyEssence()
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Write no annotation."""
+
+
 def settings() -> kopf.OperatorSettings:
     """Set kopf up: quiet, patient with the API server, and never waiting on a silent watch."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
+    chosen.persistence.diffbase_storage = NoMemory()
     chosen.scanning.disabled = True  # else it watches CRDs and namespaces of the whole cluster
     chosen.watching.server_timeout = SERVER_TIMEOUT
     chosen.watching.client_timeout = CLIENT_TIMEOUT

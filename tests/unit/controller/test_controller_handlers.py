@@ -57,6 +57,14 @@ def test_kopf_is_quiet_and_never_waits_on_a_silent_watch() -> None:
     assert settings.watching.server_timeout < settings.watching.client_timeout <= 75
 
 
+def test_kopf_neither_copies_objects_nor_stores_a_state_in_them() -> None:
+    memory = handlers.settings().persistence.diffbase_storage
+    body, patch = kopf.Body(service("a")), kopf.Patch()  # type: ignore[typeddict-item]
+    memory.store(body=body, patch=patch, essence=memory.build(body=body))
+    assert not patch
+    assert memory.fetch(body=body) == memory.build(body=body) == {}
+
+
 async def test_watches_that_end_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[float] = []
     done = threading.Event()
