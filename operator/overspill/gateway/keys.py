@@ -16,7 +16,6 @@ from overspill.gateway.errors import ApiError
 log = structlog.get_logger(__name__)
 
 MAX_KEY = 512  # bytes; longer ones are not even hashed
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 class KeyIndex:

@@ -191,8 +191,9 @@ class Relay:
 
     async def _finish_upstream(self) -> None:
         """Read to the end of the body, so that the connection can be used again."""
+        deadline = self.clock() + TAIL_SECONDS
         try:
-            while await self.answer.read(TAIL_SECONDS):
+            while (left := deadline - self.clock()) > 0 and await self.answer.read(left):
                 pass
         except BROKEN:
             pass  # the answer was complete; only the connection is lost

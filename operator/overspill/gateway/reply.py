@@ -56,13 +56,10 @@ class Reply:
         """Whether the client has closed its connection."""
         return self._connection is not None and self._connection.left
 
-    async def unary(
-        self, status: int, body: bytes, headers: Headers, content_type: bytes | None = None
-    ) -> None:
-        """Send a whole answer, JSON unless told otherwise."""
-        kind = _JSON if content_type is None else (b"content-type", content_type)
+    async def unary(self, status: int, body: bytes, headers: Headers) -> None:
+        """Send a whole answer, which is JSON."""
         length = (b"content-length", b"%d" % len(body))
-        await self._start(status, [kind, length, *headers])
+        await self._start(status, [_JSON, length, *headers])
         await self._body(body, last=True)
 
     async def begin_stream(self, destination: str, reason: str) -> None:
@@ -103,14 +100,16 @@ class Reply:
         self._timer = loop.call_later(HEARTBEAT_SECONDS, self._heartbeat, loop)
 
     def stop(self) -> None:
-        """Send nothing any more: the client has left."""
+        """Send no heartbeats any more."""
         if self._timer is not None:
             self._timer.cancel()
         if self._beat is not None:
             self._beat.cancel()
+            self._beat = None
 
     def _heartbeat(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._beat = loop.create_task(self._send_heartbeat())
+        if self._beat is None or self._beat.done():  # a client that does not read gets no more
+            self._beat = loop.create_task(self._send_heartbeat())
         self._timer = loop.call_later(HEARTBEAT_SECONDS, self._heartbeat, loop)
 
     async def _send_heartbeat(self) -> None:
@@ -128,9 +127,9 @@ class Reply:
             await beat
 
     async def _start(self, status: int, headers: Headers) -> None:
-        self.committed = True
         message = {"type": "http.response.start", "status": status}
         await self._send({**message, "headers": self._base + headers})
+        self.committed = True  # not before: a heartbeat may be cancelled while it waits to be sent
 
     async def _body(self, body: bytes, *, last: bool = False) -> None:
         self.finished = last

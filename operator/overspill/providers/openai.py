@@ -32,6 +32,7 @@ _SHARED = (
 _FIELDS = {
     "/chat/completions": _SHARED
     | {"messages", "max_completion_tokens", "tools", "tool_choice", "parallel_tool_calls"}
+    | {"functions", "function_call"}  # what tools replaced; without it the answer is another one
     | {"response_format", "top_logprobs", "reasoning_effort", "verbosity"},
     "/completions": _SHARED | {"prompt", "suffix", "echo", "best_of"},
     "/embeddings": {"input", "encoding_format", "dimensions", "user"},

@@ -1,6 +1,7 @@
 """Replicas die, clients leave, the gateway stops: nothing is lost that could be kept."""
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -196,6 +197,31 @@ async def test_a_request_that_kills_on_a_kept_connection_counts_as_sent() -> Non
         await pool.send(address, b"/", b"{}", 5.0)
     assert info.value.sent
     pool.close()
+
+
+async def test_an_engine_that_never_ends_its_body_keeps_no_slot(
+    gateway: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overspill.gateway.relay.TAIL_SECONDS", 0.2)
+    gone = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        writer.write(b'data: {"choices":[{"text":"a"}]}\n\ndata: [DONE]\n\n')
+        while not reader.at_eof():
+            writer.write(b": still here\n\n")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.05)
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        gateway.replicas(Upstream(address=server.sockets[0].getsockname()))
+        status, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": True})
+        assert (status, body[-14:]) == (200, b"data: [DONE]\n\n")
+        await asyncio.wait_for(gone.wait(), 5)
+        await until(lambda: load(gateway) == 0)
 
 
 # clients

@@ -205,3 +205,8 @@ def test_only_listed_fields_go_out(
     body = orjson.loads(body_for(where, path, fields | {"model": "chat"}, "big-1"))
     assert body.pop("model") == "big-1"
     assert body == sent
+
+
+def test_functions_go_out_like_tools() -> None:
+    fields = FIELDS | {"functions": [{"name": "f"}], "function_call": "auto"}
+    assert orjson.loads(body_for(account(), CHAT, fields, "big-1"))["functions"] == [{"name": "f"}]
