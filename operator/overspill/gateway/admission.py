@@ -34,15 +34,17 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.replicas: dict[Address, Replica] = {}
+        self._left: dict[Address, Replica] = {}  # not ready any more, but still at work
         self.waiting: deque[Waiter] = deque()
         self.mean_service_seconds = PRIOR_SERVICE_SECONDS
         self._turn = 0
         self._ended = 0
 
     def set_replicas(self, addresses: Iterable[Address], slots: int, now: float) -> None:
-        """Replace the ready replicas, keeping the load of those that stay."""
-        known = self.replicas
+        """Replace the ready replicas, keeping the load of those that stay or come back."""
+        known = self._left | self.replicas
         self.replicas = {a: known.get(a) or Replica(a, slots) for a in addresses}
+        self._left = {a: r for a, r in known.items() if r.load and a not in self.replicas}
         for replica in self.replicas.values():
             replica.slots = slots
         self.grant_free(now)
@@ -57,6 +59,8 @@ class Admission:
         :param service_seconds: how long the request took in the replica, None when it failed.
         """
         replica.load -= 1
+        if not replica.load:
+            self._left.pop(replica.address, None)
         if service_seconds is not None:
             self._ended += 1
             weight = max(SMOOTHING, 1 / self._ended)  # the first ones are simply averaged

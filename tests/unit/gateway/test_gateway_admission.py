@@ -88,6 +88,28 @@ def test_a_replica_that_left_still_takes_its_slots_back() -> None:
     assert queue.slots(0.0) == (1, 1)
 
 
+def test_a_replica_that_comes_back_has_not_forgotten_its_work() -> None:
+    queue = admission(A)
+    replica = queue.acquire(0.0)
+    assert replica
+    queue.set_replicas([], slots=1, now=0.0)  # its readiness probe was late
+    queue.set_replicas([B], slots=1, now=0.0)
+    queue.set_replicas([A], slots=1, now=0.0)
+    assert queue.acquire(0.0) is None
+    queue.release(replica, 0.0)
+    assert queue.acquire(0.0) is replica
+
+
+def test_a_replica_that_ended_its_work_elsewhere_is_forgotten() -> None:
+    queue = admission(A)
+    replica = queue.acquire(0.0)
+    assert replica
+    queue.set_replicas([], slots=1, now=0.0)
+    queue.release(replica, 0.0)
+    queue.set_replicas([A], slots=1, now=0.0)
+    assert queue.acquire(0.0) is not replica
+
+
 def test_mean_service_time_follows_the_requests() -> None:
     queue = admission(A)
     means = []
