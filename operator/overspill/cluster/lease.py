@@ -128,8 +128,9 @@ class Leader:
             "leaseTransitions": changes,
         }
         metadata: dict[str, Any] = {"name": self.name, "namespace": self.namespace}
-        if lease:
-            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        if lease:  # labels and annotations say whose release it belongs to
+            kept = ("resourceVersion", "labels", "annotations")
+            metadata |= {k: v for k, v in lease["metadata"].items() if k in kept}
         return {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.kind,

@@ -20,6 +20,7 @@ def children(
         engine_image=settings.engine_image,
         pull_policy=settings.pull_policy,
         release_namespace=settings.namespace,
+        scrape_namespaces=settings.scrape_namespaces,
         replicas=replicas,
         unplaceable=unplaceable,
     )

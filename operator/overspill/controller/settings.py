@@ -20,7 +20,9 @@ class Settings:
     namespace: str  # of the release: gateway, lease
     engine_image: str
     gateway_service: str = "overspill-gateway"
+    gateway_port: int = 80  # of that Service
     watch_namespaces: tuple[str, ...] = ()  # empty: all
+    scrape_namespaces: tuple[str, ...] = ()  # whose pods may read the engines' metrics
     pull_policy: str = "IfNotPresent"
     prometheus_url: str = ""
     token_file: str = "/var/run/secrets/overspill/gateway-token"  # noqa: S105 - a path
@@ -34,7 +36,8 @@ class Settings:
     @property
     def url(self) -> str:
         """Base URL of the gateway for OpenAI clients in the cluster."""
-        return f"http://{self.gateway_service}.{self.namespace}.svc/v1"
+        port = "" if self.gateway_port == 80 else f":{self.gateway_port}"
+        return f"http://{self.gateway_service}.{self.namespace}.svc{port}/v1"
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -42,12 +45,13 @@ class Settings:
 
         :raises SettingsError: for a variable that is missing or wrong.
         """
-        namespaces = env.get("OVERSPILL_WATCH_NAMESPACES", "").split(",")
         return cls(
             namespace=_required(env, "OVERSPILL_NAMESPACE"),
             engine_image=_required(env, "OVERSPILL_ENGINE_IMAGE"),
             gateway_service=env.get("OVERSPILL_GATEWAY_SERVICE") or cls.gateway_service,
-            watch_namespaces=tuple(n.strip() for n in namespaces if n.strip()),
+            gateway_port=_port(env, "OVERSPILL_GATEWAY_PORT", cls.gateway_port),
+            watch_namespaces=_names(env, "OVERSPILL_WATCH_NAMESPACES"),
+            scrape_namespaces=_names(env, "OVERSPILL_SCRAPE_NAMESPACES"),
             pull_policy=env.get("OVERSPILL_ENGINE_PULL_POLICY") or cls.pull_policy,
             prometheus_url=env.get("OVERSPILL_PROMETHEUS_URL", ""),
             token_file=env.get("OVERSPILL_GATEWAY_TOKEN_FILE") or cls.token_file,
@@ -64,6 +68,10 @@ def _required(env: Mapping[str, str], name: str) -> str:
     if not env.get(name):
         raise SettingsError(f"{name} is not set; the Helm chart sets it")
     return env[name]
+
+
+def _names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(n.strip() for n in env.get(name, "").split(",") if n.strip())
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

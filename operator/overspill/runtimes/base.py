@@ -31,6 +31,7 @@ class RenderContext:
     engine_image: str
     pull_policy: str  # IfNotPresent | Never | Always
     release_namespace: str  # of the gateway and Prometheus, which may reach the engines
+    scrape_namespaces: tuple[str, ...] = ()  # whose pods may read the engines' metrics, too
     replicas: int | None = None  # None leaves the field to the autoscaler
     unplaceable: int = 0  # pods that cannot be placed now; rolls and drains must not wait for them
 
@@ -163,6 +164,7 @@ def common_values(service: InferenceService, context: RenderContext) -> Object:
         "roll_unavailable": context.unplaceable + (0 if extra else 1),
         "drain_unavailable": context.unplaceable + 1,
         "release_namespace": context.release_namespace,
+        "scrape_namespaces": list(context.scrape_namespaces),
         "image": context.engine_image,
         "pull_policy": context.pull_policy,
         "port": names.ENGINE_PORT,

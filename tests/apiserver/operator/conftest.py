@@ -33,7 +33,7 @@ def world(kubeconfig: str, namespace: str, tmp_path: Path) -> Iterator[World]:
         "helm", "template", RELEASE, str(ROOT / "charts/overspill"), "-n", namespace,
         "--set", f"watchNamespaces={{{namespace}}}",
     ).stdout  # fmt: skip
-    wanted = {"ServiceAccount", "Role", "RoleBinding"}
+    wanted = {"ServiceAccount", "Role", "RoleBinding", "Lease"}
     rights = [o for o in yaml.safe_load_all(rendered) if o and o["kind"] in wanted]
     kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
     account = f"{RELEASE}-operator"

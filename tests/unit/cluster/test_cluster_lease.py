@@ -97,6 +97,20 @@ async def test_a_holder_that_renews_keeps_it(store: Store, clock: Clock) -> None
     assert store.lease["spec"]["leaseTransitions"] == 0
 
 
+async def test_a_lease_of_the_release_stays_its_own(store: Store, clock: Clock) -> None:
+    """The chart brings it without a spec; what says whose it is survives a holder."""
+    labels = {"app.kubernetes.io/managed-by": "Helm"}
+    annotations = {"meta.helm.sh/release-name": "overspill"}
+    metadata = {"name": "l", "resourceVersion": "1", "labels": labels, "annotations": annotations}
+    store.lease = {"metadata": metadata}
+    store.version = 1
+    a = leader(store, "a")
+    await a._step(0)
+    assert store.holder == "a"
+    assert store.lease["metadata"]["labels"] == labels
+    assert store.lease["metadata"]["annotations"] == annotations
+
+
 async def test_a_holder_that_is_silent_stops_before_another_takes_over(
     store: Store, clock: Clock
 ) -> None:

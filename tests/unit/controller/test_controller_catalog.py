@@ -133,5 +133,9 @@ def test_the_users_of_a_provider() -> None:
 def test_a_wrong_setting_is_named(change: dict[str, str], words: str) -> None:
     good = {"OVERSPILL_NAMESPACE": "ns", "OVERSPILL_ENGINE_IMAGE": "x"}
     assert Settings.from_environment(good).url == "http://overspill-gateway.ns.svc/v1"
+    other = Settings.from_environment({**good, "OVERSPILL_GATEWAY_PORT": "8080"})
+    assert other.url == "http://overspill-gateway.ns.svc:8080/v1"
+    told = Settings.from_environment({**good, "OVERSPILL_SCRAPE_NAMESPACES": "monitoring, infra,"})
+    assert told.scrape_namespaces == ("monitoring", "infra")
     with pytest.raises(SettingsError, match=words):
         Settings.from_environment({**good, **change})
