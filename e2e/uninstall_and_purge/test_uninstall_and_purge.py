@@ -21,14 +21,15 @@ def reinstall(installed: Kube) -> Iterator[None]:
 def ours(kube: Kube) -> list[str]:
     """What the release's namespace and the cluster hold of Overspill, but for its CRDs."""
     listed = kube.kubectl(
-        "get", "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,leases",
+        "get", "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb",
         "-n", platform.NAMESPACE, "-l", "app.kubernetes.io/part-of=overspill", "-o", "name",
     )  # fmt: skip
     wide = kube.kubectl(
         "get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=overspill",
         "-o", "name",
     )  # fmt: skip
-    return [*listed.split(), *wide.split()]
+    leases = kube.kubectl("get", "leases", "-n", platform.NAMESPACE, "-o", "name")
+    return [*listed.split(), *wide.split(), *leases.split()]
 
 
 def crds(kube: Kube) -> list[str]:

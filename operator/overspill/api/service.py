@@ -44,6 +44,10 @@ class Runtime(StrEnum):
     LLAMACPP = "llamacpp"
 
 
+# Slots share the KV cache and the cores; beyond four a CPU only answers all of them slower.
+DEFAULT_MAX_SEQUENCES = {Runtime.LLAMACPP: 4}
+
+
 class DataPolicy(StrEnum):
     """Whether a prompt may leave the cluster."""
 
@@ -419,3 +423,9 @@ class InferenceService(Resource):
     def served_name(self) -> str:
         """The model name that clients send."""
         return self.spec.model.served_name or self.metadata.name
+
+    @property
+    def max_sequences(self) -> int:
+        """Requests that one replica computes at the same time."""
+        engine = self.spec.engine
+        return engine.batching.max_sequences or DEFAULT_MAX_SEQUENCES[engine.runtime]

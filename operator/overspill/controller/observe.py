@@ -35,7 +35,7 @@ from overspill.controller.facts import (
     count_terminating,
     read_pods,
 )
-from overspill.runtimes import child_name, slots
+from overspill.runtimes import child_name
 
 CHILDREN: dict[str, Kind] = {
     kind.kind: kind for kind in (SERVICE_ACCOUNT, NETWORK_POLICY, SERVICE, PDB, DEPLOYMENT)
@@ -91,7 +91,7 @@ class Observer:
         """Tell the autoscaler what is, then ask it what it wants."""
         key = facts.service.key
         replicas = _replicas(facts)
-        self._autoscaler.observe(key, facts.service, replicas, slots(facts.service))
+        self._autoscaler.observe(key, facts.service, replicas, facts.service.max_sequences)
         health = self._autoscaler.health(key)
         scaling = Scaling(
             desired=self._autoscaler.desired(key),

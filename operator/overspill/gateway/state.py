@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 Object = dict[str, Any]
 
-DEFAULT_SLOTS = 4  # maxSequences of llamacpp when the service does not say
 WAITS_KEPT = 512  # newest queue waits of a service, for its p95
 
 
@@ -133,9 +132,8 @@ class Service:
         self.endpoints = endpoints
         known = self.ever_ready
         self.ever_ready = frozenset(e.uid for e in endpoints if e.ready or e.uid in known)
-        slots = self.resource.spec.engine.batching.max_sequences or DEFAULT_SLOTS
         ready = [e.address for e in endpoints if e.ready and not e.terminating]
-        self.admission.set_replicas(ready, slots, now)
+        self.admission.set_replicas(ready, self.resource.max_sequences, now)
         self.admission.recheck()
 
 

@@ -17,10 +17,4 @@ def runtime_of(service: InferenceService) -> Runtime:
     return _RUNTIMES[service.spec.engine.runtime]
 
 
-def slots(service: InferenceService) -> int:
-    """Return how many requests one replica computes at the same time."""
-    chosen = service.spec.engine.batching.max_sequences
-    return chosen or runtime_of(service).default_max_sequences
-
-
-__all__ = ["RenderContext", "RenderError", "Runtime", "child_name", "runtime_of", "slots"]
+__all__ = ["RenderContext", "RenderError", "Runtime", "child_name", "runtime_of"]

@@ -40,7 +40,6 @@ class Runtime(Protocol):
     """An engine."""
 
     name: str
-    default_max_sequences: int
 
     def render(self, service: InferenceService, context: RenderContext) -> list[Object]:
         """Return the children of a service, the Deployment last.

@@ -23,8 +23,6 @@ class LlamaCpp:
     """Renders services for ``overspill-engine serve``."""
 
     name = "llamacpp"
-    # Slots share the KV cache and the cores; beyond four a CPU only answers all of them slower.
-    default_max_sequences = 4
 
     def render(self, service: InferenceService, context: RenderContext) -> list[Object]:
         """Return ServiceAccount, NetworkPolicy, Service, PodDisruptionBudget, Deployment.
@@ -32,7 +30,7 @@ class LlamaCpp:
         :raises RenderError: when a free field of ``spec.pod`` cannot be written as YAML.
         """
         values = common_values(service, context)
-        values["env"] = _env(service, values["model_path"], self.default_max_sequences)
+        values["env"] = _env(service, values["model_path"])
         objects = templating.render("llamacpp.yaml.j2", values)
         name = child_name(service.metadata.name)
         owner = {"namespace": service.metadata.namespace, "reference": service.reference()}
@@ -40,7 +38,7 @@ class LlamaCpp:
         return objects
 
 
-def _env(service: InferenceService, model_path: str, slots: int) -> list[Object]:
+def _env(service: InferenceService, model_path: str) -> list[Object]:
     """Return the engine's environment; an option that is not set is left out."""
     engine = service.spec.engine
     options = {
@@ -48,7 +46,7 @@ def _env(service: InferenceService, model_path: str, slots: int) -> list[Object]
         "SERVED_NAME": service.served_name,
         "PORT": ENGINE_PORT,
         "CONTEXT_LENGTH": service.spec.model.context_length,
-        "MAX_SEQUENCES": engine.batching.max_sequences or slots,
+        "MAX_SEQUENCES": service.max_sequences,
         "MAX_BATCHED_TOKENS": engine.batching.max_batched_tokens,
         "PREFIX_CACHING": "true" if engine.kv_cache.prefix_caching else "false",
         "CPU_THREADS": cpu_threads(service),

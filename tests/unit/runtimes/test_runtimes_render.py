@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.api.service import InferenceService
-from overspill.runtimes import RenderContext, RenderError, child_name, runtime_of, slots, templating
+from overspill.runtimes import RenderContext, RenderError, child_name, runtime_of, templating
 from overspill.runtimes.base import CHILD_KINDS
 
 CONTEXT = RenderContext(**golden.CONTEXT)
@@ -144,8 +144,8 @@ def test_anything_but_the_expected_objects_is_refused(change: Any) -> None:
 
 
 def test_slots() -> None:
-    assert slots(golden.service()) == 4
-    assert slots(golden.service(engine={"batching": {"maxSequences": 16}})) == 16
+    assert golden.service().max_sequences == 4
+    assert golden.service(engine={"batching": {"maxSequences": 16}}).max_sequences == 16
 
 
 def test_what_was_rendered_once_is_not_rendered_again_nor_changed_by_its_user(
