@@ -250,7 +250,7 @@ def grant_command(namespace: str, name: str, account: str) -> str:
     """
     role = f"overspill-read-{name}"
     return (
-        f"kubectl create role {role} -n {namespace} --verb=get,list,watch --resource=secrets "
+        f"kubectl create role {role} -n {namespace} --verb=list,watch --resource=secrets "
         f"--resource-name={name} && kubectl create rolebinding {role} -n {namespace} "
         f"--role={role} --serviceaccount={account}"
     )
