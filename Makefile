@@ -84,7 +84,7 @@ apiserver: venv ## Tests against the API server of the local cluster
 .PHONY: e2e
 e2e: venv ## The stories on the local cluster; COUNT=3 runs them three times
 	for i in $$(seq $(COUNT)); do \
-	  $(PY) -m pytest e2e --junitxml=build/reports/e2e-$$i.xml || exit 1; done
+	  $(PY) -m pytest e2e -rP --junitxml=build/reports/e2e-$$i.xml || exit 1; done
 
 .PHONY: test
 test: venv ## Everything CI runs
