@@ -39,7 +39,7 @@ GONE_SECONDS = 60.0  # for one object; a definition goes when its last object is
 
 # What the chart makes, in the order in which it goes: first what acts, last what it acted with.
 CHART_KINDS = (
-    *(DEPLOYMENT, PDB, SERVICE, NETWORK_POLICY, CONFIG_MAP, SERVICE_ACCOUNT),
+    *(DEPLOYMENT, LEASE, PDB, SERVICE, NETWORK_POLICY, CONFIG_MAP, SERVICE_ACCOUNT),
     *(ROLE_BINDING, ROLE, CLUSTER_ROLE_BINDING, CLUSTER_ROLE),
 )
 
@@ -101,7 +101,9 @@ async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
         found += await _listed(cluster, kind, "", labels=labels)
     history = f"owner=helm,name={target.release}"
     found += await _listed(cluster, SECRET, target.namespace, labels=history)
-    return found + (await _last(cluster, target) if purge else [])
+    if purge:
+        found += await _listed(cluster, CRD, labels="app.kubernetes.io/part-of=overspill")
+    return found
 
 
 async def _purged(cluster: Cluster, target: Target) -> list[Found]:
@@ -110,13 +112,6 @@ async def _purged(cluster: Cluster, target: Target) -> list[Found]:
         found += await _listed(cluster, kind)
     found += await _listed(cluster, SECRET, target.namespace, labels=f"{LABEL_KEY}=true")
     return found
-
-
-async def _last(cluster: Cluster, target: Target) -> list[Found]:
-    """Return what the operator would miss: it goes when that is gone."""
-    leases = await _listed(cluster, LEASE, target.namespace)
-    definitions = await _listed(cluster, CRD, labels="app.kubernetes.io/part-of=overspill")
-    return [lease for lease in leases if lease.name == target.operator] + definitions
 
 
 async def _listed(

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from prometheus_client import REGISTRY
 
-from overspill.api.names import API_VERSION, OPERATOR_MANAGER
+from overspill.api.names import API_VERSION
 from overspill.autoscaler import loop as autoscaler_loop
 from overspill.autoscaler.loop import Autoscaler
 from overspill.cluster import Cluster, ClusterError, Kind, Leader, Unavailable, backoff
@@ -125,7 +125,7 @@ async def wait_for_crds(cluster: Cluster) -> tuple[int, int]:
 def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Operator:
     """Wire the parts."""
     metrics = Metrics(REGISTRY)
-    leader = Leader(cluster, settings.namespace, OPERATOR_MANAGER, settings.identity)
+    leader = Leader(cluster, settings.namespace, settings.lease, settings.identity)
     metrics.leader.set_function(lambda: float(leader.held(time.monotonic())))
 
     def guard(verb: str, kind: Kind) -> None:

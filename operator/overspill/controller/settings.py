@@ -19,6 +19,7 @@ class Settings:
 
     namespace: str  # of the release: gateway, lease
     engine_image: str
+    lease: str = "overspill-operator"  # elects the operator that acts
     gateway_service: str = "overspill-gateway"
     gateway_port: int = 80  # of that Service
     watch_namespaces: tuple[str, ...] = ()  # empty: all
@@ -48,6 +49,7 @@ class Settings:
         return cls(
             namespace=_required(env, "OVERSPILL_NAMESPACE"),
             engine_image=_required(env, "OVERSPILL_ENGINE_IMAGE"),
+            lease=env.get("OVERSPILL_LEASE") or cls.lease,
             gateway_service=env.get("OVERSPILL_GATEWAY_SERVICE") or cls.gateway_service,
             gateway_port=_port(env, "OVERSPILL_GATEWAY_PORT", cls.gateway_port),
             watch_namespaces=_names(env, "OVERSPILL_WATCH_NAMESPACES"),
