@@ -33,14 +33,13 @@ def test_full_spill_return(story: Story) -> None:
         story.release_gpu()
         story.wait_condition("chat", "CapacityAvailable", "True", 90)
         story.wait_ready("chat", 2)
-        placed = time.time()
-        # Nothing may spill once the replica is there: the reason ClusterFull no longer holds.
-        time.sleep(2)
-        eventually("20 more answers", lambda: len(load.since(placed + 2)) >= 20, timeout=90)
+        # Two seconds later every gateway knows: ClusterFull no longer holds, nothing may spill.
+        settled = time.time() + 2
+        eventually("20 more answers", lambda: len(load.since(settled)) >= 20, timeout=90)
 
     assert_no_failure(load.sent, at_least=40)
     assert {s.reason for s in spilled(load.sent)} == {"ClusterFull"}
-    assert spilled(load.since(placed + 2)) == []
+    assert spilled(load.since(settled)) == []
 
 
 def spilled(sent: list[Sent]) -> list[Sent]:
