@@ -7,11 +7,11 @@ from lab.kube import eventually
 def test_scale_out_on_latency_and_back(story: Story) -> None:
     story.apply(
         "chat",
-        engine={"batching": {"maxSequences": 4}},
+        engine={"batching": {"maxSequences": 8}},
         scaling={
             "minReplicas": 1,
             "maxReplicas": 2,
-            # Three requests fit a replica of four sequences; only latency asks for a second.
+            # Three requests fit a replica of eight sequences; only latency asks for a second.
             "objective": {"ttft": {"p95": "50ms"}, "queueWait": {"p95": "5s"}},
         },
     )
