@@ -17,6 +17,7 @@ from overspill.controller.reasons import EventReason, Reason
 
 log = structlog.get_logger(__name__)
 
+_COURSE = (Reason.STARTING, Reason.ROLLING_OUT)  # bad for a while, as things take their course
 MAX_NOTE = 1024  # characters, the API server's limit
 
 
@@ -32,7 +33,7 @@ def conditions(old: list[Condition], new: list[Condition]) -> list[tuple[str, st
     before = {c.type: (c.status, c.reason if c.status == "False" else "") for c in old}
     return [
         (
-            "Warning" if c.status == "False" and c.reason != Reason.STARTING else "Normal",
+            "Warning" if c.status == "False" and c.reason not in _COURSE else "Normal",
             c.reason,
             f"{c.type} is {c.status}: {c.message or c.reason}",
         )

@@ -11,7 +11,7 @@ from overspill.api import conditions as api
 from overspill.api.names import ConditionType, SpillReason
 from overspill.api.service import DataPolicy, ProviderRef
 from overspill.controller.capacity import Capacity, refusal
-from overspill.controller.facts import Facts, Fault, ProviderFacts
+from overspill.controller.facts import Facts, Fault, Object, ProviderFacts
 from overspill.controller.reasons import Reason
 
 # Image volumes are on by default from this version on; older API servers drop the field.
@@ -105,10 +105,30 @@ def _replicas(facts: Facts, capacity: Capacity) -> Verdict:
         return _true(Reason.SCALED_TO_ZERO, "no replica is wanted")
     count = f"{ready} of {desired} replicas are ready"
     if ready >= desired:
-        return _true(Reason.ALL_READY, count)
+        rolling = _rolling_out(facts.deployment)
+        return _false(Reason.ROLLING_OUT, rolling) if rolling else _true(Reason.ALL_READY, count)
     if capacity.reason:
         return _false(Reason.WAITING_FOR_CAPACITY, f"{count}; see CapacityAvailable")
     return _false(Reason.STARTING, count)
+
+
+def _rolling_out(deployment: Object | None) -> str:
+    """Return how far a roll of the Deployment is, "" when none is under way.
+
+    As ``kubectl rollout status`` reads it: while the controller has not seen the newest
+    generation, its counts are about the old pods. A count that falls is such a generation
+    too, and no roll.
+    """
+    if deployment is None:
+        return ""
+    status = deployment.get("status") or {}
+    existing, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    if not seen and existing <= deployment["spec"].get("replicas", 0):
+        return "the change is not rolled out yet"
+    if updated < existing:
+        return f"{updated} of {existing} replicas run what the spec says"
+    return ""
 
 
 def _scaling(facts: Facts) -> Verdict:

@@ -26,6 +26,7 @@ class Reason(StrEnum):
 
     # ReplicasReady
     ALL_READY = "AllReady"
+    ROLLING_OUT = "RollingOut"  # enough are ready, but some still run what the spec said before
     APPLY_REFUSED = "ApplyRefused"  # the API server refuses a child
     NAME_CONFLICT = "NameConflict"  # an object of a child's name belongs to somebody else
     WAITING_FOR_CAPACITY = "WaitingForCapacity"

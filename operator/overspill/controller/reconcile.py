@@ -74,35 +74,41 @@ class Reconciler:
             return None
         facts = await self.observer.observe(service)
         try:
-            facts = replace(facts, refused=await self._children(key, facts))
+            facts = await self._children(key, facts)
         except Terminating:
             return None
         later = await self._status(key, raw, facts)
         stuck = bool(facts.foreign or facts.refused)
         return min(later or STUCK_SECONDS, STUCK_SECONDS) if stuck else later
 
-    async def _children(self, key: Key, facts: Facts) -> Fault | None:
-        """Write what is due; return what only a change of the service or of rights can mend."""
+    async def _children(self, key: Key, facts: Facts) -> Facts:
+        """Write what is due; return the facts after that.
+
+        ``refused`` is what only a change of the service or of rights can mend.
+        """
         try:
-            await self._apply(key, facts, decide(facts, self.settings))
+            return await self._apply(key, facts, decide(facts, self.settings))
         except RenderError as error:
-            return Fault(Reason.INVALID_SPEC, str(error))
+            return replace(facts, refused=Fault(Reason.INVALID_SPEC, str(error)))
         except Terminating:
             raise
         except (Invalid, Forbidden) as error:
             # The API server knows rules that the schema does not, and rights can be missing.
-            return Fault(Reason.APPLY_REFUSED, str(error))
-        return None
+            return replace(facts, refused=Fault(Reason.APPLY_REFUSED, str(error)))
 
-    async def _apply(self, key: Key, facts: Facts, plan: Plan) -> None:
+    async def _apply(self, key: Key, facts: Facts, plan: Plan) -> Facts:
+        # The status must not speak of the children before this write as if they were after it.
+        children = dict(facts.children)
         for obj in plan.apply:
-            await self.cluster.apply(CHILDREN[obj["kind"]], obj, manager=OPERATOR_MANAGER)
+            kind = CHILDREN[obj["kind"]]
+            children[kind.kind] = await self.cluster.apply(kind, obj, manager=OPERATOR_MANAGER)
         if plan.apply:
             log.info("applied", service=key.path, fields=plan.drifted)
         if plan.scale_to is not None and facts.deployment is not None:
             version = facts.deployment["metadata"]["resourceVersion"]
             await self.scale.write_scale(key.path, plan.scale_to, version)
             log.info("scaled", service=key.path, replicas=plan.scale_to)
+        return replace(facts, children=children)
 
     async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
         old, new = facts.service.status, decide_status(facts, self.settings, time.time())

@@ -218,3 +218,27 @@ def test_an_object_of_somebody_else_in_the_way_is_named() -> None:
     verdict = conditions.judge(facts, capacity.judge(facts))[T.REPLICAS_READY]
     assert verdict.reason == "NameConflict"
     assert "Service chat-engine" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("generation", "replicas", "status", "expected"),
+    [
+        (2, 2, {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2}, "RollingOut"),
+        (2, 2, {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 0}, "RollingOut"),
+        (2, 2, {"observedGeneration": 2, "replicas": 2}, "RollingOut"),
+        (2, 2, {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2}, "RollingOut"),
+        (2, 2, {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2}, "AllReady"),
+        # only the count falls
+        (3, 2, {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3}, "AllReady"),
+    ],
+)
+def test_replicas_are_not_all_ready_while_some_run_the_old_spec(
+    generation: int, replicas: int, status: dict[str, int], expected: str
+) -> None:
+    metadata = {"ownerReferences": [{"uid": "u1"}], "generation": generation}
+    deployment = {"metadata": metadata, "spec": {"replicas": replicas}, "status": status}
+    second = Pod("second", placed=True, ready=True)
+    facts = world.facts(desired=2, pods=(world.READY, second), children={"Deployment": deployment})
+    found = judge(facts)
+    assert found[T.REPLICAS_READY] == ("True" if expected == "AllReady" else "False", expected)
+    assert found[T.READY] == ("True", "Serving")
