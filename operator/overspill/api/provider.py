@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -22,6 +23,11 @@ class ProviderType(StrEnum):
     OPENAI = "openai"
     OPENAI_COMPATIBLE = "openai-compatible"
 
+
+# ASCII only, and nothing in which two URL parsers see two hosts (userinfo, backslashes, IDNA:
+# write xn--…), or which a shell would take for syntax: the host is part of a command that is shown.
+_HOST = r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])"
+URL_PATTERN = rf"^https?://{_HOST}(:[0-9]{{1,5}})?(/[-A-Za-z0-9._~%!$&'()*+,;=:/]*)?$"
 
 DEFAULT_BASE_URL = {ProviderType.OPENAI: "https://api.openai.com/v1"}
 
@@ -83,8 +89,9 @@ class InferenceProviderSpec(Model):
     """The account."""
 
     type: ProviderType = Field(description="Whose API the provider speaks.")
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)] | None = Field(
-        None, description="Up to and with /v1. Default for openai: https://api.openai.com/v1."
+    base_url: Annotated[str, Field(pattern=URL_PATTERN, max_length=500)] | None = Field(
+        None,
+        description="Up to and with /v1, in ASCII. Default for openai: https://api.openai.com/v1.",
     )
     insecure: bool = Field(
         False, description="Allow plain http, so that the key travels unencrypted."
@@ -113,6 +120,17 @@ class InferenceProviderSpec(Model):
     def url(self) -> str:
         """Base URL without a trailing slash."""
         return (self.base_url or DEFAULT_BASE_URL[self.type]).rstrip("/")
+
+    @property
+    def host(self) -> str:
+        """Where the key is sent: lower case, no port, no final dot, no brackets; "" when nowhere.
+
+        The pattern leaves IPv6 literals that are none; nobody is reached by those.
+        """
+        try:
+            return (urlsplit(self.url).hostname or "").removesuffix(".")
+        except ValueError:
+            return ""
 
 
 class InferenceProviderStatus(Model):

@@ -11,7 +11,6 @@ import base64
 import binascii
 from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -224,8 +223,8 @@ def read_secret(provider: InferenceProvider, secret: Object | None) -> tuple[str
     if secret is None:
         return "", "SecretNotFound", f"create Secret {ref.name} in namespace {namespace}"
     hosts = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_HOSTS, "")
-    host = urlsplit(provider.spec.url).hostname or ""
-    if host not in {h.strip().lower() for h in hosts.split(",")}:
+    host = provider.spec.host
+    if not host or host not in {_host(h) for h in hosts.split(",")}:
         command = (
             f"kubectl annotate secret -n {namespace} {ref.name} {ANNOTATION_HOSTS}={host} "
             "--overwrite"
@@ -241,6 +240,11 @@ def read_secret(provider: InferenceProvider, secret: Object | None) -> tuple[str
     if not value or not value.isprintable():
         return "", "SecretEmpty", f"key {ref.key} of Secret {ref.name} holds no API key"
     return value, "Ready", ""
+
+
+def _host(entry: str) -> str:
+    """An entry of the annotation, spelled as :attr:`InferenceProviderSpec.host` is."""
+    return entry.strip().lower().removesuffix(".").removeprefix("[").removesuffix("]")
 
 
 def grant_command(namespace: str, name: str, account: str) -> str:

@@ -5,18 +5,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fake_cluster import FakeCluster
 from gateway_world import Upstream, encoded, endpoint_slice, provider, service, until
 
 from overspill.api.keys import key_secret, new_key
 from overspill.api.provider import InferenceProvider
-from overspill.cluster.client import Listing
-from overspill.cluster.errors import Forbidden
 from overspill.cluster.kinds import (
     ENDPOINT_SLICE,
     INFERENCE_PROVIDER,
     INFERENCE_SERVICE,
     SECRET,
-    Kind,
 )
 from overspill.cluster.watching import Event
 from overspill.gateway.state import State
@@ -54,36 +52,6 @@ def test_a_key_and_how_it_is(given: Any, key: str, reason: str, message: str) ->
     assert (got_key, got_reason) == (key, reason)
     assert message in got_message
     assert "sk-1" not in got_message
-
-
-class FakeCluster:
-    """Gives scripted events; each collection's queue stays open."""
-
-    def __init__(self) -> None:
-        self.queues: dict[str, asyncio.Queue[Event]] = {}
-        self.selectors: dict[str, tuple[str, str]] = {}
-        self.forbidden = False
-
-    def send(self, kind: Kind, type_: str, *items: dict[str, Any]) -> None:
-        event = Event("SYNC", items=list(items)) if type_ == "SYNC" else None
-        self._queue(kind).put_nowait(event or Event(type_, items[0]))  # type: ignore[arg-type]
-
-    def _queue(self, kind: Kind) -> asyncio.Queue[Event]:
-        return self.queues.setdefault(kind.plural, asyncio.Queue())
-
-    async def watch(
-        self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[Event]:
-        name = f"{kind.plural}{'/' + fields if fields else ''}"
-        self.selectors[name] = (namespace, labels)
-        queue = self._queue(kind) if not fields else self.queues.setdefault(fields, asyncio.Queue())
-        while True:
-            yield await queue.get()
-
-    async def list(self, kind: Kind, namespace: str, *, fields: str) -> Listing:
-        if self.forbidden:
-            raise Forbidden("no")
-        return Listing([], "1")
 
 
 @pytest.fixture
