@@ -1,27 +1,15 @@
 """After SIGTERM: when may the engine stop?
 
 The pod has left its Service by then (a preStop pause sees to that), so what still runs is what
-was accepted before. llama.cpp has no drain of its own; its metrics tell what runs and waits.
+was accepted before. Engines have no drain of their own; their metrics tell what runs and waits.
 """
 
-import re
 from dataclasses import dataclass
 
 # One idle look is not enough: a request is in no gauge while its prompt is being tokenised and
 # while its last bytes are being sent.
 IDLE_LOOKS = 3
 INTERVAL = 0.25  # seconds between looks
-
-_GAUGE = re.compile(
-    r"^llamacpp:requests_(?:processing|deferred)\s+(\S+)$",
-    re.MULTILINE,
-)
-
-
-def active_requests(metrics: str) -> int | None:
-    """Running plus waiting requests on a `/metrics` page; None when it does not say."""
-    values = _GAUGE.findall(metrics)
-    return sum(int(float(value)) for value in values) if len(values) == 2 else None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@
     ├── InvalidOptions   2  an environment variable is missing or wrong
     ├── ModelNotFound    3  nothing to load at the path
     ├── ModelAmbiguous   3  more than one model at the path
-    ├── ModelLoadFailed  4  llama.cpp refused the file or a setting
-    └── EngineCrashed    5  llama.cpp ended by itself after it had started
+    ├── ModelLoadFailed  4  the engine refused the model or a setting
+    ├── EngineCrashed    5  the engine ended by itself after it had started
+    └── ModelDoesNotFit  6  weights, KV cache and overhead need more memory than there is
 
 The class name is the reason that the operator shows in a condition. A restart alone heals
 only EngineCrashed; the others wait for a change of the service or of its volume.
@@ -33,7 +34,7 @@ class InvalidOptions(EngineError):
 
 
 class ModelNotFound(EngineError):
-    """There is no model file at the path."""
+    """There is no model at the path."""
 
     exit_status = 3
 
@@ -45,12 +46,18 @@ class ModelAmbiguous(EngineError):
 
 
 class ModelLoadFailed(EngineError):
-    """llama.cpp could not start with this model and these settings."""
+    """The engine could not start with this model and these settings."""
 
     exit_status = 4
 
 
 class EngineCrashed(EngineError):
-    """llama.cpp ended although nobody asked it to."""
+    """The engine ended although nobody asked it to."""
 
     exit_status = 5
+
+
+class ModelDoesNotFit(EngineError):
+    """The model with this context and these sequences needs more memory than there is."""
+
+    exit_status = 6

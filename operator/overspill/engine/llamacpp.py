@@ -1,19 +1,19 @@
-"""Neutral options → llama.cpp's own settings, and settings → its parameter object.
+"""Neutral options → llama.cpp's own settings, and what its end means.
 
 Settings are names of llama.cpp's `common_params` (dots reach nested ones) with plain values, so
 that they can be logged, compared in tests, and handed to the child process as JSON.
 https://github.com/ggml-org/llama.cpp/blob/master/common/common.h
 """
 
-import difflib
 import json
-from collections.abc import Mapping
-from enum import Enum
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from overspill.engine.errors import InvalidOptions
-from overspill.engine.options import Options
+from overspill.engine.base import Launch
+from overspill.engine.errors import EngineError, InvalidOptions, ModelLoadFailed
+from overspill.engine.model import find_gguf
+from overspill.engine.options import Options, Speculative
 
 MIB = 1 << 20
 # Tokens of one step. On CPUs a prompt costs the same in steps of 64 as of 512 (8.2 s of CPU time
@@ -44,13 +44,61 @@ RESERVED = frozenset(
 
 Setting = bool | int | float | str | list[str]
 
+KV_CACHE_TYPE = {"auto": "f16", "fp16": "f16", "bf16": "bf16", "int8": "q8_0"}
+# Tokens that must have come in this order before. llama.cpp looks for 12 and then guesses 48, as
+# for text that is copied; with few tokens to guess, few must match.
+NGRAM_WINDOW = 4
+
+
+class LlamaCpp:
+    """llama.cpp's server, in a child process (`overspill.engine.server`)."""
+
+    title = "llama.cpp"
+    running = "llamacpp:requests_processing"
+    waiting = "llamacpp:requests_deferred"
+    ready_line: str | None = None
+
+    def find(self, path: Path) -> Path:
+        """The GGUF file."""
+        return find_gguf(path)
+
+    def launch(self, options: Options, model: Path, memory_limit: int | None) -> Launch:
+        """The child's command, with all settings in its last argument."""
+        given = {
+            "settings": settings(options, model, memory_limit),
+            "args": dict(options.engine_args),
+            "devices": options.tensor_parallel * options.pipeline_parallel,
+        }
+        command = (sys.executable, "-m", "overspill.engine.server", json.dumps(given))
+        return Launch(command, {})
+
+    def fault(self, status: int, lines: Sequence[str], served: bool) -> EngineError | None:
+        """The fault whose exit status and line the child left."""
+        for kind in (InvalidOptions, ModelLoadFailed):
+            if status == kind.exit_status:
+                message = (lines[-1] if lines else "").removeprefix(f"{kind.__name__}: ")
+                return kind(_with_cause(message, lines))
+        return None
+
+
+def _with_cause(message: str, lines: Sequence[str]) -> str:
+    """Add llama.cpp's own first error line, where there is one."""
+    cause = next((line for line in lines if " E " in line), "")
+    return f"{message} ({cause.split(' E ', 1)[1].strip()})" if cause else message
+
 
 def settings(options: Options, model: Path, memory_limit: int | None) -> dict[str, Setting]:
     """llama.cpp's settings for `options`; `memory_limit` is in bytes, None when there is none.
 
     With a context length each sequence has its own KV cache of that length, so no request can
     take another's room. Without one, all share a cache as long as the model's own context.
+    Raises InvalidOptions.
     """
+    if options.quantization != "none":
+        raise InvalidOptions(
+            f"quantization {options.quantization}: llama.cpp serves the weights as the GGUF file "
+            "holds them; give a file of that quantization, and quantization none"
+        )
     length = options.context_length
     step, micro_step = _steps(options)
     chosen: dict[str, Setting] = {
@@ -71,14 +119,47 @@ def settings(options: Options, model: Path, memory_limit: int | None) -> dict[st
         "n_batch": step,
         "n_ubatch": micro_step,
         "cache_prompt": options.prefix_caching,
-        "cache_ram_mib": _prompt_cache_mib(memory_limit) if options.prefix_caching else 0,
+        "cache_ram_mib": prompt_cache_mib(options, memory_limit),
     }
     if options.cpu_threads:
         chosen |= {f"{pool}.n_threads": options.cpu_threads for pool in _POOLS}
-    return chosen
+    return chosen | _kv_cache_type(options) | _speculative(options.speculative) | _split(options)
 
 
 _POOLS = ("cpuparams", "cpuparams_batch")
+
+
+def _kv_cache_type(options: Options) -> dict[str, Setting]:
+    if options.kv_cache_dtype not in KV_CACHE_TYPE:
+        raise InvalidOptions("llama.cpp has no fp8 KV cache; give int8, which is as small")
+    kind = KV_CACHE_TYPE[options.kv_cache_dtype]
+    return {"cache_type_k": kind, "cache_type_v": kind}
+
+
+def _speculative(wanted: Speculative | None) -> dict[str, Setting]:
+    """https://github.com/ggml-org/llama.cpp/blob/master/docs/speculative.md"""
+    if wanted is None:
+        return {}
+    if wanted.model:
+        return {
+            "speculative.types": ["draft_simple"],
+            "speculative.draft.mparams.path": str(find_gguf(wanted.model)),
+            "speculative.draft.n_max": wanted.tokens,
+        }
+    return {
+        "speculative.types": ["ngram_simple"],
+        "speculative.ngram_simple.size_n": NGRAM_WINDOW,
+        "speculative.ngram_simple.size_m": wanted.tokens,
+    }
+
+
+def _split(options: Options) -> dict[str, Setting]:
+    """How several GPUs share the model: rows of each matrix, or whole layers."""
+    if options.tensor_parallel > 1 and options.pipeline_parallel > 1:
+        raise InvalidOptions("llama.cpp splits by tensor or by pipeline, not by both; set one to 1")
+    if options.tensor_parallel > 1:
+        return {"split_mode": "row"}
+    return {"split_mode": "layer"} if options.pipeline_parallel > 1 else {}
 
 
 def _steps(options: Options) -> tuple[int, int]:
@@ -90,87 +171,12 @@ def _steps(options: Options) -> tuple[int, int]:
     return step, min(step, MAX_MICRO_STEP_TOKENS)
 
 
-def _prompt_cache_mib(memory_limit: int | None) -> int:
+def prompt_cache_mib(options: Options, memory_limit: int | None) -> int:
+    """MiB of the host's memory for prompts that left their slot."""
+    if not options.prefix_caching:
+        return 0
+    if options.kv_host_offload is not None:
+        return options.kv_host_offload // MIB
     if memory_limit is None:
         return PROMPT_CACHE_MAX_MIB
     return min(PROMPT_CACHE_MAX_MIB, int(memory_limit * PROMPT_CACHE_SHARE) // MIB)
-
-
-def apply(params: Any, chosen: Mapping[str, Setting]) -> None:
-    """Set `chosen` on llama.cpp's parameter object."""
-    for name, value in chosen.items():
-        owner, attribute = _locate(params, name)
-        current = getattr(owner, attribute)
-        setattr(owner, attribute, set(value) if isinstance(current, set) else value)  # type: ignore[arg-type]
-
-
-def apply_args(params: Any, args: Mapping[str, str]) -> None:
-    """Set the user's own `name=value` arguments, last. Raises InvalidOptions."""
-    for name, text in args.items():
-        if name in RESERVED:
-            raise InvalidOptions(f"engine argument {name!r} is set by Overspill; remove it")
-        owner, attribute = _locate(params, name)
-        setattr(owner, attribute, coerce(name, getattr(owner, attribute), text))
-
-
-def _locate(params: Any, name: str) -> tuple[Any, str]:
-    """The object and attribute that a dotted name means."""
-    owner = params
-    *parents, attribute = name.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent, None)
-    if attribute.startswith("_") or not hasattr(owner, attribute):
-        known = [known for known in dir(params) if not known.startswith("_")]
-        close = ", ".join(difflib.get_close_matches(name, known))
-        hint = f"; did you mean {close}?" if close else "; names are those of its common_params"
-        raise InvalidOptions(f"llama.cpp has no option {name!r}{hint}")
-    return owner, attribute
-
-
-def coerce(name: str, current: object, text: str) -> object:
-    """`text` as the type that the option has now. Raises InvalidOptions."""
-    match current:
-        case bool():
-            return _choice(name, text, {"true": True, "false": False})
-        case Enum():
-            kind = type(current)
-            prefix = f"{kind.__name__}_".lower()
-            members = {member.name.lower().removeprefix(prefix): member for member in kind}
-            return _choice(name, text.lower().removeprefix(prefix), members)
-        case int() | float() | str():
-            return _convert(name, text, type(current))
-        case list() | dict():
-            return _structure(name, text, type(current))
-    raise InvalidOptions(f"engine argument {name!r} cannot be set as name=value")
-
-
-def _choice(name: str, text: str, choices: Mapping[str, object]) -> object:
-    if text not in choices:
-        raise InvalidOptions(f"engine argument {name}={text}: give one of {', '.join(choices)}")
-    return choices[text]
-
-
-def _convert(name: str, text: str, kind: type[int] | type[float] | type[str]) -> object:
-    try:
-        return kind(text)
-    except ValueError:
-        raise InvalidOptions(f"engine argument {name}={text}: give a {_WORDS[kind]}") from None
-
-
-def _structure(name: str, text: str, kind: type) -> object:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, kind):
-        raise InvalidOptions(f"engine argument {name}={text}: give a JSON {_WORDS[kind]}")
-    return value
-
-
-_WORDS: Mapping[type, str] = {
-    int: "whole number",
-    float: "number",
-    str: "text",
-    list: "list",
-    dict: "object",
-}

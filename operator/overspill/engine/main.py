@@ -5,7 +5,6 @@ Faults end with a line `Reason: text` on standard error and in the termination l
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -15,14 +14,18 @@ from pathlib import Path
 import structlog
 
 from overspill import __version__
-from overspill.engine import llamacpp, supervisor
-from overspill.engine.errors import EngineError
+from overspill.engine import supervisor
+from overspill.engine.base import Engine
+from overspill.engine.errors import EngineError, InvalidOptions
 from overspill.engine.limits import memory_limit
-from overspill.engine.model import find_model
-from overspill.engine.options import from_environment
+from overspill.engine.llamacpp import LlamaCpp
+from overspill.engine.options import Options, from_environment
 from overspill.engine.termination import leave_message
+from overspill.engine.vllm import VLLM
 
 log = structlog.get_logger(__name__)
+
+ENGINES: dict[str, Engine] = {"llamacpp": LlamaCpp(), "vllm": VLLM()}
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -39,14 +42,25 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 
 def _serve() -> None:
+    engine = _engine(os.environ.get("OVERSPILL_ENGINE", "llamacpp"))
     options = from_environment(os.environ)
-    model = find_model(options.model_path)
-    settings = llamacpp.settings(options, model, memory_limit(Path("/sys/fs/cgroup")))
-    args = dict(options.engine_args)
-    log.info("starting", version=__version__, settings=settings, args=sorted(args))  # names only
-    given = json.dumps({"settings": settings, "args": args})
-    server = [sys.executable, "-m", "overspill.engine.server", given]
-    supervisor.supervise(server, options.port, options.drain_seconds)
+    model = engine.find(options.model_path)
+    launch = engine.launch(options, model, memory_limit(Path("/sys/fs/cgroup")))
+    log.info("starting", version=__version__, engine=engine.title, options=_shown(options))
+    supervisor.supervise(engine, launch, options.port, options.drain_seconds)
+
+
+def _engine(name: str) -> Engine:
+    """The engine that the image carries."""
+    if name not in ENGINES:
+        raise InvalidOptions(f"OVERSPILL_ENGINE is {name!r}; give one of {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def _shown(options: Options) -> dict[str, object]:
+    """What a log may show: all, but of a user's own arguments only the names."""
+    shown = {name: str(value) for name, value in vars(options).items() if value is not None}
+    return shown | {"engine_args": [name for name, _ in options.engine_args]}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,6 +15,30 @@ from overspill.engine.errors import InvalidOptions
 DEFAULT_PORT = 8000
 DEFAULT_MAX_SEQUENCES = 4
 DEFAULT_DRAIN_SECONDS = 120.0
+MAX_BYTES = 1 << 50
+MAX_SPECULATIVE_TOKENS = 16
+
+
+QUANTIZATIONS = ("none", "fp8", "int8", "int4")
+KV_CACHE_DTYPES = ("auto", "fp16", "bf16", "fp8", "int8")
+
+
+@dataclass(frozen=True)
+class Speculative:
+    """Tokens that are guessed, then checked in one step; by a `draft` model or by an `ngram`."""
+
+    method: str
+    tokens: int
+    model: Path | None = None  # of method draft
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """The devices of this replica; `memory` is bytes of one, None when nobody knows."""
+
+    name: str
+    count: int
+    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -23,6 +47,7 @@ class Options:
 
     `context_length` counts tokens of prompt plus answer of one request; None: the model's own.
     `max_batched_tokens` is the most that one step computes; None: the engine's own.
+    `kv_host_offload` is bytes of the host's memory for prefixes that left the KV cache.
     `drain_seconds` is how long running requests may take after SIGTERM.
     """
 
@@ -32,7 +57,14 @@ class Options:
     context_length: int | None = None
     max_sequences: int = DEFAULT_MAX_SEQUENCES
     max_batched_tokens: int | None = None
+    quantization: str = "none"
+    kv_cache_dtype: str = "auto"
     prefix_caching: bool = True
+    kv_host_offload: int | None = None
+    speculative: Speculative | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    accelerator: Accelerator | None = None
     cpu_threads: int | None = None
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     engine_args: tuple[tuple[str, str], ...] = ()
@@ -42,7 +74,7 @@ def from_environment(env: Mapping[str, str]) -> Options:
     """Options from `OVERSPILL_*` variables. Raises InvalidOptions."""
     path = env.get("OVERSPILL_MODEL_PATH", "")
     if not path:
-        raise InvalidOptions("OVERSPILL_MODEL_PATH is not set; give a GGUF file or its folder")
+        raise InvalidOptions("OVERSPILL_MODEL_PATH is not set; give a model file or its folder")
     return Options(
         model_path=Path(path),
         served_name=env.get("OVERSPILL_SERVED_NAME") or Path(path).stem or "model",
@@ -50,11 +82,58 @@ def from_environment(env: Mapping[str, str]) -> Options:
         context_length=_integer(env, "OVERSPILL_CONTEXT_LENGTH", 128, 10_000_000),
         max_sequences=_integer(env, "OVERSPILL_MAX_SEQUENCES", 1, 1024) or DEFAULT_MAX_SEQUENCES,
         max_batched_tokens=_integer(env, "OVERSPILL_MAX_BATCHED_TOKENS", 32, 1_048_576),
+        quantization=_choice(env, "OVERSPILL_QUANTIZATION", QUANTIZATIONS),
+        kv_cache_dtype=_choice(env, "OVERSPILL_KV_CACHE_DTYPE", KV_CACHE_DTYPES),
         prefix_caching=_boolean(env, "OVERSPILL_PREFIX_CACHING", default=True),
+        kv_host_offload=_integer(env, "OVERSPILL_KV_HOST_OFFLOAD", 1, MAX_BYTES),
+        speculative=_speculative(env.get("OVERSPILL_SPECULATIVE", "")),
+        tensor_parallel=_integer(env, "OVERSPILL_TENSOR_PARALLEL", 1, 64) or 1,
+        pipeline_parallel=_integer(env, "OVERSPILL_PIPELINE_PARALLEL", 1, 64) or 1,
+        accelerator=_accelerator(env),
         cpu_threads=_integer(env, "OVERSPILL_CPU_THREADS", 1, 1024),
-        drain_seconds=_seconds(env, "OVERSPILL_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS),
+        drain_seconds=drain_seconds(env),
         engine_args=_engine_args(env.get("OVERSPILL_ENGINE_ARGS", "")),
     )
+
+
+def drain_seconds(env: Mapping[str, str]) -> float:
+    """How long running requests may take after SIGTERM. Raises InvalidOptions."""
+    return _seconds(env, "OVERSPILL_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS)
+
+
+def _accelerator(env: Mapping[str, str]) -> Accelerator | None:
+    count = _integer(env, "OVERSPILL_ACCELERATOR_COUNT", 1, 1024)
+    memory = _integer(env, "OVERSPILL_ACCELERATOR_MEMORY", 1, MAX_BYTES)
+    name = env.get("OVERSPILL_ACCELERATOR") or "the accelerator"
+    return Accelerator(name, count, memory) if count else None
+
+
+def _speculative(text: str) -> Speculative | None:
+    """`{"method": "ngram", "tokens": 4}`, or method "draft" with the "model" that guesses."""
+    if not text:
+        return None
+    try:
+        given = json.loads(text)
+        method, tokens, model = given["method"], given["tokens"], given.get("model")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InvalidOptions("OVERSPILL_SPECULATIVE is not JSON with method and tokens") from None
+    if method not in ("ngram", "draft"):
+        raise InvalidOptions(f"OVERSPILL_SPECULATIVE: method is {method!r}; give ngram or draft")
+    if type(tokens) is not int or not 1 <= tokens <= MAX_SPECULATIVE_TOKENS:
+        raise InvalidOptions(
+            f"OVERSPILL_SPECULATIVE: tokens is {tokens!r}; "
+            f"give a number from 1 to {MAX_SPECULATIVE_TOKENS}"
+        )
+    if (method == "draft") != (isinstance(model, str) and model != ""):
+        raise InvalidOptions("OVERSPILL_SPECULATIVE: give model with method draft, and only there")
+    return Speculative(method, tokens, Path(model) if model else None)
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    text = env.get(name) or choices[0]
+    if text not in choices:
+        raise InvalidOptions(f"{name} is {text!r}; give one of {', '.join(choices)}")
+    return text
 
 
 def _integer(env: Mapping[str, str], name: str, low: int, high: int) -> int | None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import xllamacpp
 
-from overspill.engine.errors import EngineError, ModelLoadFailed
-from overspill.engine.llamacpp import apply, apply_args
+from overspill.engine.errors import EngineError, InvalidOptions, ModelLoadFailed
+from overspill.engine.params import apply, apply_args
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
 
 
 def _start(given: dict[str, Any]) -> object:
+    _check_devices(given["devices"])
     params = xllamacpp.CommonParams()
     apply(params, given["settings"])
     apply_args(params, given["args"])
@@ -35,6 +36,17 @@ def _start(given: dict[str, Any]) -> object:
     except RuntimeError:  # its text is always the same; the cause is in llama.cpp's own lines
         path = given["settings"]["model.path"]
         raise ModelLoadFailed(f"llama.cpp cannot load {path}") from None
+
+
+def _check_devices(wanted: int) -> None:
+    """Raise InvalidOptions when a model is to be split over more GPUs than llama.cpp sees."""
+    kinds = [str(device["type"]) for device in xllamacpp.get_device_info()]
+    found = sum("GPU" in kind for kind in kinds)
+    if wanted > max(found, 1):
+        raise InvalidOptions(
+            f"parallelism asks for {wanted} GPUs and this build of llama.cpp sees {found}; "
+            "use an image whose llama.cpp has a GPU back end, or runtime vllm"
+        )
 
 
 if __name__ == "__main__":

@@ -1,33 +1,29 @@
-"""Run llama.cpp's server in a child process, from its start to its drained end.
+"""Run an engine's server in a child process, from its start to its drained end.
 
 SIGTERM (or Ctrl-C) starts a drain: nothing is refused, requests finish, then the child is stopped.
-The child's own end is a fault whose reason is in its exit status and last line.
+The child's own end is a fault; what kind its exit status and last lines tell.
 """
 
+import contextlib
+import os
 import signal
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from typing import IO
 
 import structlog
 
-from overspill.engine.drain import INTERVAL, Drain, active_requests
-from overspill.engine.errors import (
-    EngineCrashed,
-    EngineError,
-    InvalidOptions,
-    ModelLoadFailed,
-)
+from overspill.engine.base import Engine, Launch
+from overspill.engine.drain import INTERVAL, Drain
+from overspill.engine.errors import EngineCrashed, EngineError
+from overspill.engine.load import Gauges
 
 log = structlog.get_logger(__name__)
 
-METRICS_TIMEOUT = 5.0  # seconds; a long prompt's step delays the page
-LAST_LINES = 20  # of the child, kept for a message
+LAST_LINES = 400  # of the child, kept for a message; a traceback through processes is long
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
 
@@ -40,47 +36,66 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def supervise(command: Sequence[str], port: int, drain: float) -> None:
-    """Run `command`, which serves on `port`, until told to stop; drain for at most `drain` seconds.
+def supervise(engine: Engine, launch: Launch, port: int, drain: float) -> None:
+    """Run `engine`, which serves on `port`, until told to stop; drain for at most `drain` seconds.
 
-    Raises the EngineError that the child ended with.
+    Raises the EngineError that the engine ended with.
     """
-    child = Child(command)
+    child = Child(engine, launch)
+    gauges = Gauges(f"http://127.0.0.1:{port}/metrics", engine.running, engine.waiting)
     try:
         _wait(child)
-        _drain(child, port, drain)
+        _drain(child, gauges, drain)
     finally:
         child.kill()
 
 
 class Child:
-    """A process whose standard error is logged and whose last lines are kept."""
+    """An engine's process, whose output is logged and whose last lines are kept."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    def __init__(self, engine: Engine, launch: Launch) -> None:
+        self._engine = engine
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, or vLLM's
+            launch.command,
+            env={**os.environ, **launch.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C and `kill` reach all its processes through us
+            preexec_fn=_unblock_signals,
         )
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
-        stderr = self._process.stderr
-        self._reader = threading.Thread(target=self._read, args=(stderr,), daemon=True)
+        self._served = False
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
+        self._reader.daemon = True
         self._reader.start()
 
-    def _read(self, stderr: IO[str]) -> None:
-        for line in stderr:
+    def _read(self, output: IO[str]) -> None:
+        ready = self._engine.ready_line
+        for line in output:
             self._lines.append(line.strip())
-            log.warning("llama.cpp", line=line.strip())
+            self._served = self._served or (ready is not None and ready in line)
+            log.info(self._engine.title, line=line.strip())
 
     def check(self) -> None:
         """Raise the fault that the child ended with, if it ended."""
         status = self._process.poll()
         if status is not None:
             self._reader.join(timeout=1)
-            raise fault(status, list(self._lines))
+            raise fault(self._engine, status, list(self._lines), self._served)
 
     def kill(self) -> None:
-        """End the child at once; it holds nothing that would need saving."""
-        self._process.kill()
+        """End the child and its own children at once; they hold nothing that would need saving."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def _unblock_signals() -> None:
+    """In the child: engines stop their own processes by signals, which would inherit our mask."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _wait(child: Child) -> None:
@@ -89,50 +104,29 @@ def _wait(child: Child) -> None:
         child.check()
 
 
-def _drain(child: Child, port: int, seconds: float) -> None:
+def _drain(child: Child, gauges: Gauges, seconds: float) -> None:
     began = time.monotonic()
     state = Drain(deadline=began + seconds)
     active: int | None = None
     log.info("draining", seconds=seconds)
     while not state.finished(time.monotonic()):
-        active = _active_requests(port)
+        active = gauges.active()
         state = state.look(active)
         signal.sigtimedwait({signal.SIGCHLD}, INTERVAL)
         child.check()
     log.info("drained", seconds=round(time.monotonic() - began, 1), left=active)
 
 
-def _active_requests(port: int) -> int | None:
-    """What runs and waits now; 0 while no model is loaded, None when the server is too busy."""
-    try:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{port}/metrics", timeout=METRICS_TIMEOUT
-        ) as page:
-            return active_requests(page.read().decode())
-    except urllib.error.HTTPError as error:
-        return 0 if error.code == 503 else None
-    except ConnectionRefusedError:
-        return 0
-    except OSError as error:
-        return 0 if isinstance(getattr(error, "reason", None), ConnectionRefusedError) else None
+def fault(engine: Engine, status: int, lines: Sequence[str], served: bool) -> EngineError:
+    """The fault of an engine that ended with `status` after writing `lines`.
 
-
-def fault(status: int, lines: Sequence[str]) -> EngineError:
-    """The fault of a child that ended with `status` after writing `lines` to standard error."""
-    last = lines[-1] if lines else ""
-    known: dict[int, type[EngineError]] = {
-        e.exit_status: e for e in (InvalidOptions, ModelLoadFailed)
-    }
-    if status in known:
-        message = last.removeprefix(f"{known[status].__name__}: ")
-        return known[status](_with_cause(message, lines))
+    `served` says whether it had loaded its model before.
+    """
+    known = engine.fault(status, lines, served)
+    if known:
+        return known
     if status == -signal.SIGKILL:
         return EngineCrashed("the engine was killed, most likely for passing its memory limit")
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-    return EngineCrashed(f"llama.cpp ended with {how}: {last or 'it wrote nothing'}")
-
-
-def _with_cause(message: str, lines: Sequence[str]) -> str:
-    """Add llama.cpp's own first error line, where there is one."""
-    cause = next((line for line in lines if " E " in line), "")
-    return f"{message} ({cause.split(' E ', 1)[1].strip()})" if cause else message
+    last = lines[-1] if lines else "it wrote nothing"
+    return EngineCrashed(f"{engine.title} ended with {how}: {last}")

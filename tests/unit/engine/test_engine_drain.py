@@ -4,13 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.engine.drain import IDLE_LOOKS, INTERVAL, Drain, active_requests
+from overspill.engine.drain import IDLE_LOOKS, INTERVAL, Drain
+from overspill.engine.load import Gauges
 
-PAGE = """# HELP llamacpp:requests_processing Number of requests processing
+LLAMA = """# HELP llamacpp:requests_processing Number of requests processing
 # TYPE llamacpp:requests_processing gauge
 llamacpp:requests_processing {running}
 # TYPE llamacpp:requests_deferred gauge
 llamacpp:requests_deferred {waiting}
+"""
+VLLM = """# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="a}}"}} {running}
+vllm:num_requests_running{{engine="1",model_name="a}}"}} {running}
+vllm:num_requests_waiting{{engine="0",model_name="a"}} {waiting}
+vllm:num_requests_waiting_by_reason{{engine="0",reason="capacity"}} 9
 """
 
 
@@ -27,15 +34,30 @@ def stops_at(looks: list[int | None], limit: float) -> float:
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
-        (PAGE.format(running=0, waiting=0), 0),
-        (PAGE.format(running=2, waiting=3), 5),
-        (PAGE.format(running="1e0", waiting="0.0"), 1),
-        (PAGE.format(running=1, waiting="").replace("llamacpp:requests_deferred \n", ""), None),
+        (LLAMA.format(running=0, waiting=0), 0),
+        (LLAMA.format(running=2, waiting=3), 5),
+        (LLAMA.format(running="1e0", waiting="0.0"), 1),
+        (LLAMA.format(running=1, waiting="NaN"), None),
+        (LLAMA.format(running=1, waiting="x"), None),
+        (LLAMA.format(running=1, waiting="").replace("llamacpp:requests_deferred \n", ""), None),
         ("", None),
     ],
 )
 def test_running_and_waiting_requests_count(page: str, expected: int | None) -> None:
-    assert active_requests(page) == expected
+    gauges = Gauges("", "llamacpp:requests_processing", "llamacpp:requests_deferred")
+    assert gauges.read(page) == expected
+
+
+def test_the_series_of_a_gauge_are_summed_and_its_namesakes_are_not() -> None:
+    gauges = Gauges("", "vllm:num_requests_running", "vllm:num_requests_waiting")
+    assert gauges.read(VLLM.format(running="2.0", waiting="1.0")) == 5
+
+
+def test_an_engine_may_say_only_what_runs() -> None:
+    assert (
+        Gauges("", "llamacpp:requests_processing", None).read(LLAMA.format(running=3, waiting=1))
+        == 3
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from overspill.engine.errors import EngineCrashed, EngineError, InvalidOptions, ModelLoadFailed
+from overspill.engine.errors import (
+    EngineCrashed,
+    EngineError,
+    InvalidOptions,
+    ModelDoesNotFit,
+    ModelLoadFailed,
+)
 from overspill.engine.limits import memory_limit
+from overspill.engine.llamacpp import LlamaCpp
 from overspill.engine.supervisor import fault
 from overspill.engine.termination import MAX_BYTES, leave_message
+from overspill.engine.vllm import VLLM
 
 
 @pytest.mark.parametrize(
@@ -34,12 +42,75 @@ from overspill.engine.termination import MAX_BYTES, leave_message
         (0, [], EngineCrashed, "status 0"),
     ],
 )
-def test_the_childs_end_becomes_a_fault(
+def test_the_end_of_llamacpp_becomes_a_fault(
     status: int, lines: list[str], kind: type[EngineError], text: str
 ) -> None:
-    error = fault(status, lines)
+    error = fault(LlamaCpp(), status, lines, served=False)
     assert type(error) is kind
     assert text in str(error)
+
+
+CORE = "(EngineCore pid=7) ERROR 11-25 04:00:00 [core.py:1099] "
+HOLLOW = "RuntimeError: Engine core initialization failed. See root cause above."
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "served", "kind", "text"),
+    [
+        (
+            2,
+            ["usage: vllm serve", "vllm serve: error: unrecognized arguments: --enforce-eagre"],
+            False,
+            InvalidOptions,
+            "vLLM: unrecognized arguments: --enforce-eagre",
+        ),
+        (
+            1,
+            [f"{CORE}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.", HOLLOW],
+            False,
+            ModelDoesNotFit,
+            "ModelDoesNotFit: vLLM: CUDA out of memory. Tried to allocate 2 GiB.",
+        ),
+        (
+            1,
+            [
+                f"{CORE}ValueError: To serve at least one request with the model's max seq len "
+                "(131072), (16.0 GiB KV cache is needed",
+                HOLLOW,
+            ],
+            False,
+            ModelDoesNotFit,
+            "vLLM: To serve at least one request with the model's max seq len (131072)",
+        ),
+        (
+            1,
+            [f"{CORE}ValueError: Model architectures ['X'] are not supported for now.", HOLLOW],
+            False,
+            ModelLoadFailed,
+            "ValueError: Model architectures ['X'] are not supported for now.",
+        ),
+        (1, [HOLLOW], False, ModelLoadFailed, HOLLOW),
+        (1, [], False, ModelLoadFailed, "it wrote nothing"),
+        (1, ["torch.OutOfMemoryError: CUDA out of memory."], True, EngineCrashed, "CUDA out of"),
+        (-signal.SIGKILL, [], False, EngineCrashed, "memory limit"),
+        (-signal.SIGSEGV, ["!!!!!!! Segfault"], True, EngineCrashed, "SIGSEGV: !!!!!!! Segfault"),
+    ],
+)
+def test_the_end_of_vllm_becomes_a_fault(
+    status: int, lines: list[str], served: bool, kind: type[EngineError], text: str
+) -> None:
+    error = fault(VLLM(), status, lines, served)
+    assert type(error) is kind
+    assert text in str(error)
+
+
+@pytest.mark.parametrize("engine", ["sglang", "llamacpp "])
+def test_an_engine_that_the_image_does_not_carry(tmp_path: Path, engine: str) -> None:
+    program = [sys.executable, "-m", "overspill.engine.main", "serve"]
+    env = {**os.environ, "OVERSPILL_MODEL_PATH": str(tmp_path), "OVERSPILL_ENGINE": engine}
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "give one of llamacpp, vllm" in done.stderr
 
 
 def test_a_message_is_left_where_kubernetes_looks(tmp_path: Path) -> None:

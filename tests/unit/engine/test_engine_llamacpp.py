@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from overspill.engine import llamacpp
+from overspill.engine import params as parameters
 from overspill.engine.errors import InvalidOptions
-from overspill.engine.options import Options
+from overspill.engine.options import Options, Speculative
 
 MODEL = Path("/model/a.gguf")
 OPTIONS = Options(model_path=Path("/model"), served_name="chat")
@@ -41,6 +42,7 @@ class Params:
     embedding: bool = False
     chat_template: str = ""
     cache_type_k: ggml_type = ggml_type.GGML_TYPE_F16
+    types: list[ggml_type] = field(default_factory=lambda: [ggml_type.GGML_TYPE_F16])
     model_alias: set[str] = field(default_factory=set)
     lora_adapters: list[object] = field(default_factory=list)
     default_template_kwargs: dict[str, str] = field(default_factory=dict)
@@ -90,10 +92,50 @@ def test_defaults() -> None:
         ({"cpu_threads": 2}, {"cpuparams.n_threads": 2, "cpuparams_batch.n_threads": 2}),
         ({"served_name": "x"}, {"model_alias": ["x"]}),
         ({"port": 9}, {"port": 9}),
+        ({"kv_cache_dtype": "fp16"}, {}),
+        ({"kv_cache_dtype": "bf16"}, {"cache_type_k": "bf16", "cache_type_v": "bf16"}),
+        ({"kv_cache_dtype": "int8"}, {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}),
+        ({"kv_host_offload": 3 * GIB}, {"cache_ram_mib": 3072}),
+        (
+            {"kv_host_offload": GIB, "prefix_caching": False},
+            {"cache_prompt": False, "cache_ram_mib": 0},
+        ),
+        (
+            {"speculative": Speculative("ngram", 6)},
+            {
+                "speculative.types": ["ngram_simple"],
+                "speculative.ngram_simple.size_n": 4,
+                "speculative.ngram_simple.size_m": 6,
+            },
+        ),
+        ({"tensor_parallel": 2}, {"split_mode": "row"}),
+        ({"pipeline_parallel": 4}, {"split_mode": "layer"}),
     ],
 )
 def test_each_option(options: dict[str, object], expected: dict[str, object]) -> None:
     assert changed(**options) == expected
+
+
+def test_a_draft_model_is_one_gguf_file(tmp_path: Path) -> None:
+    (tmp_path / "small.gguf").touch()
+    assert changed(speculative=Speculative("draft", 3, tmp_path)) == {
+        "speculative.types": ["draft_simple"],
+        "speculative.draft.mparams.path": str(tmp_path / "small.gguf"),
+        "speculative.draft.n_max": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"quantization": "int4"}, "quantization int4: llama.cpp serves the weights as the GGUF"),
+        ({"kv_cache_dtype": "fp8"}, "no fp8 KV cache; give int8"),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2}, "not by both"),
+    ],
+)
+def test_what_llamacpp_lacks_is_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidOptions, match=words):
+        changed(**options)
 
 
 def test_each_sequence_has_the_whole_context() -> None:
@@ -110,11 +152,24 @@ def test_kept_prompts_stay_within_a_share_of_memory(limit: int | None, mib: int)
 
 def test_settings_reach_nested_objects_and_sets() -> None:
     params = Params()
-    llamacpp.apply(
-        params, {"model.path": "/a", "model_alias": ["x"], "cpuparams.n_threads": 2, "n_batch": 64}
+    parameters.apply(
+        params,
+        {
+            "model.path": "/a",
+            "model_alias": ["x"],
+            "cpuparams.n_threads": 2,
+            "n_batch": 64,
+            "cache_type_k": "q8_0",
+            "types": ["q8_0"],
+        },
     )
     assert params == Params(
-        model=ModelFile("/a"), model_alias={"x"}, cpuparams=Threads(2), n_batch=64
+        model=ModelFile("/a"),
+        model_alias={"x"},
+        cpuparams=Threads(2),
+        n_batch=64,
+        cache_type_k=ggml_type.GGML_TYPE_Q8_0,
+        types=[ggml_type.GGML_TYPE_Q8_0],
     )
 
 
@@ -132,13 +187,13 @@ def test_settings_reach_nested_objects_and_sets() -> None:
 )
 def test_arguments_take_the_options_type(name: str, text: str, value: object) -> None:
     params = Params()
-    llamacpp.apply_args(params, {name: text})
+    parameters.apply_args(params, {name: text})
     assert getattr(params, name) == value
 
 
 def test_an_argument_reaches_a_nested_option() -> None:
     params = Params()
-    llamacpp.apply_args(params, {"cpuparams.n_threads": "3"})
+    parameters.apply_args(params, {"cpuparams.n_threads": "3"})
     assert params.cpuparams.n_threads == 3
 
 
@@ -162,4 +217,4 @@ def test_an_argument_reaches_a_nested_option() -> None:
 )
 def test_wrong_arguments_say_what_to_do(name: str, text: str, words: str) -> None:
     with pytest.raises(InvalidOptions, match=words):
-        llamacpp.apply_args(Params(), {name: text})
+        parameters.apply_args(Params(), {name: text})

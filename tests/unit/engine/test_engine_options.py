@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.engine.errors import InvalidOptions
-from overspill.engine.options import Options, from_environment
+from overspill.engine.options import Accelerator, Options, Speculative, from_environment
 
 MINIMAL = {"OVERSPILL_MODEL_PATH": "/model"}
 
@@ -30,7 +30,16 @@ def test_every_variable() -> None:
         "OVERSPILL_CONTEXT_LENGTH": "4096",
         "OVERSPILL_MAX_SEQUENCES": "8",
         "OVERSPILL_MAX_BATCHED_TOKENS": "1024",
+        "OVERSPILL_QUANTIZATION": "fp8",
+        "OVERSPILL_KV_CACHE_DTYPE": "int8",
         "OVERSPILL_PREFIX_CACHING": "false",
+        "OVERSPILL_KV_HOST_OFFLOAD": "8589934592",
+        "OVERSPILL_SPECULATIVE": '{"method": "draft", "tokens": 5, "model": "/draft"}',
+        "OVERSPILL_TENSOR_PARALLEL": "2",
+        "OVERSPILL_PIPELINE_PARALLEL": "3",
+        "OVERSPILL_ACCELERATOR": "NVIDIA-L4",
+        "OVERSPILL_ACCELERATOR_COUNT": "6",
+        "OVERSPILL_ACCELERATOR_MEMORY": "24696061952",
         "OVERSPILL_CPU_THREADS": "2",
         "OVERSPILL_DRAIN_SECONDS": "7.5",
         "OVERSPILL_ENGINE_ARGS": '["--cache-type-k=q8_0", "chat_template=a=b"]',
@@ -42,7 +51,14 @@ def test_every_variable() -> None:
         context_length=4096,
         max_sequences=8,
         max_batched_tokens=1024,
+        quantization="fp8",
+        kv_cache_dtype="int8",
         prefix_caching=False,
+        kv_host_offload=8589934592,
+        speculative=Speculative("draft", 5, Path("/draft")),
+        tensor_parallel=2,
+        pipeline_parallel=3,
+        accelerator=Accelerator("NVIDIA-L4", 6, 24696061952),
         cpu_threads=2,
         drain_seconds=7.5,
         engine_args=(("cache_type_k", "q8_0"), ("chat_template", "a=b")),
@@ -52,7 +68,19 @@ def test_every_variable() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("MODEL_PATH", "", "is not set; give a GGUF file"),
+        ("MODEL_PATH", "", "is not set; give a model file"),
+        ("QUANTIZATION", "fp4", "give one of none, fp8, int8, int4"),
+        ("KV_CACHE_DTYPE", "q8_0", "give one of auto, fp16"),
+        ("KV_HOST_OFFLOAD", "8Gi", "give a whole number"),
+        ("TENSOR_PARALLEL", "0", "from 1 to 64"),
+        ("ACCELERATOR_MEMORY", "24GB", "give a whole number"),
+        ("SPECULATIVE", "ngram", "not JSON with method and tokens"),
+        ("SPECULATIVE", "[]", "not JSON with method and tokens"),
+        ("SPECULATIVE", '{"method": "eagle", "tokens": 4}', "give ngram or draft"),
+        ("SPECULATIVE", '{"method": "ngram", "tokens": 17}', "a number from 1 to 16"),
+        ("SPECULATIVE", '{"method": "ngram", "tokens": true}', "a number from 1 to 16"),
+        ("SPECULATIVE", '{"method": "draft", "tokens": 4}', "give model with method draft"),
+        ("SPECULATIVE", '{"method": "ngram", "tokens": 4, "model": "/m"}', "and only there"),
         ("PORT", "http", "give a whole number"),
         ("PORT", "70000", "from 1 to 65535"),
         ("CONTEXT_LENGTH", "12", "from 128"),

@@ -14,10 +14,13 @@ import pytest
 SUPERVISE = """
 import sys
 from overspill.engine import supervisor
+from overspill.engine.base import Launch
 from overspill.engine.errors import EngineError
+from overspill.engine.llamacpp import LlamaCpp
 supervisor.block_signals()
 try:
-    supervisor.supervise([sys.executable, *sys.argv[3:]], int(sys.argv[1]), float(sys.argv[2]))
+    launch = Launch((sys.executable, *sys.argv[3:]), {"OVERSPILL_TEST": "given"})
+    supervisor.supervise(LlamaCpp(), launch, int(sys.argv[1]), float(sys.argv[2]))
 except EngineError as error:
     sys.stderr.write(f"{error}\\n")
     sys.exit(error.exit_status)
