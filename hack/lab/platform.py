@@ -52,6 +52,7 @@ def values(**overrides: Any) -> dict[str, Any]:
         "operator": {"image": image["operator"]},
         "gateway": {
             "image": image["gateway"],
+            "replicas": 1,
             "service": {"type": "NodePort", "nodePort": NODE_PORT},
             "queueBound": QUEUE_BOUND,
             "providerSecrets": [{"namespace": CLOUD, "names": [SECRET]}],

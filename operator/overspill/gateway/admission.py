@@ -2,11 +2,11 @@
 
 A replica gets no more requests than it computes at the same time: what waits, waits
 here, where it can still be spilled, refused or cancelled. No I/O; time is an argument.
-Slots are counted per gateway: several gateways together may fill an engine's own queue.
+Of an engine's slots these are this gateway's share.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Protocol
 
 from overspill.gateway.balance import SUSPECT_SECONDS, Address, Replica, choose
@@ -40,13 +40,16 @@ class Admission:
         self._turn = 0
         self._ended = 0
 
-    def set_replicas(self, addresses: Iterable[Address], slots: int, now: float) -> None:
-        """Replace the ready replicas, keeping the load of those that stay or come back."""
+    def set_replicas(self, slots: Mapping[Address, int], now: float) -> None:
+        """Replace the ready replicas, keeping the load of those that stay or come back.
+
+        :param slots: that this gateway may use of each.
+        """
         known = self._left | self.replicas
-        self.replicas = {a: known.get(a) or Replica(a, slots) for a in addresses}
+        self.replicas = {a: known.get(a) or Replica(a, n) for a, n in slots.items()}
         self._left = {a: r for a, r in known.items() if r.load and a not in self.replicas}
-        for replica in self.replicas.values():
-            replica.slots = slots
+        for address, replica in self.replicas.items():
+            replica.slots = slots[address]
         self.grant_free(now)
 
     def acquire(self, now: float) -> Replica | None:

@@ -15,7 +15,7 @@ SUSPECT_SECONDS = 1.0  # how long a replica that failed is left out
 class Replica:
     """One engine pod as this gateway sees it.
 
-    :param slots: requests that it computes at the same time (maxSequences).
+    :param slots: this gateway's share of the requests that it computes at the same time.
     :param load: requests that this gateway has running there.
     :param used: when it got its last request, to take turns between equals.
     """

@@ -124,13 +124,7 @@ async def main(settings: Settings) -> None:
         async def review(token: str) -> str:
             return await cluster.review_token(token, GATEWAY_AUDIENCE)
 
-        feeder = Feeder(
-            cluster,
-            state,
-            settings.watch_namespaces,
-            settings.release_namespace,
-            settings.service_account,
-        )
+        feeder = Feeder(cluster, state, settings)
         async with assemble(settings, state, review, lambda: feeder.synced) as plane:
             feeder.start(on_provider=plane.demand.wake, on_failure=stop.set)
             try:

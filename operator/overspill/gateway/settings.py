@@ -22,6 +22,7 @@ class Settings:
     :param watch_namespaces: where services and providers are; empty means everywhere.
     :param operator_service_account: who may read ``/demand``.
     :param service_account: the gateway's own, for the commands that grant it a right.
+    :param internal_service: the Service whose endpoints are all gateways of the release.
     :param max_body: bytes of a request's body.
     :param queue_bound: requests that may wait per service.
     :param hold: longest wait for a replica.
@@ -33,6 +34,7 @@ class Settings:
     watch_namespaces: tuple[str, ...] = ()
     operator_service_account: str = "overspill-operator"
     service_account: str = "overspill-gateway"
+    internal_service: str = "overspill-gateway-internal"
     port: int = GATEWAY_PORT
     internal_port: int = GATEWAY_INTERNAL_PORT
     max_body: int = 10 * 1024 * 1024
@@ -78,6 +80,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         watch_namespaces=tuple(n for n in watched if n),
         operator_service_account=text("OPERATOR_SERVICE_ACCOUNT", "overspill-operator"),
         service_account=text("SERVICE_ACCOUNT", "overspill-gateway"),
+        internal_service=text("INTERNAL_SERVICE", "overspill-gateway-internal"),
         port=number("PORT", GATEWAY_PORT),
         internal_port=number("INTERNAL_PORT", GATEWAY_INTERNAL_PORT),
         max_body=number("MAX_BODY_BYTES", 10 * 1024 * 1024),

@@ -22,6 +22,7 @@ from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Address
 from overspill.gateway.keys import KeyIndex
+from overspill.gateway.share import Share
 from overspill.ledger.prices import Rates
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Service:
     ttft: float = 0.0  # objectives, in seconds
     itl: float = 0.0
     queue_wait: float = 0.0
+    share: Share = field(default_factory=Share)  # of its replicas' slots
     endpoints: tuple[Endpoint, ...] = ()
     ever_ready: frozenset[str] = frozenset()  # uids of present pods that were ready once
     arrivals: int = 0
@@ -133,7 +135,9 @@ class Service:
         known = self.ever_ready
         self.ever_ready = frozenset(e.uid for e in endpoints if e.ready or e.uid in known)
         ready = [e.address for e in endpoints if e.ready and not e.terminating]
-        self.admission.set_replicas(ready, self.resource.max_sequences, now)
+        index = {address: i for i, address in enumerate(sorted(ready))}
+        slots = self.resource.max_sequences
+        self.admission.set_replicas({a: self.share.slots(index[a], slots) for a in ready}, now)
         self.admission.recheck()
 
 
@@ -181,6 +185,7 @@ class State:
         self.providers: dict[str, Provider] = {}
         self.keys = KeyIndex()
         self.generation = 0  # grows with every change of names or keys
+        self.share = Share()
         self._slices: dict[str, dict[str, tuple[Endpoint, ...]]] = {}
 
     # services
@@ -194,7 +199,7 @@ class State:
             return
         service = self.services.get(resource.key)
         if service is None:
-            service = Service(resource, Admission(self.queue_limit))
+            service = Service(resource, Admission(self.queue_limit), share=self.share)
             service.endpoints = self._endpoints(resource.key)
             self.services[resource.key] = service
         service.configure(resource, self.clock())
@@ -240,6 +245,16 @@ class State:
                 before.add(owner)
         for owner in before:
             self._place(owner)
+
+    def set_share(self, share: Share) -> None:
+        """Use another part of the replicas' slots: gateways have come or gone."""
+        if share == self.share:
+            return
+        log.info("share of the replicas' slots", rank=share.rank, of=share.of)
+        self.share = share
+        for service in self.services.values():
+            service.share = share
+            service.place(service.endpoints, self.clock())
 
     # providers
 

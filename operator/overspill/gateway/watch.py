@@ -25,34 +25,26 @@ from overspill.cluster.kinds import (
     SECRET,
     Kind,
 )
-from overspill.gateway.state import State
+from overspill.gateway.settings import Settings
+from overspill.gateway.share import Share
+from overspill.gateway.state import State, endpoints_of
 
 log = structlog.get_logger(__name__)
 
 Object = dict[str, Any]
 ANNOTATION_HOSTS = f"{GROUP}/provider-hosts"
+LABEL_SLICE_OF = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 RETRY_SECONDS = 5.0  # between two looks at a Secret that may not be read
 
 
 class Feeder:
-    """Keeps a state up to date.
+    """Keeps a state up to date."""
 
-    :param namespaces: of services and providers; empty means all.
-    :param key_namespace: of clients' keys.
-    :param service_account: the gateway's own, in ``key_namespace``.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        state: State,
-        namespaces: tuple[str, ...],
-        key_namespace: str,
-        service_account: str,
-    ) -> None:
-        self._cluster, self._state = cluster, state
-        self._namespaces = namespaces or ("",)
-        self._key_namespace, self._service_account = key_namespace, service_account
+    def __init__(self, cluster: Cluster, state: State, settings: Settings) -> None:
+        self._cluster, self._state, self._settings = cluster, state, settings
+        self._namespaces = settings.watch_namespaces or ("",)
+        self._key_namespace = settings.release_namespace
+        self._peers: dict[str, frozenset[str]] = {}  # uids of gateways by EndpointSlice
         self._unsynced: set[str] = set()
         self._secrets: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +82,11 @@ class Feeder:
             SECRET, self._key_namespace, f"{LABEL_KEY}=true", self._put_key,
             self._remove_key, self._replace_keys,
         )  # fmt: skip
+        peers = f"{LABEL_SLICE_OF}={self._settings.internal_service}"
+        self._follow(
+            ENDPOINT_SLICE, self._key_namespace, peers, self._put_peers,
+            self._remove_peers, self._replace_peers,
+        )  # fmt: skip
 
     async def close(self) -> None:
         """End all watches."""
@@ -119,7 +116,7 @@ class Feeder:
         remove: Callable[[Object], None],
         replace: Callable[[list[Object], str], None],
     ) -> None:
-        what = f"{kind.plural}/{namespace}"
+        what = f"{kind.plural}/{namespace}/{labels}"
         self._unsynced.add(what)
 
         async def follow() -> None:
@@ -149,6 +146,24 @@ class Feeder:
     def _remove_key(self, raw: Object) -> None:
         self._state.keys.remove(raw)
         self._state.generation += 1
+
+    # the other gateways
+
+    def _replace_peers(self, items: list[Object], _: str) -> None:
+        self._peers = {raw["metadata"]["name"]: gateways_of(raw) for raw in items}
+        self._divide()
+
+    def _put_peers(self, raw: Object) -> None:
+        self._peers[raw["metadata"]["name"]] = gateways_of(raw)
+        self._divide()
+
+    def _remove_peers(self, raw: Object) -> None:
+        self._peers.pop(raw["metadata"]["name"], None)
+        self._divide()
+
+    def _divide(self) -> None:
+        others = frozenset[str]().union(*self._peers.values())
+        self._state.set_share(Share.among(self._settings.instance, others))
 
     # providers and their keys
 
@@ -195,7 +210,7 @@ class Feeder:
                 await self._cluster.list(SECRET, namespace, fields=only)
                 break
             except Forbidden:
-                account = f"{self._key_namespace}:{self._service_account}"
+                account = f"{self._key_namespace}:{self._settings.service_account}"
                 self._tell(provider, "", "SecretForbidden", grant_command(namespace, name, account))
             except ClusterError as error:
                 log.warning("secret not read", provider=provider.key, error=str(error))
@@ -212,6 +227,14 @@ class Feeder:
         if changed:
             log.info("provider key", provider=provider.key, reason=reason, message=message)
             self._on_provider()
+
+
+def gateways_of(raw: Object) -> frozenset[str]:
+    """Return the uids of the gateways in an EndpointSlice that may have requests at engines.
+
+    One that is leaving has, until its streams have ended; one that is not ready gets none.
+    """
+    return frozenset(e.uid for e in endpoints_of(raw) if e.ready or e.terminating)
 
 
 def read_secret(provider: InferenceProvider, secret: Object | None) -> tuple[str, str, str]:

@@ -48,7 +48,10 @@ RULES = [
         "verbs": ["list", "watch"],
     },
 ]
-KEY_RULES = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}]
+OWN_RULES = [
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]},
+    RULES[1],
+]
 ROTATION_SECONDS = 5.0  # a rotated or revoked key must be seen within this
 
 
@@ -147,7 +150,7 @@ async def running(
     cluster: Cluster, own: str, namespace: str, kubeconfig: str, tmp_path: Path
 ) -> AsyncIterator[Running]:
     await _grant(cluster, namespace, own, RULES)
-    await _grant(cluster, own, own, KEY_RULES)
+    await _grant(cluster, own, own, OWN_RULES)
     config = yaml.safe_load(await asyncio.to_thread(Path(kubeconfig).read_text))
     config["users"][0]["user"] = {"token": await _token(cluster, own)}
     limited = tmp_path / "kubeconfig"
@@ -159,7 +162,7 @@ async def running(
         async def review(token: str) -> str:
             return await cluster.review_token(token, GATEWAY_AUDIENCE)
 
-        feeder = Feeder(mine, state, (namespace,), own, "gateway")
+        feeder = Feeder(mine, state, settings)
         async with assemble(settings, state, review, lambda: feeder.synced, "127.0.0.1") as plane:
             feeder.start(plane.demand.wake, lambda: None)
             stop = asyncio.Event()

@@ -26,7 +26,7 @@ class Place:
 
 def admission(*addresses: tuple[str, int], slots: int = 1) -> Admission:
     made = Admission(limit=10)
-    made.set_replicas(addresses, slots, now=0.0)
+    made.set_replicas(dict.fromkeys(addresses, slots), now=0.0)
     return made
 
 
@@ -51,7 +51,7 @@ def test_a_new_replica_serves_the_queue() -> None:
     places = [Place() for _ in range(3)]
     for place in places:
         queue.enqueue(place)
-    queue.set_replicas([A], slots=2, now=0.0)
+    queue.set_replicas({A: 2}, now=0.0)
     assert [p.replica is not None for p in places] == [True, True, False]
 
 
@@ -60,7 +60,7 @@ def test_who_had_a_turn_comes_first_again() -> None:
     places = [Place(), Place()]
     queue.enqueue(places[0])
     queue.enqueue(places[1], first=True)
-    queue.set_replicas([A], slots=1, now=0.0)
+    queue.set_replicas({A: 1}, now=0.0)
     assert places[1].replica is not None
     assert queue.ahead(places[0]) == 0
 
@@ -83,7 +83,7 @@ def test_a_replica_that_left_still_takes_its_slots_back() -> None:
     queue = admission(A)
     replica = queue.acquire(0.0)
     assert replica
-    queue.set_replicas([B], slots=1, now=0.0)
+    queue.set_replicas({B: 1}, now=0.0)
     queue.release(replica, 0.0)
     assert queue.slots(0.0) == (1, 1)
 
@@ -92,9 +92,9 @@ def test_a_replica_that_comes_back_has_not_forgotten_its_work() -> None:
     queue = admission(A)
     replica = queue.acquire(0.0)
     assert replica
-    queue.set_replicas([], slots=1, now=0.0)  # its readiness probe was late
-    queue.set_replicas([B], slots=1, now=0.0)
-    queue.set_replicas([A], slots=1, now=0.0)
+    queue.set_replicas({}, now=0.0)  # its readiness probe was late
+    queue.set_replicas({B: 1}, now=0.0)
+    queue.set_replicas({A: 1}, now=0.0)
     assert queue.acquire(0.0) is None
     queue.release(replica, 0.0)
     assert queue.acquire(0.0) is replica
@@ -104,9 +104,9 @@ def test_a_replica_that_ended_its_work_elsewhere_is_forgotten() -> None:
     queue = admission(A)
     replica = queue.acquire(0.0)
     assert replica
-    queue.set_replicas([], slots=1, now=0.0)
+    queue.set_replicas({}, now=0.0)
     queue.release(replica, 0.0)
-    queue.set_replicas([A], slots=1, now=0.0)
+    queue.set_replicas({A: 1}, now=0.0)
     assert queue.acquire(0.0) is not replica
 
 
@@ -159,7 +159,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(addresses=st.sets(st.sampled_from([A, B])), slots=st.integers(1, 3))
     def change(self, addresses: set[tuple[str, int]], slots: int) -> None:
-        self.queue.set_replicas(addresses, slots, 0.0)
+        self.queue.set_replicas(dict.fromkeys(addresses, slots), 0.0)
 
     @invariant()
     def granted_are_running(self) -> None:

@@ -17,6 +17,8 @@ from overspill.cluster.kinds import (
     SECRET,
 )
 from overspill.cluster.watching import Event
+from overspill.gateway.settings import Settings
+from overspill.gateway.share import Share
 from overspill.gateway.state import State
 from overspill.gateway.watch import Feeder, read_secret
 
@@ -58,7 +60,7 @@ def test_a_key_and_how_it_is(given: Any, key: str, reason: str, message: str) ->
 async def fed() -> AsyncIterator[tuple[FakeCluster, State, Feeder]]:
     cluster = FakeCluster()
     state = State(asyncio.get_running_loop().time, 10)
-    feeder = Feeder(cluster, state, (), "overspill-system", "overspill-gateway")  # type: ignore[arg-type]
+    feeder = Feeder(cluster, state, Settings("overspill-system", instance="b"))  # type: ignore[arg-type]
     feeder.start(lambda: None, lambda: None)
     yield cluster, state, feeder
     await feeder.close()
@@ -73,6 +75,7 @@ async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None
     cluster.send(INFERENCE_SERVICE, "SYNC", service())
     cluster.send(SECRET, "SYNC", key_secret("overspill-system", "ci", digest, "team-a"))
     cluster.send(INFERENCE_PROVIDER, "SYNC", provider(Upstream(address=("llm.example.com", 443))))
+    cluster.peers("SYNC", "b")
     await until(lambda: feeder.synced)
     assert list(state.services["team-a/chat"].admission.replicas) == [("10.0.0.1", 8000)]
     assert state.keys.find(key.encode()) is not None
@@ -87,6 +90,18 @@ async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None
     cluster.send(INFERENCE_SERVICE, "MODIFIED", {"metadata": {}})  # strange, must not stop it
     cluster.send(INFERENCE_SERVICE, "DELETED", service())
     await until(lambda: not state.services)
+
+
+async def test_the_share_follows_the_gateways(fed: tuple[FakeCluster, State, Feeder]) -> None:
+    cluster, state, _ = fed
+    cluster.peers("SYNC", "a", "b")
+    await until(lambda: state.share == Share(1, 2))
+    cluster.peers("ADDED", "c", name="gateway-y")
+    await until(lambda: state.share == Share(1, 3))
+    cluster.peers("MODIFIED", "b", name="gateway-x")
+    await until(lambda: state.share == Share(0, 2))
+    cluster.peers("DELETED", name="gateway-y")
+    await until(lambda: state.share == Share(0, 1))
 
 
 async def test_a_providers_key_follows_its_secret(fed: tuple[FakeCluster, State, Feeder]) -> None:

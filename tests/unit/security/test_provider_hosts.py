@@ -18,6 +18,7 @@ from overspill.api.base import InvalidObject
 from overspill.api.provider import URL_PATTERN, InferenceProvider
 from overspill.cluster.kinds import INFERENCE_PROVIDER
 from overspill.cluster.watching import Event
+from overspill.gateway.settings import Settings
 from overspill.gateway.watch import Feeder, read_secret
 
 HOSTS = "overspill.dev/provider-hosts"
@@ -158,7 +159,7 @@ def test_the_command_that_is_shown_is_safe_to_paste() -> None:
 async def followed(w: World) -> AsyncIterator[FakeCluster]:
     """The gateway's own watches on its state."""
     cluster = FakeCluster()
-    feeder = Feeder(cluster, w.state, (), "overspill-system", "overspill-gateway")  # type: ignore[arg-type]
+    feeder = Feeder(cluster, w.state, Settings("overspill-system"))  # type: ignore[arg-type]
     cluster.queues[ONLY] = asyncio.Queue()
     feeder.start(lambda: None, lambda: None)
     try:
