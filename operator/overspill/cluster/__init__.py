@@ -12,6 +12,7 @@ from overspill.cluster.errors import (
     NotConfigured,
     NotFound,
     Terminating,
+    TimedOut,
     Unavailable,
 )
 from overspill.cluster.kinds import Kind
@@ -33,6 +34,7 @@ __all__ = [
     "NotConfigured",
     "NotFound",
     "Terminating",
+    "TimedOut",
     "Unavailable",
     "backoff",
 ]

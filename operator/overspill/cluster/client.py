@@ -22,7 +22,7 @@ from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
 from overspill import __version__
-from overspill.cluster.errors import NotConfigured, NotFound, Unavailable, from_status
+from overspill.cluster.errors import NotConfigured, NotFound, TimedOut, Unavailable, from_status
 from overspill.cluster.kinds import TOKEN_REVIEW, Kind
 from overspill.cluster.watching import Event, watch
 
@@ -31,7 +31,7 @@ Guard = Callable[[str, Kind], None]  # called with the verb before each write; r
 
 CALL_SECONDS = 15.0  # one object
 LIST_SECONDS = 60.0  # one page of a list
-WATCH_SECONDS = 75.0  # a watch ends by itself after 60 s at most; a silent one is cut here
+WATCH_SECONDS = 65.0  # a watch ends by itself after 60 s at most; a silent one is cut here
 MAX_LINE = 16 * 1024 * 1024  # bytes of one watch event; aiohttp's own limit is 128 KiB
 PAGE = 500  # objects per page of a list, as kubectl does
 
@@ -284,7 +284,7 @@ class Cluster:
             async with answer.response as response:
                 yield response
         except TimeoutError as error:
-            raise Unavailable(f"{method} {path}: no answer in time") from error
+            raise TimedOut(f"{method} {path}: no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from error
 

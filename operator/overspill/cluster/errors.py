@@ -11,7 +11,8 @@ Nothing above this package sees an exception of the Kubernetes client or of aioh
     ├── Invalid             400, 413, 415, 422: the object is wrong; the message names the field
     ├── Expired             410: the resourceVersion is too old; list again
     ├── Fenced              we do not hold the lease (any more), nothing was written
-    └── Unavailable         429, 5xx, timeouts, broken connections
+    └── Unavailable         429, 5xx, broken connections
+        └── TimedOut        no answer in time; a watch that went silent
 """
 
 import json
@@ -73,6 +74,10 @@ class Unavailable(ClusterError):
     """The API server is away, overloaded or too slow."""
 
     retry = True
+
+
+class TimedOut(Unavailable):
+    """The API server did not answer in time, or a watch was silent for too long."""
 
 
 _BY_STATUS: dict[int, type[ClusterError]] = {

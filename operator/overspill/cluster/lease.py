@@ -27,7 +27,9 @@ log = structlog.get_logger(__name__)
 DURATION = 15  # seconds after which others may take an unrenewed lease
 MARGIN = 5.0  # seconds before that at which the holder stops by itself
 POLL = 0.25  # seconds
-RENEW = 4.0  # seconds between two renewals, or two looks at another's lease
+RENEW = 4.0  # seconds between two renewals
+LOOK = 1.0  # seconds between two looks at another's lease, so that it is taken within 17 s
+TRY_SECONDS = 4.0  # of one renewal; after one on a dead connection there is time for another
 
 
 @dataclass
@@ -70,21 +72,29 @@ class Leader:
         try:
             while True:
                 failures = await self._step(failures)
-                await asyncio.sleep(backoff(failures, longest=RENEW) if failures else RENEW)
+                await asyncio.sleep(self._pause(failures))
         finally:
             await asyncio.shield(self._release())
+
+    def _pause(self, failures: int) -> float:
+        """Return seconds until the next try."""
+        if failures:
+            return backoff(failures, longest=RENEW)
+        return RENEW if self.held(time.monotonic()) else LOOK
 
     async def _step(self, failures: int) -> int:
         was = self.held(time.monotonic())
         try:
-            await self._try()
+            async with asyncio.timeout(TRY_SECONDS):
+                await self._try()
             failures = 0
         except Conflict:
             log.info("another took the lease", lease=self.name)
             failures = 0
-        except ClusterError as error:
+        except (ClusterError, TimeoutError) as error:
             failures += 1
-            log.warning("lease not renewed", lease=self.name, error=str(error), failures=failures)
+            problem = str(error) or f"no answer within {TRY_SECONDS:g} s"
+            log.warning("lease not renewed", lease=self.name, error=problem, failures=failures)
         now_held = self.held(time.monotonic())
         if was != now_held:
             log.info("leader" if now_held else "not leader", lease=self.name, me=self.identity)

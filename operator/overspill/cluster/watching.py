@@ -3,9 +3,10 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 
 A watch goes on from its last resourceVersion (bookmarks keep that fresh), so an idle one
-costs a request a minute. It lists again when the server has forgotten that version (410), or
-when three tries in a row failed. A consumer must treat each SYNC as the whole truth: what is
-not in it is gone. Events can come twice, and a state in between can be missing.
+costs a request a minute. It lists again when the server has forgotten that version (410),
+when a watch went silent, or when three tries in a row failed. A consumer must treat each SYNC
+as the whole truth: what is not in it is gone. Events can come twice, and a state in between can
+be missing.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ import orjson
 import structlog
 
 from overspill.cluster.backoff import backoff
-from overspill.cluster.errors import ClusterError, Expired, Unavailable, from_status
+from overspill.cluster.errors import ClusterError, Expired, TimedOut, Unavailable, from_status
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +72,8 @@ async def watch(snapshot: Snapshot, lines: Lines, *, what: str) -> AsyncIterator
         except ClusterError as error:
             # One that a balancer cuts whenever it is idle is no outage, however often.
             failures = failures + 1 if clock() - started < STEADY_SECONDS else 1
+            if isinstance(error, TimedOut):  # what is in between may swallow the next one too
+                version = ""
             log.warning("watch broken", what=what, error=str(error), failures=failures)
         if failures >= RELIST_AFTER:
             version = ""

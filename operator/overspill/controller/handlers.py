@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
 STEADY_SECONDS = 60.0  # of watching, after which an end is the first of its kind
 LONGEST_PAUSE = 15.0  # seconds between two starts
-CLIENT_TIMEOUT = 75  # seconds after which we do, when it did not
+CLIENT_TIMEOUT = 65  # seconds after which we do, when it did not
 CHILD_KINDS = (
     ("apps", "v1", "deployments"),
     ("networking.k8s.io", "v1", "networkpolicies"),
@@ -118,6 +118,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.scanning.disabled = True  # else it watches CRDs and namespaces of the whole cluster
     chosen.watching.server_timeout = SERVER_TIMEOUT
     chosen.watching.client_timeout = CLIENT_TIMEOUT
+    chosen.watching.inactivity_timeout = CLIENT_TIMEOUT
     chosen.watching.connect_timeout = 10
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30

@@ -165,3 +165,33 @@ async def test_a_cancelled_leader_gives_the_lease_back(store: Store) -> None:
     assert store.holder == ""
     await b._step(0)
     assert store.holder == "b"
+
+
+async def test_another_takes_it_17_seconds_after_the_last_renewal(
+    store: Store, clock: Clock
+) -> None:
+    a, b = leader(store, "a"), leader(store, "b")
+    await a._step(0)
+    renewed, clock.now = clock.now, clock.now + lease.LOOK  # the worst moment for b's first look
+    while not b.held(clock.now):
+        await b._step(0)
+        clock.now += 0 if b.held(clock.now) else b._pause(0)
+    assert clock.now - renewed <= 17
+
+
+async def test_a_renewal_on_a_dead_connection_leaves_time_for_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lease.RENEW + lease.TRY_SECONDS + 1 < lease.DURATION - lease.MARGIN
+    monkeypatch.setattr(lease, "TRY_SECONDS", 0.01)
+    a = leader(store, "a")
+    await a._step(0)
+
+    async def silent(*_: Any) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(store, "get", silent)
+    async with asyncio.timeout(5):
+        assert await a._step(0) == 1
+    assert 0 < a._pause(1) <= 1

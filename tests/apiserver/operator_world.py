@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from lab.kube import Kube, eventually
 from overspill.cluster import kinds
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 RELEASE = "overspill"
 NOWHERE = {"resources": {"accelerator": {"resource": "example.com/none"}, "cpu": "10m"}}
 Object = dict[str, Any]

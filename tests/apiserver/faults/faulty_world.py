@@ -1,0 +1,96 @@
+"""Operators that reach the API server through a proxy that fails on command."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from operator_world import Operator, World
+from proxy import Proxy
+
+from overspill.cluster import Cluster
+from overspill.gateway.state import State
+from overspill.gateway.watch import Feeder
+
+LONG = bool(os.environ.get("OVERSPILL_CHAOS"))  # `make chaos`
+FIGURES: list[tuple[str, str, str]] = []
+ZERO = {"minReplicas": 0, "maxReplicas": 2}
+
+
+def length(short: int, long: int) -> int:
+    """Seconds, or a number of things: the short form or the whole one."""
+    return long if LONG else short
+
+
+def figure(row: str, injected: str, result: str) -> None:
+    """Keep a figure for the table at the end."""
+    FIGURES.append((row, injected, result))
+
+
+@dataclass
+class FaultyWorld:
+    """A namespace whose operators reach the API server through a proxy each."""
+
+    world: World
+    stack: ExitStack
+
+    def start(self, identity: str = "one", **env: str) -> tuple[Operator, Proxy]:
+        """Start an operator behind a proxy of its own."""
+        proxy = self.stack.enter_context(Proxy(self.world.folder / "kubeconfig"))
+        config = proxy.kubeconfig(self.world.folder / f"{identity}.kubeconfig")
+        return self.world.start(identity, KUBECONFIG=config, **env), proxy
+
+    def lead(self, operator: Operator) -> None:
+        """Wait until an operator leads."""
+        self.world.eventually("it leads", lambda: operator.leads, 20)
+
+    def edit(self, name: str, number: int, **spec: Any) -> None:
+        """Change one field of a service that shows in its Deployment."""
+        pod = {"annotations": {"edit": str(number)}}
+        self.world.apply(name, **{"scaling": ZERO, "pod": pod, **spec})
+
+    def shown(self, name: str) -> int:
+        """The number of the last edit that the Deployment shows, 0 before the first."""
+        deployment = self.world.get("deployment", f"{name}-engine") or {"spec": {}}
+        metadata = deployment["spec"].get("template", {}).get("metadata", {})
+        return int(metadata.get("annotations", {}).get("edit", 0))
+
+    def reaches(self, name: str, number: int, within: float) -> float:
+        """Wait until the Deployment shows an edit; return the seconds that it took."""
+        started = time.monotonic()
+        self.world.eventually(
+            f"edit {number} of {name}", lambda: self.shown(name) == number, within
+        )
+        return time.monotonic() - started
+
+
+@contextmanager
+def followed(kubeconfig: str, namespace: str) -> Iterator[State]:
+    """What a gateway behind that kubeconfig knows, followed in a thread of its own."""
+    state, stop, up = State(time.monotonic, 100), asyncio.Event(), threading.Event()
+
+    async def follow() -> None:
+        async with Cluster.connect(kubeconfig=kubeconfig) as cluster:
+            feeder = Feeder(cluster, state, (namespace,), namespace, "gateway")
+            feeder.start(on_provider=lambda: None, on_failure=stop.set)
+            while not feeder.synced:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.05)
+            loop.append(asyncio.get_running_loop())
+            up.set()
+            await stop.wait()
+            assert not feeder.failed
+            await feeder.close()
+
+    loop: list[asyncio.AbstractEventLoop] = []
+    thread = threading.Thread(target=lambda: asyncio.run(follow()), daemon=True)
+    thread.start()
+    assert up.wait(20)
+    try:
+        yield state
+    finally:
+        loop[0].call_soon_threadsafe(stop.set)
+        thread.join(10)
