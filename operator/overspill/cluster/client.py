@@ -345,7 +345,8 @@ async def _configuration(context: str | None, kubeconfig: str | None) -> Any:
     configuration = kubernetes_client.Configuration()
     path = kubeconfig or os.environ.get("KUBECONFIG", "")
     try:
-        if not path and not context and await asyncio.to_thread(_TOKEN_FILE.exists):
+        inside = not path and not context and await asyncio.to_thread(_TOKEN_FILE.exists)
+        if inside:
             kubernetes_config.load_incluster_config(configuration)
         else:
             await kubernetes_config.load_kube_config(
@@ -354,9 +355,11 @@ async def _configuration(context: str | None, kubeconfig: str | None) -> Any:
     except (kubernetes_config.ConfigException, OSError, ValueError) as error:
         raise NotConfigured(f"no cluster: {error}; set KUBECONFIG or pass a kubeconfig") from error
     # Left to itself aiohttp looks for a proxy and into ~/.netrc before each request, in threads,
-    # and what it finds in the latter clashes with our token. A proxy is looked up here, once.
+    # and what it finds in the latter clashes with our token. A proxy is looked up here, once; in
+    # a pod it leads out of the cluster, and the API server is inside.
     configuration.client_session_kwargs = {"trust_env": False}
-    configuration.proxy = configuration.proxy or _proxy(configuration.host)
+    if not inside:
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
     return configuration
 
 

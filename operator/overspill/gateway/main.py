@@ -83,7 +83,7 @@ async def assemble(
     :param review: returns the user name that a token proves, or "".
     :param synced: whether the state is complete.
     """
-    pool, client = Pool(asyncio.get_running_loop()), OpenAIClient()
+    pool, client = Pool(asyncio.get_running_loop()), OpenAIClient(settings.proxy)
     metrics, demand = Metrics(state), Demand(state, settings.instance)
     dispatcher = Dispatcher(
         state, metrics, pool, client, hold_limit=settings.hold, on_hold=demand.wake

@@ -1,4 +1,4 @@
-"""Settings from the environment (``OVERSPILL_GATEWAY_*``), which the chart sets."""
+"""Settings from the environment, which the chart sets: ``OVERSPILL_GATEWAY_*`` and the proxy."""
 
 import uuid
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from overspill.api.names import GATEWAY_INTERNAL_PORT, GATEWAY_PORT
 from overspill.api.values import parse_duration
+from overspill.providers.proxy import Proxy
 
 PREFIX = "OVERSPILL_GATEWAY_"
 
@@ -28,6 +29,7 @@ class Settings:
     :param hold: longest wait for a replica.
     :param drain: for requests to end at a shutdown.
     :param instance: tells gateways apart.
+    :param proxy: on the way to providers.
     """
 
     release_namespace: str
@@ -43,6 +45,7 @@ class Settings:
     drain: float = 120.0
     log_level: str = "info"
     instance: str = ""
+    proxy: Proxy | None = None
 
     @property
     def operator_user(self) -> str:
@@ -74,6 +77,10 @@ def from_env(env: Mapping[str, str]) -> Settings:
     namespace = text("RELEASE_NAMESPACE", "")
     if not namespace:
         raise InvalidSetting(f"{PREFIX}RELEASE_NAMESPACE: must be the namespace of the release")
+    try:
+        proxy = Proxy.from_env(env)
+    except ValueError as error:
+        raise InvalidSetting(f"HTTPS_PROXY: {error}") from None
     watched = (n.strip() for n in text("WATCH_NAMESPACES", "").split(","))
     return Settings(
         release_namespace=namespace,
@@ -89,4 +96,5 @@ def from_env(env: Mapping[str, str]) -> Settings:
         drain=seconds("DRAIN", "120s"),
         log_level=text("LOG_LEVEL", "info"),
         instance=text("INSTANCE", uuid.uuid4().hex),
+        proxy=proxy,
     )

@@ -2,13 +2,14 @@
 
 The body is made of an allow-list of fields, so that no field of a client picks a host or an
 engine's knob; the client's own headers are never forwarded. No redirect is followed, no
-proxy of the environment and no cookie is used, and TLS certificates are verified.
+cookie is used, and TLS certificates are verified, those behind a proxy too.
 
 https://platform.openai.com/docs/api-reference
 """
 
 import asyncio
 import math
+import ssl
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ from overspill.providers.base import (
     ProviderUnusable,
     RequestRefused,
 )
+from overspill.providers.proxy import Proxy
 
 Fields = dict[str, Any]
 
@@ -41,6 +43,7 @@ MAX_ERROR = 65_536  # bytes of an error answer that are read
 MAX_MESSAGE = 500  # characters of it that a client gets to see
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds, whatever Retry-After says
 KEY_FAULT_PAUSE = 10.0  # seconds after a key was refused
+CONNECTIONS = 256  # to one host; a slow provider must not take those of another
 
 
 class OpenAIAnswer:
@@ -80,8 +83,19 @@ class OpenAIAnswer:
 class OpenAIClient:
     """Sends requests; one per event loop."""
 
-    def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=256, keepalive_timeout=30)
+    def __init__(self, proxy: Proxy | None = None, tls: ssl.SSLContext | bool = True) -> None:
+        """Make a client; nothing is sent yet.
+
+        :param proxy: on the way to https:// URLs.
+        :param tls: whom to trust; True: the system's authorities ($SSL_CERT_FILE).
+        """
+        self._proxy, self._proxy_headers = proxy, None
+        if proxy is not None and proxy.user:
+            login = aiohttp.encode_basic_auth(proxy.user, proxy.password)
+            self._proxy_headers = {"Proxy-Authorization": login}
+        connector = aiohttp.TCPConnector(
+            limit=0, limit_per_host=CONNECTIONS, keepalive_timeout=30, ssl=tls
+        )
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -125,12 +139,21 @@ class OpenAIClient:
                     headers=headers,
                     timeout=timeout,
                     allow_redirects=False,
+                    **self._by_proxy(account.url),
                 )
         except TimeoutError:
             raise ProviderUnusable("no answer in time", SHORTEST_PAUSE) from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise ProviderUnusable(f"the proxy refused ({error.status})", SHORTEST_PAUSE) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             name = type(error).__name__  # the text could hold the URL with its query
             raise ProviderUnusable(f"no connection ({name})", SHORTEST_PAUSE) from None
+
+    def _by_proxy(self, url: str) -> Fields:
+        proxy = self._proxy
+        if proxy is None or not proxy.serves(url):
+            return {}
+        return {"proxy": proxy.url, "proxy_headers": self._proxy_headers}
 
     async def close(self) -> None:
         """End all connections."""

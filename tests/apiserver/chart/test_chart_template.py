@@ -47,6 +47,7 @@ def test_the_plain_install_has_no_diff(helm: Helm) -> None:
         ({"gateway": {"replicas": "3"}}, "/gateway/replicas"),
         ({"gateway": {"service": {"type": "Public"}}}, "/gateway/service/type"),
         ({"gateway": {"providerSecrets": [{"namespace": "a"}]}}, "names"),
+        ({"gateway": {"httpsProxy": "proxy:3128"}}, "/gateway/httpsProxy"),
         ({"image": {"registry": ""}}, "/image/registry"),
         ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
         ({"watchNamespaces": "team-a"}, "/watchNamespaces"),
@@ -133,6 +134,13 @@ def test_a_longer_drain_is_given_the_time_it_needs(helm: Helm) -> None:
     gateway = named(objects, "Deployment", "overspill-gateway")
     assert gateway["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 615
     assert env(gateway)["OVERSPILL_GATEWAY_DRAIN"] == "600s"
+
+
+def test_a_proxy_is_the_gateways_alone(helm: Helm) -> None:
+    objects = helm.template(gateway={"httpsProxy": "http://p:3128", "noProxy": "a.example"})
+    gateway = env(named(objects, "Deployment", "overspill-gateway"))
+    assert (gateway["HTTPS_PROXY"], gateway["NO_PROXY"]) == ("http://p:3128", "a.example")
+    assert str(objects).count("http://p:3128") == 1
 
 
 def test_large_numbers_are_written_as_numbers(helm: Helm) -> None:

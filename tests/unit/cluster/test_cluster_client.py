@@ -179,6 +179,24 @@ async def test_a_proxy_of_the_environment_is_used(
     assert [r.host for r in server.requests] == (["api.example"] if through else [])
 
 
+async def test_in_a_pod_the_api_server_is_never_behind_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    loader = "kubernetes.aio.config.incluster_config"
+    monkeypatch.setattr(f"{loader}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(f"{loader}.SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr(client, "_TOKEN_FILE", tmp_path / "token")
+    configuration = await client._configuration(None, None)
+    assert configuration.host == "https://10.96.0.1:443"
+    assert configuration.proxy is None
+
+
 async def test_apply_sends_what_server_side_apply_needs(server: Server, cluster: Cluster) -> None:
     server.handler = answer(200, {})
     obj = {"metadata": {"name": "d", "namespace": "ns", "resourceVersion": "3"}}
