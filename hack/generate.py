@@ -4,9 +4,10 @@
     python hack/generate.py --check    exit 1 and name each file that differs
 
 From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/``
-and the golden files of the runtimes. From the chart: ``manifests/install.yaml``. The last needs
-helm, from PATH or from the local cluster's cache; without it that one file is left as it is, and
-a line says so.
+and the golden files of the runtimes. From the metric names: the chart's dashboards. From the
+health scripts in ``gitops/argocd``: the patch that installs them. From the chart:
+``manifests/install.yaml``. The last needs helm, from PATH or from the local cluster's cache;
+without it that one file is left as it is, and a line says so.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import dashboards
 import reference
 from overspill.api.base import Resource
 from overspill.api.crd import RESOURCES, crd
@@ -32,6 +35,13 @@ INSTALL_HEADER = """\
 # images to:
 #   sed s#registry.example.com/overspill#REGISTRY# manifests/install.yaml |
 #     kubectl apply --server-side -f -
+"""
+ARGOCD_CM = """\
+# kubectl patch configmap argocd-cm --namespace argocd --patch-file gitops/argocd/argocd-cm.yaml
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: argocd-cm}
+data:
 """
 
 
@@ -141,6 +151,27 @@ def golden() -> dict[Path, str]:
     return files
 
 
+def boards() -> dict[Path, str]:
+    """Return the dashboards of the chart."""
+    folder = CHART / "files/dashboards"
+    return {folder / f"{name}.json": text for name, text in dashboards.boards().items()}
+
+
+def argocd() -> dict[Path, str]:
+    """Return the patch of Argo CD's ConfigMap that carries our health scripts.
+
+    https://argo-cd.readthedocs.io/en/stable/operator-manual/health/#custom-health-checks
+    """
+    folder = ROOT / "gitops/argocd"
+    scripts = sorted(folder.glob("resource_customizations/*/*/health.lua"))
+    lines = "".join(
+        f"  resource.customizations.health.{path.parent.parent.name}_{path.parent.name}: |\n"
+        + textwrap.indent(path.read_text(), "    ")
+        for path in scripts
+    )
+    return {folder / "argocd-cm.yaml": f"{HEADER}{ARGOCD_CM}{lines}"}
+
+
 def differing(files: dict[Path, str]) -> list[Path]:
     """Return the files whose text on disk is not the given one."""
     return [p for p, text in files.items() if not p.exists() or p.read_text() != text]
@@ -155,7 +186,7 @@ def main() -> int:
     check = parser.parse_args().check
     # The chart's templates are written before the chart is rendered.
     stale = []
-    for generate in (custom_resources, references, golden, manifests):
+    for generate in (custom_resources, references, golden, boards, argocd, manifests):
         files = generate()
         changed = differing(files)
         stale += changed

@@ -177,7 +177,9 @@ def parser() -> argparse.ArgumentParser:
     starting.add_argument("--yes", action="store_true", help="do not ask")
     stopping = commands.add_parser("down", help="remove the cluster")
     stopping.add_argument("--purge", action="store_true", help="remove the built programs too")
-    commands.add_parser("build", help="only build the programs, and print their folder")
+    building = commands.add_parser("build", help="only build the programs, and print their folder")
+    extra = [module.name for module in build.ON_DEMAND]
+    building.add_argument("module", nargs="?", choices=extra, help="this one, not the cluster's")
     commands.add_parser("status", help="show what runs")
     commands.add_parser("env", help="print the lines to select the cluster in a shell")
     loading = commands.add_parser("load", help="import image archives")
@@ -196,7 +198,7 @@ def execute(options: argparse.Namespace) -> int:
                 down(options.purge)
         case "build":
             with exclusive():
-                print(build.ensure())
+                print(build.ensure_one(options.module) if options.module else build.ensure())
         case "status":
             return 0 if status() else 1
         case "env":

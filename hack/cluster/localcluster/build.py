@@ -84,6 +84,17 @@ MODULES = (
     ),
     Module("coredns", "github.com/coredns/coredns", (".",), "30 s", output="coredns"),
 )
+# Programs that the cluster does without: built when a test asks for them.
+ON_DEMAND = (
+    Module(
+        "argocd",
+        "github.com/argoproj/argo-cd/v3",
+        ("/cmd",),
+        "4 min",
+        stamp="-X github.com/argoproj/argo-cd/v3/common.version={plain}",
+        output="argocd",
+    ),
+)
 
 
 def version(module: Module, go_mod: str) -> str:
@@ -188,14 +199,26 @@ def build(module: Module) -> None:
 
 def ensure() -> Path:
     """Build what is missing and return a folder with a link to every program."""
+    build_all(missing())
+    return link_programs()
+
+
+def ensure_one(name: str) -> Path:
+    """Build one module of ON_DEMAND unless it is there, and return the folder of its programs."""
+    module = next(m for m in ON_DEMAND if m.name == name)
+    if not target(module).is_dir():
+        build_all([module])
+    return target(module)
+
+
+def build_all(todo: list[Module]) -> None:
+    """Build these modules, one after the other."""
     layout.CACHE.mkdir(parents=True, exist_ok=True)
-    todo = missing()
     if todo:
         check_go()
     for module in todo:
         with step(f"build {module.name}", module.usual):
             build(module)
-    return link_programs()
 
 
 def link_programs() -> Path:

@@ -29,6 +29,7 @@ WRITES = "overspill_writes_total"  # kind, verb
 DIRTY_KEYS = "overspill_dirty_keys"  # keys that wait for a worker
 LEADER = "overspill_leader"  # 1 while this operator holds the lease
 DESIRED_REPLICAS = "overspill_desired_replicas"  # SERVICE_LABELS
+SCALING_ACTIVE = "overspill_scaling_active"  # SERVICE_LABELS; 1 while its signals are there
 DECISIONS = "overspill_scaling_decisions_total"  # SERVICE_LABELS, reason
 GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
 

@@ -241,6 +241,7 @@ class Autoscaler:
         self._meter.desired(key, decision.replicas_to)
         health, before = self._judge(subject, signals), subject.health
         subject.health = health
+        self._meter.active(key, health.active)
         told = self._record(key, subject, decision)
         if told or before is None or before.reason != health.reason:
             self._on_change(key)

@@ -17,6 +17,10 @@ class Meter:
         self._desired = Gauge(
             metrics.DESIRED_REPLICAS, "Replicas that are wanted", labels, registry=registry
         )
+        self._active = Gauge(
+            metrics.SCALING_ACTIVE, "1 while the signals of the service are there", labels,
+            registry=registry,
+        )  # fmt: skip
         self._decisions = Counter(
             metrics.DECISIONS, "Decisions that changed something", (*labels, "reason"),
             registry=registry,
@@ -29,6 +33,10 @@ class Meter:
     def desired(self, key: str, replicas: int) -> None:
         """Show the wanted count."""
         self._desired.labels(*key.split("/")).set(replicas)
+
+    def active(self, key: str, active: bool) -> None:
+        """Show whether scaling has what it needs: the condition ScalingActive."""
+        self._active.labels(*key.split("/")).set(active)
 
     def decided(self, key: str, reason: str) -> None:
         """Count a decision."""
@@ -44,5 +52,5 @@ class Meter:
     def forget(self, key: str) -> None:
         """Drop the series of a service that was deleted; Prometheus keeps what they were."""
         labels = dict(zip(metrics.SERVICE_LABELS, key.split("/"), strict=True))
-        for metric in (self._desired, self._decisions, self._gpu_seconds):
+        for metric in (self._desired, self._active, self._decisions, self._gpu_seconds):
             metric.remove_by_labels(labels)

@@ -151,8 +151,10 @@ async def test_a_held_request_is_served_while_prometheus_is_away(rig):
         health = r.scaler.health(KEY)
         assert (health.active, health.reason) == (False, "PrometheusUnavailable")
         assert "prometheus.url" in health.message
+        assert r.metric(metrics.SCALING_ACTIVE) == 0
         r.prometheus.away = False
-        await until(lambda: r.scaler.health(KEY).active)
+        await until(lambda: r.metric(metrics.SCALING_ACTIVE) == 1)
+        assert r.scaler.health(KEY).active
 
 
 async def test_a_prometheus_that_never_answers_stops_nothing(rig):

@@ -46,7 +46,7 @@ def test_an_unchanged_file_is_not_written_again(tmp_path: Path) -> None:
     assert file.read_text() == "b"
 
 
-@pytest.mark.parametrize("module", build.MODULES, ids=lambda m: m.name)
+@pytest.mark.parametrize("module", build.MODULES + build.ON_DEMAND, ids=lambda m: m.name)
 def test_every_module_pins_its_source(module: build.Module) -> None:
     flags = build.linker_flags(module, (module.folder / "go.mod").read_text())
     assert flags.startswith("-s -w")

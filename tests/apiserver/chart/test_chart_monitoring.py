@@ -1,0 +1,87 @@
+"""The chart's objects for a Prometheus operator and a Grafana: absent unless asked for."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from chart_world import CHART, Helm, HelmFailed, named, settings
+
+MONITORING = {"PodMonitor", "PrometheusRule"}
+
+
+def kinds(objects: list[dict[str, Any]]) -> set[str]:
+    return {o["kind"] for o in objects}
+
+
+def test_nothing_of_it_is_there_by_default(helm: Helm) -> None:
+    objects = helm.template()
+    assert not kinds(objects) & MONITORING
+    assert not [o for o in objects if o["kind"] == "ConfigMap"]
+
+
+def test_pods_of_ours_and_engines_are_monitored(helm: Helm) -> None:
+    enabled = {"enabled": True, "labels": {"release": "kps"}, "interval": "10s"}
+    objects = helm.template(**{"monitoring.podMonitor": enabled})
+    ours = named(objects, "PodMonitor", "overspill")
+    engines = named(objects, "PodMonitor", "overspill-engines")
+    assert kinds(objects) & MONITORING == {"PodMonitor"}
+    for monitor in (ours, engines):
+        assert monitor["metadata"]["labels"]["release"] == "kps"
+        assert monitor["spec"]["podMetricsEndpoints"][0]["interval"] == "10s"
+    for name in ("operator", "gateway"):
+        pod = named(objects, "Deployment", f"overspill-{name}")["spec"]["template"]
+        assert ours["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        ports = [p["name"] for c in pod["spec"]["containers"] for p in c["ports"]]
+        assert ours["spec"]["podMetricsEndpoints"][0]["port"] in ports
+    assert engines["spec"]["namespaceSelector"] == {"any": True}
+    relabelled = engines["spec"]["podMetricsEndpoints"][0]["relabelings"]
+    assert [r["targetLabel"] for r in relabelled] == ["service_namespace", "service_name"]
+
+
+def test_engines_are_looked_for_in_the_watched_namespaces_only(helm: Helm) -> None:
+    values = {"monitoring.podMonitor.enabled": True, "watchNamespaces": ["team-a"]}
+    engines = named(helm.template(**values), "PodMonitor", "overspill-engines")
+    assert engines["spec"]["namespaceSelector"] == {"matchNames": ["team-a"]}
+
+
+def test_rules_have_the_values_filled_in(helm: Helm) -> None:
+    rules = {"enabled": True, "labels": {"role": "alerts"}, "dollarsPerHour": 2.5}
+    rules["runbookURL"] = "https://docs.example.com/r"
+    objects = helm.template(**{"monitoring.rules": rules})
+    rule = named(objects, "PrometheusRule", "overspill")
+    assert rule["metadata"]["labels"]["role"] == "alerts"
+    text = (CHART / "files/rules.yaml").read_text()
+    filled = text.replace("$RUNBOOKS", rules["runbookURL"]).replace("$DOLLARS_PER_HOUR", "2.5")
+    assert rule["spec"] == yaml.safe_load(filled)
+
+
+def test_dashboards_are_config_maps_that_a_sidecar_finds(helm: Helm) -> None:
+    dashboards = {"enabled": True, "annotations": {"grafana_folder": "Models"}}
+    objects = helm.template(**{"monitoring.dashboards": dashboards})
+    maps = [o for o in objects if o["kind"] == "ConfigMap"]
+    assert [o["metadata"]["name"] for o in maps] == [
+        "overspill-dashboard-cost",
+        "overspill-dashboard-operations",
+    ]
+    for obj in maps:
+        assert obj["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert obj["metadata"]["annotations"] == {"grafana_folder": "Models"}
+        ((name, text),) = obj["data"].items()
+        source = CHART / "files/dashboards" / name.removeprefix("overspill-")
+        assert json.loads(text) == json.loads(source.read_text())
+
+
+@pytest.mark.parametrize(
+    ("values", "named_in_error"),
+    [
+        ({"podMonitor": {"interval": "31s"}}, "/monitoring/podMonitor/interval"),
+        ({"podMonitor": {"labels": {"a": 1}}}, "/monitoring/podMonitor/labels/a"),
+        ({"rules": {"dollarsPerHour": 0}}, "/monitoring/rules/dollarsPerHour"),
+        ({"rules": {"runbookURL": "runbooks"}}, "/monitoring/rules/runbookURL"),
+        ({"dashboard": {"enabled": True}}, "dashboard"),
+    ],
+)
+def test_a_wrong_value_is_named(helm: Helm, values: dict[str, Any], named_in_error: str) -> None:
+    with pytest.raises(HelmFailed, match=named_in_error):
+        helm("template", "overspill", str(CHART), *settings({"monitoring": values}))
