@@ -9,6 +9,7 @@ SERVICE_LABELS = ("service_namespace", "service_name")
 
 # Gateway: one sample per request. destination is "local" or the provider's "namespace/name".
 REQUESTS = "overspill_requests_total"  # SERVICE_LABELS, destination, reason, code
+FAILED_ATTEMPTS = "overspill_failed_attempts_total"  # SERVICE_LABELS, destination, reason
 TOKENS = "overspill_tokens_total"  # SERVICE_LABELS, destination, kind = input | cached | output
 COST = "overspill_cost_dollars_total"  # SERVICE_LABELS, destination
 WITHIN_OBJECTIVE = "overspill_requests_within_objective_total"  # SERVICE_LABELS

@@ -15,6 +15,7 @@ from overspill.gateway.state import Service, State
 
 REPORT_SECONDS = 1.0
 SHORTEST_GAP = 0.05  # seconds between two reports, however much happens
+_READINESS = ("ready", "reason", "message")
 RECENT_SECONDS = 30.0  # queue waits that count for the p95
 
 
@@ -56,6 +57,7 @@ class Demand:
     def report(self) -> bytes:
         """Return one report as a line."""
         self._seq += 1
+        now = self._state.clock()
         services = self._state.services.values()
         providers = self._state.providers.values()
         report = {
@@ -63,8 +65,7 @@ class Demand:
             "seq": self._seq,
             "services": {s.key: self._service(s) for s in services if s.arrivals},
             "providers": {
-                p.key: {"ready": bool(p.secret), "reason": p.reason, "message": p.message}
-                for p in providers
+                p.key: dict(zip(_READINESS, p.readiness(now), strict=True)) for p in providers
             },
         }
         return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)

@@ -19,7 +19,7 @@ from overspill.api.values import parse_duration
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica
-from overspill.gateway.call import engine_body
+from overspill.gateway.call import Call, engine_body
 from overspill.gateway.errors import (
     ApiError,
     AttemptFailed,
@@ -29,12 +29,13 @@ from overspill.gateway.errors import (
 )
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
+from overspill.gateway.provider import Provider
 from overspill.gateway.relay import MAX_ANSWER, NotBegun, Relay
 from overspill.gateway.sse import parse
-from overspill.gateway.state import Provider, State
+from overspill.gateway.state import State
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, cost, estimate
-from overspill.providers.base import Account, Answer, ProviderUnusable, RequestRefused
+from overspill.providers.base import Account, Answer, Fault, ProviderUnusable, RequestRefused
 from overspill.providers.openai import OpenAIClient
 
 log = structlog.get_logger(__name__)
@@ -45,8 +46,10 @@ MAX_UNSENT = 5  # replicas that a request may find unreachable
 # Seconds. An engine answers at once while it computes, but a unary answer comes as a whole.
 STREAM_FIRST_BYTE, UNARY_FIRST_BYTE, IDLE = 300.0, 900.0, 60.0
 # A provider's firstByte speaks of the first content. Of a unary answer nothing is seen before
-# all of it is made; cut too early, it would be paid for and made again elsewhere.
-GENERATION_SECONDS = 600.0
+# all of it is made; cut too early, it would be paid for and made again elsewhere. So as many
+# seconds are added as a slow model may need for the tokens that were asked for.
+GENERATION_SECONDS, TOKEN_SECONDS = 600.0, 0.2
+REQUEST_REFUSED = "RequestRefused"  # counted among a provider's failed attempts
 
 
 class Ticket:
@@ -123,6 +126,8 @@ class Dispatcher:
                 return
             except AttemptFailed as failure:
                 exchange.last_failure = str(failure)
+                series = self.metrics.of(exchange.service).to(exchange.destination)
+                series.failed_attempt(failure.reason)
                 log.warning(
                     "attempt failed",
                     id=exchange.reply.request_id,
@@ -178,9 +183,11 @@ class Dispatcher:
         if exchange.refusal is not None and not service.admission.replicas:
             raise exchange.refusal
         if isinstance(decision, spill.Refuse):
+            why = f"; before that {exchange.last_failure}" if exchange.last_failure else ""
             raise ApiError(
-                decision.status, decision.code, decision.message, retry_after=decision.retry_after
-            )
+                decision.status, decision.code, decision.message + why,
+                retry_after=decision.retry_after,
+            )  # fmt: skip
         if _local_is_over(exchange):
             raise ApiError(
                 503, "upstream_failed", f"no upstream answered: {exchange.last_failure}",
@@ -313,14 +320,11 @@ class Dispatcher:
         try:
             await self._spill(exchange, provider, target.model)
         except ProviderUnusable as error:
-            until = self.clock() + error.cooldown
-            provider.cooling_until = max(provider.cooling_until, until)
-            raise ProviderFailed(f"{key}: {error}") from None
-        except NotBegun as error:
-            raise ProviderFailed(f"{key}: {error}") from None
+            provider.failed(error, self.clock())
+            raise ProviderFailed(f"{key}: {error}", error.fault) from None
         except RequestRefused as error:
             exchange.refusal = ApiError(error.status, "provider_refused", str(error))
-            raise ProviderFailed(f"{key}: the request was refused") from None
+            raise ProviderFailed(f"{key}: the request was refused", REQUEST_REFUSED) from None
         finally:
             service.spilled[key] -= 1
             service.waking -= waking
@@ -336,19 +340,24 @@ class Dispatcher:
             return exchange.cost
 
         path = call.endpoint.path.decode().removeprefix("/v1")
-        patience = account.first_byte + (0.0 if call.stream else GENERATION_SECONDS)
+        patience = account.first_byte + (0.0 if call.stream else generation_seconds(call))
         started = self.clock()
         answer: Answer | None = None
         try:
             answer = await self.client.send(account, path, call.fields, model, patience)
             if answer.streams != call.stream:
-                raise ProviderUnusable("an answer of another kind than asked for", 1.0)
+                raise ProviderUnusable(
+                    Fault.UNEXPECTED_ANSWER, "an answer of another kind than asked for"
+                )
             series = self.metrics.of(exchange.service).to(provider.key)
             left = max(0.001, patience - (self.clock() - started))
             relay = Relay(
                 exchange, answer, series, self.clock, settle, first_byte=left, idle=account.idle
             )
             await relay.run()
+            provider.answered(self.clock())
+        except NotBegun as error:
+            raise ProviderUnusable(error.fault, str(error)) from None
         except (StreamBroken, asyncio.CancelledError):
             settle(exchange.usage)
             raise
@@ -369,6 +378,15 @@ def account_of(provider: Provider) -> Account:
         first_byte=parse_duration(spec.timeouts.first_byte),
         idle=parse_duration(spec.timeouts.idle),
     )
+
+
+def generation_seconds(call: Call) -> float:
+    """Return the seconds that a provider may take to make a whole answer."""
+    fields = call.fields
+    tokens = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    if tokens is None:
+        return GENERATION_SECONDS
+    return min(GENERATION_SECONDS, TOKEN_SECONDS * float(tokens * (fields.get("n") or 1)))
 
 
 async def _fault(connection: UpstreamConnection) -> Exception:

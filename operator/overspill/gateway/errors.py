@@ -63,7 +63,11 @@ def clamp_retry(seconds: float) -> int:
 
 
 class AttemptFailed(Exception):
-    """One target failed before the first byte."""
+    """One target failed before the first byte; ``reason`` is one CamelCase word for a metric."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ReplicaFailed(AttemptFailed):
@@ -73,7 +77,7 @@ class ReplicaFailed(AttemptFailed):
     """
 
     def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
+        super().__init__(message, "ReplicaFailed" if sent else "ReplicaUnreachable")
         self.sent = sent
 
 

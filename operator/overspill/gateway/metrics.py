@@ -43,6 +43,10 @@ class DestinationMetrics:
             self._requests[reason, status] = child
         child.inc(amount)
 
+    def failed_attempt(self, reason: str) -> None:
+        """Count an attempt that ended before its first byte; another target may have answered."""
+        self._metrics.failed_attempts.labels(*self._labels, reason).inc()
+
     def charge(self, usage: Usage, nano: int) -> None:
         """Count tokens and nano-dollars."""
         self._tokens["input"].inc(usage.prompt - usage.cached)
@@ -81,6 +85,11 @@ class Metrics(Collector):
         self._all: list[Counter | Histogram] = []
         self.requests = self._counter(
             names.REQUESTS, "Requests that ended.", (*_DESTINATION, "reason", "code")
+        )
+        self.failed_attempts = self._counter(
+            names.FAILED_ATTEMPTS,
+            "Attempts that failed before the first byte; another target may have answered.",
+            (*_DESTINATION, "reason"),
         )
         self.tokens = self._counter(
             names.TOKENS, "Tokens: input (not cached), cached, output.", (*_DESTINATION, "kind")

@@ -16,7 +16,7 @@ from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
 from overspill.ledger.prices import BYTES_PER_TOKEN, Usage, parse_usage
-from overspill.providers.base import Answer, AnswerBroken
+from overspill.providers.base import Answer, AnswerBroken, Fault
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
 TAIL_SECONDS = 1.0  # for the end of a stream after its [DONE]
@@ -28,7 +28,14 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
 class NotBegun(Exception):
-    """The answer failed before its first content."""
+    """The answer failed before its first content.
+
+    :param fault: of a provider.
+    """
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class Relay:
@@ -69,7 +76,8 @@ class Relay:
                 await self._unary()
         except BROKEN as error:
             if self.exchange.first_token is None and self.exchange.chunks == 0:
-                raise NotBegun(str(error)) from None
+                fault = error.fault if isinstance(error, AnswerBroken) else Fault.SERVER_ERROR
+                raise NotBegun(str(error), fault) from None
             raise StreamBroken(str(error)) from None
 
     async def _unary(self) -> None:

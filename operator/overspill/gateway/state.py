@@ -22,8 +22,8 @@ from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Address
 from overspill.gateway.keys import KeyIndex
+from overspill.gateway.provider import Provider
 from overspill.gateway.share import Share
-from overspill.ledger.prices import Rates
 
 log = structlog.get_logger(__name__)
 
@@ -141,37 +141,6 @@ class Service:
         self.admission.recheck()
 
 
-@dataclass(slots=True, eq=False)
-class Provider:
-    """An InferenceProvider, its key, and whether it can be used now."""
-
-    resource: InferenceProvider
-    secret: str = field(default="", repr=False)
-    reason: str = "SecretNotFound"
-    message: str = "the Secret was not read yet"
-    cooling_until: float = 0.0
-    rates: dict[str, Rates] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """``namespace/name``."""
-        return self.resource.key
-
-    def usable_for(self, namespace: str, model: str, now: float) -> bool:
-        """Whether a service of that namespace may send this model's requests here now."""
-        return (
-            bool(self.secret)
-            and self.cooling_until <= now
-            and model in self.rates
-            and self.resource.allows(namespace)
-        )
-
-    def configure(self, resource: InferenceProvider) -> None:
-        """Take a changed object."""
-        self.resource = resource
-        self.rates = {m.name: Rates.of(m.price) for m in resource.spec.models if m.price}
-
-
 class State:
     """All of it.
 
@@ -285,7 +254,7 @@ class State:
         """
         provider = self.providers.get(key)
         if provider is not None:
-            provider.secret, provider.reason, provider.message = secret, reason, message
+            provider.set_key(secret, reason, message)
             self.recheck_all()
 
     def usable_providers(

@@ -7,7 +7,21 @@ ProviderError          base
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds, whatever Retry-After says
+
+
+class Fault(StrEnum):
+    """What kept a provider from answering: the reason in a condition and in a metric."""
+
+    KEY_REFUSED = "KeyRefused"  # 401, 403
+    RATE_LIMITED = "RateLimited"  # 429
+    SERVER_ERROR = "ServerError"  # 5xx, or an error inside a stream before its first content
+    TIMED_OUT = "TimedOut"  # it was reached and said nothing in time
+    UNREACHABLE = "Unreachable"  # no connection
+    UNEXPECTED_ANSWER = "UnexpectedAnswer"  # something that is no answer of this API
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +63,17 @@ class ProviderUnusable(ProviderError):
     :param cooldown: seconds in which nothing should be sent there.
     """
 
-    def __init__(self, message: str, cooldown: float = 0.0) -> None:
+    def __init__(self, fault: Fault, message: str, cooldown: float = SHORTEST_PAUSE) -> None:
         super().__init__(message)
-        self.cooldown = cooldown
+        self.fault, self.cooldown = fault, cooldown
 
 
 class AnswerBroken(ProviderError):
     """The connection ended, or was silent, in the middle of an answer."""
+
+    def __init__(self, message: str, fault: Fault = Fault.SERVER_ERROR) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class Answer(Protocol):

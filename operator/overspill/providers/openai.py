@@ -16,8 +16,11 @@ import aiohttp
 import orjson
 
 from overspill.providers.base import (
+    LONGEST_PAUSE,
+    SHORTEST_PAUSE,
     Account,
     AnswerBroken,
+    Fault,
     ProviderError,
     ProviderUnusable,
     RequestRefused,
@@ -41,7 +44,6 @@ _FIELDS = {
 }
 MAX_ERROR = 65_536  # bytes of an error answer that are read
 MAX_MESSAGE = 500  # characters of it that a client gets to see
-SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds, whatever Retry-After says
 KEY_FAULT_PAUSE = 10.0  # seconds after a key was refused
 CONNECTIONS = 256  # to one host; a slow provider must not take those of another
 
@@ -66,7 +68,7 @@ class OpenAIAnswer:
             async with asyncio.timeout(seconds):
                 return await self._response.content.readany()
         except TimeoutError:
-            raise AnswerBroken("the provider was silent for too long") from None
+            raise AnswerBroken("the provider was silent for too long", Fault.TIMED_OUT) from None
         except (aiohttp.ClientError, OSError) as error:
             raise AnswerBroken(
                 f"the provider's answer broke off ({type(error).__name__})"
@@ -142,12 +144,13 @@ class OpenAIClient:
                     **self._by_proxy(account.url),
                 )
         except TimeoutError:
-            raise ProviderUnusable("no answer in time", SHORTEST_PAUSE) from None
+            raise ProviderUnusable(Fault.TIMED_OUT, "no answer in time") from None
         except aiohttp.ClientHttpProxyError as error:
-            raise ProviderUnusable(f"the proxy refused ({error.status})", SHORTEST_PAUSE) from None
+            message = f"the proxy refused ({error.status})"
+            raise ProviderUnusable(Fault.UNREACHABLE, message) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             name = type(error).__name__  # the text could hold the URL with its query
-            raise ProviderUnusable(f"no connection ({name})", SHORTEST_PAUSE) from None
+            raise ProviderUnusable(Fault.UNREACHABLE, f"no connection ({name})") from None
 
     def _by_proxy(self, url: str) -> Fields:
         proxy = self._proxy
@@ -179,10 +182,13 @@ async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderEr
     if status in (400, 413, 422):
         return RequestRefused(400 if status == 422 else status, await _message(response, seconds))
     if status in (401, 403):
-        return ProviderUnusable(f"the API key was refused ({status})", KEY_FAULT_PAUSE)
+        message = f"the API key was refused ({status})"
+        return ProviderUnusable(Fault.KEY_REFUSED, message, KEY_FAULT_PAUSE)
     if status == 429 or status >= 500:
-        return ProviderUnusable(f"status {status}", _pause(response.headers.get("Retry-After", "")))
-    return ProviderUnusable(f"status {status}", SHORTEST_PAUSE)
+        fault = Fault.RATE_LIMITED if status == 429 else Fault.SERVER_ERROR
+        pause = _pause(response.headers.get("Retry-After", ""))
+        return ProviderUnusable(fault, f"status {status}", pause)
+    return ProviderUnusable(Fault.UNEXPECTED_ANSWER, f"status {status}")
 
 
 async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:

@@ -105,6 +105,24 @@ async def test_a_broken_stream_ends_with_an_error_and_never_with_done(
     assert load(gateway) == 0
 
 
+async def test_a_whole_answer_that_breaks_off_is_a_502_and_not_asked_for_again(
+    gateway: World, engine: Upstream
+) -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        writer.write(b'content-length: 1000\r\n\r\n{"choices":')
+        await writer.drain()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
+        gateway.replicas(Upstream(address=server.sockets[0].getsockname()), engine)
+        status, _, body = await gateway.post("/v1/chat/completions", BODY)
+    assert (status, orjson.loads(body)["error"]["code"]) == (502, "upstream_broken")
+    assert engine.bodies == []
+    assert load(gateway) == 0
+
+
 async def test_a_stream_without_done_is_broken_too(gateway: World, engine: Upstream) -> None:
     engine.done = False
     _, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": True})

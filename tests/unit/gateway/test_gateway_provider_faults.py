@@ -1,0 +1,269 @@
+"""A provider refuses the key, the load, everything, or says nothing: somebody else answers.
+
+Each story is told with a provider that fails and a replica that is busy, then free: before the
+first byte the request comes back to the own queue, the reason is in the operator's report and in
+the metrics, and the provider is left alone for a while.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import orjson
+import pytest
+from gateway_world import (
+    Upstream,
+    World,
+    chat,
+    occupy,
+    queued,
+    service,
+    spillover,
+    until,
+    world,
+)
+
+from overspill.api.provider import InferenceProvider
+from overspill.gateway.call import CHAT, parse
+from overspill.gateway.dispatch import GENERATION_SECONDS, generation_seconds
+from overspill.gateway.provider import FAULT_MEMORY, LONGEST_REST, Provider
+from overspill.providers.base import Fault, ProviderUnusable
+
+ONE_SLOT = {"batching": {"maxSequences": 1}}
+EAGER = {"objective": {"queueWait": {"p95": "1ms"}}}
+QUICK = {"connect": "300ms", "firstByte": "300ms", "idle": "300ms"}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Upstream]:
+    async with Upstream().serving() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[World]:
+    async with world(hold=30.0) as w:
+        w.state.put_service(service(engine=ONE_SLOT, scaling=EAGER, spillover=spillover()))
+        yield w
+
+
+# what a provider may do
+
+
+@dataclass
+class Hanging:
+    """Accepts connections, says ``head``, and then nothing."""
+
+    head: bytes = b""
+    address: tuple[str, int] = ("127.0.0.1", 0)
+    asked: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.address[1]}/v1"
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Hanging"]:
+        async with await asyncio.start_server(self._handle, *self.address) as server:
+            self.address = server.sockets[0].getsockname()
+            yield self
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        writer.write(self.head)
+        while await reader.read(65_536):
+            pass
+        self.gone.set()
+        writer.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
+WORD = b'data: {"choices":[{"delta":{"content":"Hel"}}]}\n\n'
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+ANSWERS = [
+    # provider's answer, reason reported
+    (Upstream(status=401), "KeyRefused"),
+    (Upstream(status=403), "KeyRefused"),
+    (Upstream(status=429), "RateLimited"),
+    (Upstream(status=429, headers={"Retry-After": "1e9"}), "RateLimited"),
+    (Upstream(status=429, headers={"Retry-After": "soon"}), "RateLimited"),
+    (Upstream(status=500), "ServerError"),
+    (Upstream(status=529), "ServerError"),
+    (Upstream(error_after=0), "ServerError"),
+    (Upstream(break_after=0), "ServerError"),
+    (Upstream(status=404), "UnexpectedAnswer"),
+    (Hanging(), "TimedOut"),
+    (Hanging(OK), "TimedOut"),
+    (Hanging(OK + chunk(ROLE)), "TimedOut"),
+]
+
+
+@pytest.mark.parametrize(("cloud", "reason"), ANSWERS)
+async def test_before_the_first_byte_the_own_queue_answers(
+    gateway: World, engine: Upstream, cloud: Upstream | Hanging, reason: str
+) -> None:
+    async with cloud.serving():
+        gateway.provider(cloud, timeouts=QUICK)  # type: ignore[arg-type]
+        gateway.replicas(engine)
+        occupied = await occupy(gateway, engine)
+        request = chat(gateway, stream=True)
+        await until(lambda: queued(gateway) == 1)
+        engine.gate.set()
+        status, headers, body = await request
+        await occupied
+        page = await gateway.metrics()
+    assert (status, headers["x-overspill-destination"]) == (200, "local")
+    assert body.endswith(b"data: [DONE]\n\n")
+    failed = f'overspill_failed_attempts_total{{destination="team-a/cloud",reason="{reason}"'
+    assert any(x.startswith(failed) and x.endswith(" 1.0") for x in page.splitlines())
+
+
+async def test_the_next_provider_answers_within_the_patience_with_the_first(
+    gateway: World, engine: Upstream
+) -> None:
+    async with Hanging().serving() as first, Upstream().serving() as second:
+        gateway.state.put_service(service(spillover=spillover("first", "second")))
+        gateway.provider(first, "first", timeouts=QUICK)  # type: ignore[arg-type]
+        gateway.provider(second, "second")
+        _, headers, _ = await asyncio.wait_for(chat(gateway, stream=True), 5)
+        await asyncio.wait_for(first.gone.wait(), 5)
+    assert headers["x-overspill-destination"] == "team-a/second"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_provider_that_hangs_after_its_first_words_ends_honestly(
+    gateway: World, stream: bool
+) -> None:
+    head = OK + chunk(WORD) if stream else OK.replace(b"text/event-stream", b"application/json")
+    async with Hanging(head if stream else head + chunk(b'{"id":')).serving() as cloud:
+        gateway.provider(cloud, timeouts=QUICK)  # type: ignore[arg-type]
+        status, _, body = await chat(gateway, stream)
+        await asyncio.wait_for(cloud.gone.wait(), 5)
+    assert status == (200 if stream else 502)
+    assert b"[DONE]" not in body
+    last = body.split(b"\n\n")[-2].removeprefix(b"data: ") if stream else body
+    assert orjson.loads(last)["error"]["code"] == "upstream_broken"
+
+
+async def test_a_refused_key_is_not_tried_with_every_request(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.gate.clear()
+    async with Upstream(status=401).serving() as cloud:
+        gateway.provider(cloud)
+        tasks = [chat(gateway)]
+        await until(lambda: queued(gateway) == 1)
+        tasks += [chat(gateway) for _ in range(9)]
+        await until(lambda: queued(gateway) == 10)
+        assert len(cloud.bodies) == 1
+        assert report(gateway) == (False, "KeyRefused")
+        gateway.state.set_secret("team-a/cloud", "another", "Ready")  # rotated
+        await until(lambda: len(cloud.bodies) > 1)
+        cloud.status = 200
+        gateway.state.set_secret("team-a/cloud", "the right one", "Ready")
+        await until(lambda: report(gateway) == (True, "Ready"))
+        gateway.replicas(engine)
+        engine.gate.set()
+        assert {status for status, _, _ in await asyncio.gather(*tasks)} == {200}
+
+
+async def test_when_nobody_answers_the_error_says_what_the_provider_did() -> None:
+    async with world(hold=0.2) as w, Upstream(status=401).serving() as cloud:
+        w.state.put_service(service(spillover=spillover()))
+        w.provider(cloud)
+        status, _, body = await chat(w)
+    assert (status, orjson.loads(body)["error"]["code"]) == (503, "no_replica_ready")
+    assert b"team-a/cloud: the API key was refused (401)" in body
+
+
+def report(w: World) -> tuple[bool, str]:
+    told = orjson.loads(w.plane.demand.report())["providers"]["team-a/cloud"]
+    return told["ready"], told["reason"]
+
+
+# how long it rests, and what the operator is told
+
+
+def one(url: str = "https://llm.example.com/v1") -> Provider:
+    raw = {
+        "metadata": {"name": "cloud", "namespace": "team-a"},
+        "spec": {
+            "type": "openai-compatible", "baseURL": url,
+            "secretRef": {"name": "cloud-key"}, "models": [{"name": "big-1"}],
+        },
+    }  # fmt: skip
+    made = Provider(InferenceProvider.parse(raw))
+    made.set_key("sk", "Ready", "")
+    return made
+
+
+def test_rests_grow_to_a_minute_and_begin_anew_after_an_answer() -> None:
+    provider, now, rests = one(), 100.0, []
+    for _ in range(9):
+        provider.failed(ProviderUnusable(Fault.TIMED_OUT, "no answer in time"), now)
+        rests.append(provider.cooling_until - now)
+        now = provider.cooling_until
+    assert rests == [1, 2, 4, 8, 16, 32, LONGEST_REST, LONGEST_REST, LONGEST_REST]
+    provider.answered(now)
+    provider.failed(ProviderUnusable(Fault.SERVER_ERROR, "status 500"), now)
+    assert provider.cooling_until == now + 1
+
+
+def test_requests_that_fail_together_are_one_failure() -> None:
+    provider = one()
+    for moment in (100.0, 100.1, 100.2):
+        provider.failed(ProviderUnusable(Fault.SERVER_ERROR, "status 500"), moment)
+    assert provider.cooling_until == 101.2
+    assert provider.readiness(100.3)[0], "one failure is gone before anybody reads of it"
+
+
+def test_a_rate_limit_rests_as_long_as_the_provider_says() -> None:
+    provider, now = one(), 100.0
+    for _ in range(5):
+        provider.failed(ProviderUnusable(Fault.RATE_LIMITED, "status 429", 7.0), now)
+        assert provider.cooling_until == now + 7
+        now = provider.cooling_until
+    provider.answered(now - 1)  # an answer to an older request ends no rest
+    assert provider.cooling_until == now
+    assert provider.readiness(now) == (
+        False, "RateLimited", "status 429; tried again at least once a minute",
+    )  # fmt: skip
+    assert provider.readiness(now + FAULT_MEMORY)[0], "nobody asked since: nothing is known"
+    provider.answered(now)
+    assert provider.readiness(now) == (True, "Ready", "")
+
+
+def test_another_key_or_address_is_a_new_chance() -> None:
+    provider = one()
+    provider.failed(ProviderUnusable(Fault.KEY_REFUSED, "refused", 10.0), 100.0)
+    provider.set_key("sk", "Ready", "")
+    assert not provider.readiness(100.0)[0]
+    provider.set_key("sk-2", "Ready", "")
+    assert provider.readiness(100.0)[0]
+    provider.failed(ProviderUnusable(Fault.KEY_REFUSED, "refused", 10.0), 100.0)
+    provider.configure(one("https://other.example.com/v1").resource)
+    assert provider.cooling_until == 0.0
+
+
+@pytest.mark.parametrize(
+    ("more", "seconds"),
+    [
+        ({}, GENERATION_SECONDS),
+        ({"max_tokens": 100}, 20.0),
+        ({"max_tokens": 10, "max_completion_tokens": 50, "n": 2}, 20.0),
+        ({"max_tokens": 1_000_000}, GENERATION_SECONDS),
+    ],
+)
+def test_patience_with_a_whole_answer_follows_its_length(
+    more: dict[str, int], seconds: float
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **more}
+    assert generation_seconds(parse(CHAT, orjson.dumps(body))) == seconds
