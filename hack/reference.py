@@ -30,7 +30,7 @@ def page(resource: type[Resource]) -> str:
             "",
             "Generated from the models by `make generate`.",
             *_part("spec", root),
-            *_part("status", root),
+            *(_part("status", root) if "status" in root["properties"] else ()),
             "",
         ]
     )

@@ -110,7 +110,7 @@ def service(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """An InferenceService of the small test model, one GPU a replica; ``spec`` is laid over."""
     base: dict[str, Any] = {
         "model": {"uri": f"oci://{MODEL}", "contextLength": 1024},
-        "engine": {"batching": {"maxSequences": 2}},
+        "engine": {"runtime": "llamacpp", "batching": {"maxSequences": 2}},
         "resources": {"accelerator": {"count": 1}, "cpu": ENGINE_CPU, "memory": "512Mi"},
         "cost": {"gpuHour": "0.80"},
     }

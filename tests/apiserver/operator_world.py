@@ -96,6 +96,7 @@ class Operator:
             "OVERSPILL_NAMESPACE": world.namespace,
             "OVERSPILL_WATCH_NAMESPACES": world.namespace,
             "OVERSPILL_ENGINE_IMAGE": "registry.example/engine:1",
+            "OVERSPILL_ENGINE_GPU_IMAGE": "registry.example/engine-gpu:1",
             "OVERSPILL_METRICS_PORT": str(self.port),
             "OVERSPILL_IDENTITY": identity,
             **env,

@@ -16,9 +16,10 @@ from pydantic_core import core_schema
 from overspill.api.base import Model, Resource
 from overspill.api.names import GROUP, VERSION
 from overspill.api.provider import InferenceProvider
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 
-RESOURCES: tuple[type[Resource], ...] = (InferenceService, InferenceProvider)
+RESOURCES: tuple[type[Resource], ...] = (InferenceService, InferenceProvider, InferenceRuntime)
 
 # Client-side apply stores the object in an annotation, which may have 262,144 bytes.
 MAX_BYTES = 262_144
@@ -131,9 +132,11 @@ def _root(resource: type[Resource]) -> Schema:
             "kind": kind,
             "metadata": {"type": "object"},
             "spec": schema(_model(fields["spec"].annotation)),
-            "status": _without_defaults(schema(_model(fields["status"].annotation))),
         },
     }
+    if "status" in fields:
+        status = schema(_model(fields["status"].annotation))
+        root["properties"]["status"] = _without_defaults(status)
     if resource.cel_rules:
         rules = [{"rule": r.rule, "message": r.message} for r in resource.cel_rules]
         root["x-kubernetes-validations"] = rules
@@ -172,6 +175,11 @@ COLUMNS: dict[type[Resource], list[Schema]] = {
         _AGE,
     ],
     InferenceProvider: [_column("Type", ".spec.type"), _READY, _REASON, _AGE],
+    InferenceRuntime: [
+        _column("Image", ".spec.image"),
+        _column("Port", ".spec.port", "integer", priority=1),
+        _AGE,
+    ],
 }
 
 
@@ -208,7 +216,7 @@ def _version(resource: type[Resource]) -> Schema:
         "name": VERSION,
         "served": True,
         "storage": True,
-        "subresources": {"status": {}},
+        "subresources": {"status": {}} if "status" in resource.model_fields else {},
         "additionalPrinterColumns": COLUMNS[resource],
         "schema": {"openAPIV3Schema": _root(resource)},
     }

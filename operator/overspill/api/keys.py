@@ -19,8 +19,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from overspill.api.identifiers import DNS_LABEL
 from overspill.api.names import LABEL_KEY
-from overspill.api.service import DNS_LABEL
 
 PREFIX = "osk-"
 FIELDS = ("sha256", "tenant", "services")

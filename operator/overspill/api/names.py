@@ -23,6 +23,9 @@ MANAGED_BY = "overspill"
 LABEL_SERVICE = f"{GROUP}/service"  # on every child: the InferenceService's name
 LABEL_KEY = f"{GROUP}/key"  # on Secrets that hold a client's key
 LABEL_SCRAPE = f"{GROUP}/scrape"  # "true" on pods whose /metrics Prometheus should read
+# On pods whose metrics are elsewhere than at /metrics.
+ANNOTATION_METRICS_PATH = f"{GROUP}/metrics-path"
+DEFAULT_METRICS_PATH = "/metrics"
 
 ENGINE_PORT = 8000  # engine pods: API, /health and /metrics
 ENGINE_PORT_NAME = "http"

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from overspill.api.base import Model, Resource, cel
 from overspill.api.conditions import Condition
+from overspill.api.identifiers import ObjectName
 from overspill.api.names import MAX_NAME_LENGTH
-from overspill.api.service import ObjectName
 from overspill.api.values import Duration, Money
 
 NamespaceOrAll = Annotated[

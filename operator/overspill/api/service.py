@@ -11,41 +11,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from overspill.api.base import Model, Resource, cel
-from overspill.api.conditions import Condition
+from overspill.api.engine import (
+    AUTO,
+    DEFAULT_MAX_SEQUENCES,
+    DEFAULT_MAX_SEQUENCES_CUSTOM,
+    LLAMACPP,
+    VLLM,
+    EngineSpec,
+)
+from overspill.api.identifiers import LABEL_KEY, LabelKey, LabelValue, Namespace, ObjectName
+from overspill.api.model import ModelSpec
 from overspill.api.names import MAX_NAME_LENGTH, SpillReason
+from overspill.api.status import InferenceServiceStatus
 from overspill.api.values import Duration, Money, Quantity
-
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-Namespace = Annotated[str, Field(pattern=DNS_LABEL, max_length=63)]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-# A model name as clients send it. No slash: "namespace/name" addresses a service exactly.
-ServedName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$", max_length=100)
-]
-# oci://registry/repository[:tag][@sha256:…]  or  pvc://claim[/path/inside]
-ModelURI = Annotated[
-    str,
-    Field(
-        pattern=r"^(oci://[a-z0-9][A-Za-z0-9._:/@-]*[A-Za-z0-9]"
-        r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)$",
-        max_length=500,
-    ),
-]
-LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
-LabelValue = Annotated[
-    str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)
-]
-
-
-class Runtime(StrEnum):
-    """Engines that can serve a model."""
-
-    LLAMACPP = "llamacpp"
-
-
-# Slots share the KV cache and the cores; beyond four a CPU only answers all of them slower.
-DEFAULT_MAX_SEQUENCES = {Runtime.LLAMACPP: 4}
 
 
 class DataPolicy(StrEnum):
@@ -55,64 +33,10 @@ class DataPolicy(StrEnum):
     NEVER = "Never"
 
 
-class ModelSpec(Model):
-    """What is served."""
-
-    uri: ModelURI = Field(
-        description="Where the weights are: oci://image (an OCI image or artifact, mounted "
-        "read-only; Kubernetes 1.35 or newer) or pvc://claim/path (a GGUF file or a folder with "
-        "one, on a PersistentVolumeClaim of this namespace)."
-    )
-    served_name: ServedName | None = Field(
-        None, description="The model name that clients send. Default: the object's name."
-    )
-    context_length: int | None = Field(
-        None,
-        ge=128,
-        le=10_000_000,
-        description="Tokens of prompt plus answer that one request may use. Default: the model's.",
-    )
-
-
-class BatchingSpec(Model):
-    """Continuous batching."""
-
-    max_sequences: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Requests that one replica computes at the same time. Default: 4 (llamacpp).",
-    )
-    max_batched_tokens: int | None = Field(
-        None,
-        ge=32,
-        le=1_048_576,
-        description="Tokens that one engine step computes at most. Default: the engine's own.",
-    )
-
-
-class KVCacheSpec(Model):
-    """The key-value cache of attention."""
-
-    prefix_caching: bool = Field(
-        True,
-        description="Keep the KV cache of prompts and reuse it where a prompt begins alike.",
-    )
-
-
-class EngineSpec(Model):
-    """How the model is run, in words that hold for every engine."""
-
-    runtime: Runtime = Field(Runtime.LLAMACPP, description="The engine.")
-    batching: BatchingSpec = Field(default_factory=BatchingSpec, description="Continuous batching.")
-    kv_cache: KVCacheSpec = Field(default_factory=KVCacheSpec, description="The KV cache.")
-    args: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
-        default_factory=list,
-        max_length=64,
-        description="Options of the engine itself, name=value, applied last.",
-    )
-
-
+@cel(
+    "!has(self.memory) || quantity(self.memory).isGreaterThan(quantity('0'))",
+    "memory must be more than 0",
+)
 class AcceleratorSpec(Model):
     """The GPUs of one replica."""
 
@@ -127,6 +51,10 @@ class AcceleratorSpec(Model):
     product: LabelValue | None = Field(
         None,
         description="Run only on nodes whose label nvidia.com/gpu.product has this value.",
+    )
+    memory: Quantity | None = Field(
+        None,
+        description="Bytes of one device, where nodes carry no label nvidia.com/gpu.memory.",
     )
 
 
@@ -310,6 +238,13 @@ class PodSpec(Model):
     "resources.accelerator.product and pod.nodeSelector['nvidia.com/gpu.product'] exclude "
     "each other",
 )
+@cel(
+    "!(self.engine.runtime in ['auto', 'vllm', 'llamacpp']) "
+    "|| (has(self.pod.resourceClaims) && size(self.pod.resourceClaims) > 0) "
+    "|| self.engine.parallelism.tensor * self.engine.parallelism.pipeline "
+    "== (has(self.resources.accelerator) ? self.resources.accelerator.count : 1)",
+    "engine.parallelism: tensor x pipeline must be resources.accelerator.count (1 without one)",
+)
 class InferenceServiceSpec(Model):
     """What the user wants."""
 
@@ -327,79 +262,6 @@ class InferenceServiceSpec(Model):
     )
     cost: CostSpec = Field(default_factory=CostSpec, description="What the own hardware costs.")
     pod: PodSpec = Field(default_factory=PodSpec, description="Scheduling of the pods.")
-
-
-class CapacityStatus(Model):
-    """Whether the cluster has room for what the service wants."""
-
-    full: bool = Field(description="A wanted replica cannot be placed for lack of capacity.")
-    reason: str = Field(
-        "", max_length=64, description="Unschedulable, SchedulingGated, QuotaExceeded."
-    )
-    message: str = Field("", max_length=1024, description="In the scheduler's own words.")
-    since: str = Field(
-        "", json_schema_extra={"format": "date-time"}, description="Full since then."
-    )
-
-
-class TrafficStatus(Model):
-    """What the service does now; averages over the last minute."""
-
-    requests_per_second: float = Field(0, description="Requests that arrived, per second.")
-    spilled_percent: float = Field(0, description="Of 100 requests, answered by a provider.")
-    ttft_p95_seconds: float | None = Field(
-        None, description="Time to first token of local answers."
-    )
-
-
-class CostStatus(Model):
-    """What the last 24 hours took, from Prometheus."""
-
-    gpu_hours: float = Field(0, description="Accelerator-hours of placed replicas.")
-    spilled_dollars: float = Field(0, description="US dollars of requests that providers answered.")
-
-
-class DecisionStatus(Model):
-    """One decision of the autoscaler, with what it saw."""
-
-    time: str = Field(json_schema_extra={"format": "date-time"}, description="When.")
-    replicas_from: int = Field(ge=0, description="Replicas wanted before.")
-    replicas_to: int = Field(ge=0, description="Replicas wanted since.")
-    reason: str = Field(max_length=64, description="One CamelCase word of a fixed list.")
-    message: str = Field("", max_length=512, description="The same with its numbers.")
-    inputs: dict[str, float] = Field(
-        default_factory=dict, description="Signals by name; one that had no data is left out."
-    )
-
-
-MAX_DECISIONS = 10
-
-
-class InferenceServiceStatus(Model):
-    """What is."""
-
-    observed_generation: int = Field(0, ge=0, description="metadata.generation last acted upon.")
-    conditions: list[Condition] = Field(
-        default_factory=list,
-        max_length=16,
-        json_schema_extra={
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-        },
-        description="Ready, ModelReady, ReplicasReady, ScalingActive, CapacityAvailable, "
-        "SpilloverReady.",
-    )
-    replicas: int = Field(0, ge=0, description="Replicas that exist, pending ones too.")
-    ready_replicas: int = Field(0, ge=0, description="Replicas that can answer.")
-    desired_replicas: int = Field(0, ge=0, description="Replicas that the autoscaler wants.")
-    selector: str = Field("", max_length=512, description="Label selector of the replicas' pods.")
-    url: str = Field("", max_length=512, description="Base URL for OpenAI clients, in the cluster.")
-    capacity: CapacityStatus | None = Field(None, description="Room in the cluster.")
-    traffic: TrafficStatus | None = Field(None, description="Requests of the last minute.")
-    cost: CostStatus | None = Field(None, description="Spending of the last 24 hours.")
-    last_decisions: list[DecisionStatus] = Field(
-        default_factory=list, max_length=MAX_DECISIONS, description="Newest first."
-    )
 
 
 @cel(
@@ -425,7 +287,15 @@ class InferenceService(Resource):
         return self.spec.model.served_name or self.metadata.name
 
     @property
+    def runtime(self) -> str:
+        """``vllm``, ``llamacpp``, or the name of an InferenceRuntime."""
+        runtime = self.spec.engine.runtime
+        if runtime != AUTO:
+            return runtime
+        return VLLM if self.spec.resources.accelerator else LLAMACPP
+
+    @property
     def max_sequences(self) -> int:
         """Requests that one replica computes at the same time."""
-        engine = self.spec.engine
-        return engine.batching.max_sequences or DEFAULT_MAX_SEQUENCES[engine.runtime]
+        default = DEFAULT_MAX_SEQUENCES.get(self.runtime, DEFAULT_MAX_SEQUENCES_CUSTOM)
+        return self.spec.engine.batching.max_sequences or default

@@ -17,7 +17,8 @@ from typing import Protocol
 
 import structlog
 
-from overspill.api.service import CostStatus, InferenceService, TrafficStatus
+from overspill.api.service import InferenceService
+from overspill.api.status import CostStatus, TrafficStatus
 from overspill.autoscaler.gateways import Gateways, ProviderReport
 from overspill.autoscaler.health import ScalingHealth, judge
 from overspill.autoscaler.meter import Meter

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any, Self
 
 from overspill.api.conditions import timestamp
-from overspill.api.service import DecisionStatus
+from overspill.api.status import DecisionStatus
 from overspill.autoscaler import demand, limits
 from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Wish
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals

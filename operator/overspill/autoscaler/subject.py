@@ -4,7 +4,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from overspill.api.service import MAX_DECISIONS, DecisionStatus, InferenceService
+from overspill.api.service import InferenceService
+from overspill.api.status import MAX_DECISIONS, DecisionStatus
 from overspill.autoscaler.health import ScalingHealth
 from overspill.autoscaler.policy import Decision, PolicyState
 from overspill.autoscaler.signals import Replicas, Rules

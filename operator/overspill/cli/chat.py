@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from overspill.api import names
+from overspill.api.identifiers import DNS_LABEL
 from overspill.api.keys import key_secret, new_key
-from overspill.api.service import DNS_LABEL
 from overspill.cli import show
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected

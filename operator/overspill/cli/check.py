@@ -12,6 +12,7 @@ from typing import Any
 
 from overspill import __version__
 from overspill.api.conditions import Condition
+from overspill.api.crd import RESOURCES
 from overspill.api.names import GROUP
 from overspill.cli import show
 from overspill.cli.options import Output, Target, connected
@@ -27,7 +28,7 @@ from overspill.cluster.kinds import (
 )
 
 Object = dict[str, Any]
-CRDS = (f"{INFERENCE_SERVICE.plural}.{GROUP}", f"{INFERENCE_PROVIDER.plural}.{GROUP}")
+CRDS = tuple(f"{resource.plural}.{GROUP}" for resource in RESOURCES)
 IMAGE_VOLUMES = (1, 35)  # Kubernetes minor since which oci:// models work without a feature gate
 
 

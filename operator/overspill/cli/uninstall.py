@@ -23,6 +23,7 @@ from overspill.cluster.kinds import (
     CRD,
     DEPLOYMENT,
     INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
     INFERENCE_SERVICE,
     LEASE,
     NETWORK_POLICY,
@@ -108,7 +109,7 @@ async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
 
 async def _purged(cluster: Cluster, target: Target) -> list[Found]:
     found: list[Found] = []
-    for kind in (INFERENCE_SERVICE, INFERENCE_PROVIDER):
+    for kind in (INFERENCE_SERVICE, INFERENCE_PROVIDER, INFERENCE_RUNTIME):
         found += await _listed(cluster, kind)
     found += await _listed(cluster, SECRET, target.namespace, labels=f"{LABEL_KEY}=true")
     return found

@@ -29,6 +29,7 @@ class Kind:
 
 INFERENCE_SERVICE = Kind(API_VERSION, "InferenceService", "inferenceservices")
 INFERENCE_PROVIDER = Kind(API_VERSION, "InferenceProvider", "inferenceproviders")
+INFERENCE_RUNTIME = Kind(API_VERSION, "InferenceRuntime", "inferenceruntimes")
 
 POD = Kind("v1", "Pod", "pods")
 SERVICE = Kind("v1", "Service", "services")

@@ -9,7 +9,7 @@ import structlog
 
 from overspill.api.conditions import Condition
 from overspill.api.names import API_VERSION, OPERATOR_MANAGER
-from overspill.api.service import DecisionStatus, InferenceServiceStatus
+from overspill.api.status import DecisionStatus, InferenceServiceStatus
 from overspill.cluster import Cluster, ClusterError, Fenced, Terminating
 from overspill.cluster.kinds import EVENT
 from overspill.controller.facts import Object

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from overspill.api import conditions as api
 from overspill.api.names import ConditionType, SpillReason
 from overspill.api.service import DataPolicy, ProviderRef
+from overspill.controller import engines
 from overspill.controller.capacity import Capacity, refusal
 from overspill.controller.facts import Facts, Fault, Object, ProviderFacts
 from overspill.controller.reasons import Reason
@@ -62,6 +63,9 @@ def model_mountable(facts: Facts) -> bool:
 
 def _model(facts: Facts) -> Verdict:
     uri = facts.service.spec.model.uri
+    unfit = engines.obstacle(facts)
+    if unfit and unfit.model:
+        return _false(unfit.reason, unfit.message)
     if not model_mountable(facts):
         have = "{}.{}".format(*facts.server_version)
         return _false(
@@ -87,6 +91,9 @@ def _model(facts: Facts) -> Verdict:
 
 def _replicas(facts: Facts, capacity: Capacity) -> Verdict:
     desired, ready = facts.scaling.desired, facts.ready
+    unfit = engines.obstacle(facts)
+    if unfit and not unfit.model:
+        return _false(unfit.reason, unfit.message)
     if facts.refused:
         return _false(facts.refused.reason, facts.refused.message)
     if facts.foreign:

@@ -12,9 +12,9 @@ three steps, each of which is found again after a crash by looking at who owns `
 from dataclasses import dataclass
 
 from overspill.api.names import AUTOSCALER_MANAGER, OPERATOR_MANAGER
-from overspill.api.service import InferenceServiceStatus
+from overspill.api.status import InferenceServiceStatus
 from overspill.controller import capacity as capacities
-from overspill.controller import conditions, drift, render, status
+from overspill.controller import conditions, drift, engines, render, status
 from overspill.controller.facts import Facts, Object
 from overspill.controller.settings import Settings
 
@@ -43,11 +43,13 @@ def decide(facts: Facts, settings: Settings) -> Plan:
 
     :raises RenderError: when the service cannot be turned into objects.
     """
+    if engines.obstacle(facts):
+        return Plan()  # what runs goes on as it is
     if facts.deployment is None and not conditions.model_mountable(facts):
         return Plan()  # pods without their model would only crash
     desired = facts.scaling.desired
     wanted = render.children(
-        facts.service,
+        facts,
         settings,
         replicas=desired if facts.deployment is None else None,
         # A pod that only waits for the place of one that ends is no reason to stop another.

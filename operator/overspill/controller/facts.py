@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overspill.api.provider import InferenceProvider
-from overspill.api.service import (
-    CostStatus,
-    DecisionStatus,
-    InferenceService,
-    TrafficStatus,
-)
+from overspill.api.runtime import InferenceRuntime
+from overspill.api.service import InferenceService
+from overspill.api.status import CostStatus, DecisionStatus, TrafficStatus
 from overspill.controller.reasons import Reason
 
 Object = dict[str, Any]
@@ -103,6 +100,9 @@ class Facts:
     server_version: tuple[int, int]
     terminating: int = 0  # pods that still hold their place and will give it back
     providers: Mapping[str, ProviderFacts] = field(default_factory=dict)  # by "namespace/name"
+    runtime: InferenceRuntime | None = None  # that engine.runtime names
+    runtime_invalid: str = ""  # why that object cannot be read
+    accelerator_memory: int | None = None  # bytes of one device, by the nodes' labels
     claim_missing: str = ""  # name of the PersistentVolumeClaim that does not exist
     name_taken_by: str = ""  # an older service of this namespace with the same served name
     refused: Fault | None = None  # why the children could not be rendered or applied

@@ -5,7 +5,7 @@ import random
 
 import structlog
 
-from overspill.api.service import TrafficStatus
+from overspill.api.status import TrafficStatus
 from overspill.autoscaler.loop import Autoscaler
 from overspill.cluster import Cluster, ClusterError, backoff
 from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE

@@ -8,8 +8,10 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 from overspill.api.base import InvalidObject
+from overspill.api.engine import BUNDLED
 from overspill.api.names import LABEL_SERVICE
 from overspill.api.provider import InferenceProvider
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler
 from overspill.autoscaler.signals import Replicas
@@ -17,6 +19,7 @@ from overspill.cluster import Cluster, Forbidden, NotFound
 from overspill.cluster.kinds import (
     DEPLOYMENT,
     INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
     NETWORK_POLICY,
     PDB,
     POD,
@@ -66,9 +69,10 @@ class Observer:
         namespace = service.metadata.namespace
         listed = service.spec.spillover.providers
         refs = sorted({Key.provider(ref.namespace or namespace, ref.name) for ref in listed})
-        pods, claim, children, providers = await asyncio.gather(
+        pods, claim, (runtime, invalid), children, providers = await asyncio.gather(
             self._pods(service),
             self._missing_claim(service),
+            self._runtime(service),
             asyncio.gather(*(self._child(kind, service) for kind in CHILDREN.values())),
             asyncio.gather(*(self._provider(ref) for ref in refs)),
         )
@@ -80,6 +84,8 @@ class Observer:
             scaling=Scaling(desired=0),
             server_version=self._version,
             providers={ref.path: known for ref, known in zip(refs, providers, strict=True)},
+            runtime=runtime,
+            runtime_invalid=invalid,
             claim_missing=claim,
             name_taken_by=self._catalog.name_taken_by(
                 Key.service(namespace, service.metadata.name)
@@ -120,6 +126,19 @@ class Observer:
         name = rest.partition("/")[0]
         claim = await _or_none(self._cluster.get(PVC, service.metadata.namespace, name))
         return "" if claim else name
+
+    async def _runtime(self, service: InferenceService) -> tuple[InferenceRuntime | None, str]:
+        """Return the InferenceRuntime that the service names, and why it cannot be read."""
+        if service.runtime in BUNDLED:
+            return None, ""
+        namespace = service.metadata.namespace
+        raw = await _or_none(self._cluster.get(INFERENCE_RUNTIME, namespace, service.runtime))
+        if raw is None:
+            return None, ""
+        try:
+            return InferenceRuntime.parse(raw), ""
+        except InvalidObject as error:
+            return None, str(error)
 
     async def _provider(self, key: Key) -> ProviderFacts:
         try:

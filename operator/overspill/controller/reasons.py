@@ -23,10 +23,13 @@ class Reason(StrEnum):
     MODEL_IMAGE_PULL_FAILED = "ModelImagePullFailed"
     CLAIM_NOT_FOUND = "ClaimNotFound"
     IMAGE_VOLUMES_UNSUPPORTED = "ImageVolumesUnsupported"
+    INCOMPATIBLE_MODEL = "IncompatibleModel"  # with the engine
 
     # ReplicasReady
     ALL_READY = "AllReady"
     ROLLING_OUT = "RollingOut"  # enough are ready, but some still run what the spec said before
+    RUNTIME_NOT_FOUND = "RuntimeNotFound"
+    OPTION_UNSUPPORTED = "OptionUnsupported"  # by the engine
     APPLY_REFUSED = "ApplyRefused"  # the API server refuses a child
     NAME_CONFLICT = "NameConflict"  # an object of a child's name belongs to somebody else
     WAITING_FOR_CAPACITY = "WaitingForCapacity"

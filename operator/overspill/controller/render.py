@@ -1,13 +1,12 @@
-"""From a service to the objects that should exist. Pure."""
+"""From facts to the objects that should exist. Pure."""
 
-from overspill.api.service import InferenceService
-from overspill.controller.facts import Object
+from overspill.controller.facts import Facts, Object
 from overspill.controller.settings import Settings
-from overspill.runtimes import RenderContext, runtime_of
+from overspill.runtimes import RenderContext, render, runtime_of
 
 
 def children(
-    service: InferenceService, settings: Settings, *, replicas: int | None, unplaceable: int
+    facts: Facts, settings: Settings, *, replicas: int | None, unplaceable: int
 ) -> dict[str, Object]:
     """Return the children by kind, in the order in which they are applied.
 
@@ -18,10 +17,13 @@ def children(
     """
     context = RenderContext(
         engine_image=settings.engine_image,
+        engine_gpu_image=settings.engine_gpu_image,
         pull_policy=settings.pull_policy,
         release_namespace=settings.namespace,
         scrape_namespaces=settings.scrape_namespaces,
         replicas=replicas,
         unplaceable=unplaceable,
+        accelerator_memory=facts.accelerator_memory,
     )
-    return {obj["kind"]: obj for obj in runtime_of(service).render(service, context)}
+    engine = runtime_of(facts.service, facts.runtime)
+    return {obj["kind"]: obj for obj in render(engine, facts.service, context)}

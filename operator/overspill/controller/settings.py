@@ -18,7 +18,8 @@ class Settings:
     """The operator's settings. Durations in seconds."""
 
     namespace: str  # of the release: gateway, lease
-    engine_image: str
+    engine_image: str  # llama.cpp's, and of the helpers in a replica's pod
+    engine_gpu_image: str  # vLLM's
     lease: str = "overspill-operator"  # elects the operator that acts
     gateway_service: str = "overspill-gateway"
     gateway_port: int = 80  # of that Service
@@ -49,6 +50,7 @@ class Settings:
         return cls(
             namespace=_required(env, "OVERSPILL_NAMESPACE"),
             engine_image=_required(env, "OVERSPILL_ENGINE_IMAGE"),
+            engine_gpu_image=_required(env, "OVERSPILL_ENGINE_GPU_IMAGE"),
             lease=env.get("OVERSPILL_LEASE") or cls.lease,
             gateway_service=env.get("OVERSPILL_GATEWAY_SERVICE") or cls.gateway_service,
             gateway_port=_port(env, "OVERSPILL_GATEWAY_PORT", cls.gateway_port),

@@ -11,12 +11,12 @@ from math import floor, log10
 from overspill.api import conditions as api
 from overspill.api.conditions import Condition, timestamp
 from overspill.api.names import ConditionType
-from overspill.api.service import (
+from overspill.api.service import InferenceService
+from overspill.api.status import (
     MAX_DECISIONS,
     CapacityStatus,
     CostStatus,
     DecisionStatus,
-    InferenceService,
     InferenceServiceStatus,
     TrafficStatus,
 )

@@ -9,7 +9,13 @@ import time
 from typing import Any
 
 from overspill.api.metrics import SERVICE_LABELS
-from overspill.api.names import ENGINE_PORT_NAME, LABEL_COMPONENT, LABEL_SCRAPE, LABEL_SERVICE
+from overspill.api.names import (
+    ANNOTATION_METRICS_PATH,
+    ENGINE_PORT_NAME,
+    LABEL_COMPONENT,
+    LABEL_SCRAPE,
+    LABEL_SERVICE,
+)
 from overspill.cluster import Cluster
 from overspill.cluster.kinds import POD
 
@@ -64,6 +70,9 @@ def groups(pod: Object) -> list[Object]:
         "pod": metadata["name"],
         "component": labels.get(LABEL_COMPONENT, ""),
     }
+    path = metadata.get("annotations", {}).get(ANNOTATION_METRICS_PATH)
+    if path:
+        target_labels["__metrics_path__"] = path
     if service:
         # Engines do not know which service they serve.
         target_labels |= dict(zip(SERVICE_LABELS, (metadata["namespace"], service), strict=True))

@@ -1,6 +1,7 @@
 """What every engine has in common: the children of a service and what their pods carry."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ Object = dict[str, Any]
 
 PRE_STOP_SECONDS = 5  # until every gateway has seen that the endpoint left
 EXIT_SECONDS = 10  # after the drain, for the engine to end
-MODEL_MOUNT = "/model"
+CACHE_HOME = "/cache"  # can be written, under a root that cannot
+CACHE_VARIABLES = {"HOME": CACHE_HOME, "XDG_CACHE_HOME": f"{CACHE_HOME}/xdg"}
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"  # set by GPU Feature Discovery
 
 CHILD_KINDS = (
@@ -29,11 +31,13 @@ class RenderContext:
     """What a service does not say itself."""
 
     engine_image: str
+    engine_gpu_image: str
     pull_policy: str  # IfNotPresent | Never | Always
     release_namespace: str  # of the gateway and Prometheus, which may reach the engines
     scrape_namespaces: tuple[str, ...] = ()  # whose pods may read the engines' metrics, too
     replicas: int | None = None  # None leaves the field to the autoscaler
     unplaceable: int = 0  # pods that cannot be placed now; rolls and drains must not wait for them
+    accelerator_memory: int | None = None  # bytes of one device, as the nodes' labels say
 
 
 class Runtime(Protocol):
@@ -41,11 +45,14 @@ class Runtime(Protocol):
 
     name: str
 
-    def render(self, service: InferenceService, context: RenderContext) -> list[Object]:
-        """Return the children of a service, the Deployment last.
+    def unsupported(self, service: InferenceService) -> list[str]:
+        """Return the options that the engine lacks: field, why, and what to do instead."""
 
-        :raises RenderError: when they cannot be made.
-        """
+    def incompatible(self, service: InferenceService) -> str:
+        """Return why the engine cannot load what model.uri names, "" where nothing says so."""
+
+    def values(self, service: InferenceService, context: RenderContext) -> Object:
+        """Return the template values that are this engine's own."""
 
 
 def child_name(service_name: str) -> str:
@@ -85,20 +92,18 @@ def cpu_threads(service: InferenceService) -> int:
     return max(1, math.ceil(parse_quantity(service.spec.resources.cpu)))
 
 
-def model_volume(uri: str, pull_policy: str) -> tuple[Object, str]:
-    """Return the pod's volume with the model, and the path at which the engine finds it.
+def escape(text: str) -> str:
+    """Return a text of which the kubelet makes this one: it expands $(NAME) and turns $$ into $."""
+    return text.replace("$", "$$")
 
-    Image volumes: https://kubernetes.io/docs/tasks/configure-pod-container/image-volumes/
 
-    :param uri: ``oci://reference`` or ``pvc://claim[/path]``.
-    """
-    scheme, _, rest = uri.partition("://")
-    if scheme == "oci":
-        image = {"reference": rest, "pullPolicy": pull_policy}
-        return {"name": "model", "image": image}, MODEL_MOUNT
-    claim, _, path = rest.partition("/")
-    volume = {"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-    return volume, f"{MODEL_MOUNT}/{path}".rstrip("/")
+def environment(variables: Mapping[str, object]) -> list[Object]:
+    """Return a container's environment; a variable without a value is left out."""
+    return [
+        {"name": name, "value": escape(str(value))}
+        for name, value in variables.items()
+        if value is not None
+    ]
 
 
 def resources(service: InferenceService) -> dict[str, str]:
@@ -147,7 +152,6 @@ def topology_spread(service: InferenceService) -> list[Object]:
 def common_values(service: InferenceService, context: RenderContext) -> Object:
     """Return the template values that do not depend on the engine."""
     name = service.metadata.name
-    volume, model_path = model_volume(service.spec.model.uri, context.pull_policy)
     extra = surge(service)
     pod = service.spec.pod
     return {
@@ -164,12 +168,11 @@ def common_values(service: InferenceService, context: RenderContext) -> Object:
         "drain_unavailable": context.unplaceable + 1,
         "release_namespace": context.release_namespace,
         "scrape_namespaces": list(context.scrape_namespaces),
-        "image": context.engine_image,
+        "helper_image": context.engine_image,
         "pull_policy": context.pull_policy,
-        "port": names.ENGINE_PORT,
         "port_name": names.ENGINE_PORT_NAME,
         "pod_labels": {**pod.labels, **labels(name), names.LABEL_SCRAPE: "true"},
-        "pod_annotations": pod.annotations,
+        "pod_annotations": dict(pod.annotations),
         "node_selector": node_selector(service),
         "tolerations": tolerations(service),
         "topology_spread": topology_spread(service),
@@ -180,9 +183,6 @@ def common_values(service: InferenceService, context: RenderContext) -> Object:
         "claim_names": [{"name": str(claim.get("name", ""))} for claim in pod.resource_claims],
         "resources": resources(service),
         "accelerated": service.spec.resources.accelerator is not None or bool(pod.resource_claims),
-        "volume": volume,
-        "model_mount": MODEL_MOUNT,
-        "model_path": model_path,
         "pre_stop": PRE_STOP_SECONDS,
         "grace": PRE_STOP_SECONDS + drain_seconds(service) + EXIT_SECONDS,
     }

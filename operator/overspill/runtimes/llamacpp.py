@@ -1,61 +1,45 @@
-"""llama.cpp: the engine for CPUs and small GPUs, in the image ``engine-cpu``.
+"""llama.cpp: the engine for CPUs and small GPUs, in the image ``engine-cpu``."""
 
-The engine's options travel as environment variables, which ``overspill.engine`` reads.
-"""
-
-import json
-
-from overspill.api.names import ENGINE_PORT
+from overspill.api.engine import CacheDtype, Quantization
 from overspill.api.service import InferenceService
-from overspill.runtimes import templating
-from overspill.runtimes.base import (
-    CHILD_KINDS,
-    Object,
-    RenderContext,
-    child_name,
-    common_values,
-    cpu_threads,
-    drain_seconds,
-)
+from overspill.runtimes.base import Object, RenderContext
+from overspill.runtimes.options import image_values
 
 
 class LlamaCpp:
-    """Renders services for ``overspill-engine serve``."""
+    """Renders services for ``overspill-engine serve`` with llama.cpp."""
 
     name = "llamacpp"
 
-    def render(self, service: InferenceService, context: RenderContext) -> list[Object]:
-        """Return ServiceAccount, NetworkPolicy, Service, PodDisruptionBudget, Deployment.
+    def unsupported(self, service: InferenceService) -> list[str]:
+        """Return the options that llama.cpp lacks."""
+        engine = service.spec.engine
+        lacking = []
+        if engine.quantization is not Quantization.NONE:
+            lacking.append(
+                f"engine.quantization {engine.quantization}: llama.cpp serves the weights as the "
+                "GGUF file holds them; give a file of that quantization (Q8_0, Q4_K_M, …) and "
+                "leave quantization none"
+            )
+        if engine.kv_cache.dtype is CacheDtype.FP8:
+            lacking.append(
+                "engine.kvCache.dtype fp8: llama.cpp has no fp8 cache; use int8, the same size"
+            )
+        if engine.parallelism.tensor > 1 and engine.parallelism.pipeline > 1:
+            lacking.append(
+                "engine.parallelism: llama.cpp splits rows (tensor) or layers (pipeline), not "
+                "both; set one of them to 1"
+            )
+        return lacking
 
-        :raises RenderError: when a free field of ``spec.pod`` cannot be written as YAML.
-        """
-        values = common_values(service, context)
-        values["env"] = _env(service, values["model_path"])
-        objects = templating.render("llamacpp.yaml.j2", values)
-        name = child_name(service.metadata.name)
-        owner = {"namespace": service.metadata.namespace, "reference": service.reference()}
-        templating.check(objects, [(kind, name) for kind in CHILD_KINDS], owner)
-        return objects
+    def incompatible(self, service: InferenceService) -> str:
+        """Return why llama.cpp cannot load the model, "" where its name does not say."""
+        if not service.spec.model.uri.endswith(".safetensors"):
+            return ""
+        return "llama.cpp loads GGUF files only; name one, or set engine.runtime to vllm"
 
-
-def _env(service: InferenceService, model_path: str) -> list[Object]:
-    """Return the engine's environment; an option that is not set is left out."""
-    engine = service.spec.engine
-    options = {
-        "MODEL_PATH": model_path,
-        "SERVED_NAME": service.served_name,
-        "PORT": ENGINE_PORT,
-        "CONTEXT_LENGTH": service.spec.model.context_length,
-        "MAX_SEQUENCES": service.max_sequences,
-        "MAX_BATCHED_TOKENS": engine.batching.max_batched_tokens,
-        "PREFIX_CACHING": "true" if engine.kv_cache.prefix_caching else "false",
-        "CPU_THREADS": cpu_threads(service),
-        "DRAIN_SECONDS": drain_seconds(service),
-        "ENGINE_ARGS": json.dumps(engine.args) if engine.args else None,
-    }
-    # The kubelet expands $(NAME) in values and turns $$ into $.
-    return [
-        {"name": f"OVERSPILL_{name}", "value": str(value).replace("$", "$$")}
-        for name, value in options.items()
-        if value is not None
-    ]
+    def values(self, service: InferenceService, context: RenderContext) -> Object:
+        """Return the template values."""
+        # Up to half an hour for a cold load.
+        own = {"startup_failures": 900, "cache_mount": None}
+        return image_values(service, context, context.engine_image, {}) | own

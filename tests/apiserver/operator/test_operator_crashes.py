@@ -62,7 +62,11 @@ async def live(cluster: Cluster, world: World, name: str, count: int, writes: in
         made += 1
 
     guarded = cluster.guarded(guard)
-    settings = Settings(namespace=world.namespace, engine_image="registry.example/engine:1")
+    settings = Settings(
+        namespace=world.namespace,
+        engine_image="registry.example/engine:1",
+        engine_gpu_image="registry.example/gpu:1",
+    )
     autoscaler: Any = Fixed(count)
     reconciler = Reconciler(
         guarded,

@@ -220,4 +220,5 @@ def test_the_definitions_are_those_of_the_repository(overspill: Command) -> None
     assert [d["spec"]["names"]["kind"] for d in printed] == [
         "InferenceService",
         "InferenceProvider",
+        "InferenceRuntime",
     ]

@@ -131,7 +131,11 @@ def test_the_users_of_a_provider() -> None:
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, str], words: str) -> None:
-    good = {"OVERSPILL_NAMESPACE": "ns", "OVERSPILL_ENGINE_IMAGE": "x"}
+    good = {
+        "OVERSPILL_NAMESPACE": "ns",
+        "OVERSPILL_ENGINE_IMAGE": "x",
+        "OVERSPILL_ENGINE_GPU_IMAGE": "y",
+    }
     assert Settings.from_environment(good).url == "http://overspill-gateway.ns.svc/v1"
     other = Settings.from_environment({**good, "OVERSPILL_GATEWAY_PORT": "8080"})
     assert other.url == "http://overspill-gateway.ns.svc:8080/v1"

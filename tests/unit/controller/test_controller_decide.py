@@ -17,7 +17,7 @@ ZERO = {"minReplicas": 0, "maxReplicas": 2}
 
 def rendered(service: Any = None, **how: Any) -> dict[str, Any]:
     how = {"replicas": None, "unplaceable": 0, **how}
-    return render.children(service or world.service(), world.SETTINGS, **how)
+    return render.children(world.facts(service), world.SETTINGS, **how)
 
 
 def live(service: Any = None, *, scale: bool = True, **how: Any) -> dict[str, Any]:

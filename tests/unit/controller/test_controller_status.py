@@ -7,12 +7,7 @@ import world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.api.service import (
-    CostStatus,
-    DecisionStatus,
-    InferenceServiceStatus,
-    TrafficStatus,
-)
+from overspill.api.status import CostStatus, DecisionStatus, InferenceServiceStatus, TrafficStatus
 from overspill.controller import announce, status
 from overspill.controller.decide import decide_status
 from overspill.controller.facts import Pod, Scaling

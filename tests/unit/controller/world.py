@@ -9,7 +9,9 @@ from overspill.controller.facts import Facts, Pod, ProviderFacts, Scaling
 from overspill.controller.observe import CHILDREN
 from overspill.controller.settings import Settings
 
-SETTINGS = Settings(namespace="overspill-system", engine_image="engine:1", identity="me")
+SETTINGS = Settings(
+    namespace="overspill-system", engine_image="engine:1", engine_gpu_image="gpu:1", identity="me"
+)
 IMAGE = "registry.example/models/qwen3:q4"
 Object = dict[str, Any]
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import yaml
 
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.runtimes import RenderContext, runtime_of
+from overspill.runtimes import render as render_objects
 
 FOLDER = Path(__file__).parent / "golden"
 CONTEXT = {
     "engine_image": "registry.example/overspill/engine-cpu:1.2.3",
+    "engine_gpu_image": "registry.example/overspill/engine-gpu:1.2.3",
     "pull_policy": "IfNotPresent",
     "release_namespace": "overspill-system",
 }
@@ -31,12 +34,20 @@ def service(name: str = "chat", **spec: Any) -> InferenceService:
     return InferenceService.parse({"metadata": metadata, "spec": {"model": model, **spec}})
 
 
+def runtime(name: str = "my-engine", **spec: Any) -> InferenceRuntime:
+    """Return an InferenceRuntime of that spec."""
+    metadata = {"name": name, "namespace": "team-a"}
+    image = {"image": "registry.example/engine@sha256:" + "0" * 64}
+    return InferenceRuntime.parse({"metadata": metadata, "spec": {**image, **spec}})
+
+
 def render(case: str) -> str:
     """Return what a case renders to now, as YAML."""
     given = yaml.safe_load((FOLDER / f"{case}.in.yaml").read_text())
     subject = service(**given["spec"])
     context = RenderContext(**CONTEXT, **given.get("context", {}))
-    objects = runtime_of(subject).render(subject, context)
+    custom = runtime(**given["runtime"]) if "runtime" in given else None
+    objects = render_objects(runtime_of(subject, custom), subject, context)
     return yaml.safe_dump_all(objects, sort_keys=False, width=100, allow_unicode=True)
 
 

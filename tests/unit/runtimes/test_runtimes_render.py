@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.api.service import InferenceService
-from overspill.runtimes import RenderContext, RenderError, child_name, runtime_of, templating
+from overspill.runtimes import (
+    RenderContext,
+    RenderError,
+    child_name,
+    render,
+    runtime_of,
+    templating,
+)
 from overspill.runtimes.base import CHILD_KINDS
 
 CONTEXT = RenderContext(**golden.CONTEXT)
@@ -36,7 +43,7 @@ FREE = st.recursive(
 
 
 def deployment(service: InferenceService, context: RenderContext = CONTEXT) -> dict[str, Any]:
-    return runtime_of(service).render(service, context)[-1]
+    return render(runtime_of(service), service, context)[-1]
 
 
 def pod_of(service: InferenceService) -> dict[str, Any]:
@@ -57,12 +64,12 @@ def test_json_means_the_same_in_yaml(value: Any) -> None:
 
 @given(NASTY, st.lists(NASTY.filter(bool), max_size=4), st.dictionaries(NASTY, FREE, max_size=3))
 def test_no_value_changes_the_structure(note: str, args: list[str], affinity: Any) -> None:
-    plain = runtime_of(golden.service()).render(golden.service(), CONTEXT)
+    plain = render(runtime_of(golden.service()), golden.service(), CONTEXT)
     nasty = golden.service(
         engine={"args": [arg[:256] for arg in args]},
         pod={"annotations": {"example.com/note": note}, "affinity": affinity},
     )
-    objects = runtime_of(nasty).render(nasty, CONTEXT)
+    objects = render(runtime_of(nasty), nasty, CONTEXT)
     assert [o["kind"] for o in objects] == list(CHILD_KINDS)
     assert objects[:-1] == plain[:-1]
     template = objects[-1]["spec"]["template"]
@@ -104,7 +111,7 @@ def test_rolls_and_drains_never_wait_for_a_place(
 ) -> None:
     context = RenderContext(**golden.CONTEXT, unplaceable=unplaceable)
     service = golden.service(**spec)
-    objects = {o["kind"]: o for o in runtime_of(service).render(service, context)}
+    objects = {o["kind"]: o for o in render(runtime_of(service), service, context)}
     rolling = objects["Deployment"]["spec"]["strategy"]["rollingUpdate"]
     assert rolling == {"maxSurge": surge, "maxUnavailable": roll}
     assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == drain
@@ -135,7 +142,7 @@ def test_the_count_is_left_out_unless_given(replicas: int | None, field: dict[st
 )
 def test_anything_but_the_expected_objects_is_refused(change: Any) -> None:
     service = golden.service()
-    objects = runtime_of(service).render(service, CONTEXT)
+    objects = render(runtime_of(service), service, CONTEXT)
     expected = [(kind, child_name("chat")) for kind in CHILD_KINDS]
     owner = {"namespace": "team-a", "reference": service.reference()}
     templating.check(objects, expected, owner)

@@ -1,0 +1,87 @@
+"""The status of an InferenceService: what is."""
+
+from pydantic import Field
+
+from overspill.api.base import Model
+from overspill.api.conditions import Condition
+
+
+class CapacityStatus(Model):
+    """Whether the cluster has room for what the service wants."""
+
+    full: bool = Field(description="A wanted replica cannot be placed for lack of capacity.")
+    reason: str = Field(
+        "", max_length=64, description="Unschedulable, SchedulingGated, QuotaExceeded."
+    )
+    message: str = Field("", max_length=1024, description="In the scheduler's own words.")
+    since: str = Field(
+        "", json_schema_extra={"format": "date-time"}, description="Full since then."
+    )
+
+
+class ModelStatus(Model):
+    """How far the loading of a model that is not there yet has come."""
+
+    loaded_bytes: int = Field(0, ge=0, description="Bytes that are there.")
+    total_bytes: int | None = Field(None, ge=0, description="Bytes in all, where known.")
+
+
+class TrafficStatus(Model):
+    """What the service does now; averages over the last minute."""
+
+    requests_per_second: float = Field(0, description="Requests that arrived, per second.")
+    spilled_percent: float = Field(0, description="Of 100 requests, answered by a provider.")
+    ttft_p95_seconds: float | None = Field(
+        None, description="Time to first token of local answers."
+    )
+
+
+class CostStatus(Model):
+    """What the last 24 hours took, from Prometheus."""
+
+    gpu_hours: float = Field(0, description="Accelerator-hours of placed replicas.")
+    spilled_dollars: float = Field(0, description="US dollars of requests that providers answered.")
+
+
+class DecisionStatus(Model):
+    """One decision of the autoscaler, with what it saw."""
+
+    time: str = Field(json_schema_extra={"format": "date-time"}, description="When.")
+    replicas_from: int = Field(ge=0, description="Replicas wanted before.")
+    replicas_to: int = Field(ge=0, description="Replicas wanted since.")
+    reason: str = Field(max_length=64, description="One CamelCase word of a fixed list.")
+    message: str = Field("", max_length=512, description="The same with its numbers.")
+    inputs: dict[str, float] = Field(
+        default_factory=dict, description="Signals by name; one that had no data is left out."
+    )
+
+
+MAX_DECISIONS = 10
+
+
+class InferenceServiceStatus(Model):
+    """What is."""
+
+    observed_generation: int = Field(0, ge=0, description="metadata.generation last acted upon.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+        description="Ready, ModelReady, ReplicasReady, ScalingActive, CapacityAvailable, "
+        "SpilloverReady.",
+    )
+    replicas: int = Field(0, ge=0, description="Replicas that exist, pending ones too.")
+    ready_replicas: int = Field(0, ge=0, description="Replicas that can answer.")
+    desired_replicas: int = Field(0, ge=0, description="Replicas that the autoscaler wants.")
+    selector: str = Field("", max_length=512, description="Label selector of the replicas' pods.")
+    url: str = Field("", max_length=512, description="Base URL for OpenAI clients, in the cluster.")
+    model: ModelStatus | None = Field(None, description="While a replica loads its model.")
+    capacity: CapacityStatus | None = Field(None, description="Room in the cluster.")
+    traffic: TrafficStatus | None = Field(None, description="Requests of the last minute.")
+    cost: CostStatus | None = Field(None, description="Spending of the last 24 hours.")
+    last_decisions: list[DecisionStatus] = Field(
+        default_factory=list, max_length=MAX_DECISIONS, description="Newest first."
+    )
