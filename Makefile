@@ -40,6 +40,7 @@ lint: venv ## Format, lint, types and layers
 	ruff format --check . && ruff check . && lint-imports --no-cache
 	mypy
 	MYPYPATH=operator:hack:. mypy -p lab -p demo -p e2e
+	mypy --config-file= --strict images/paced-engine/paced_engine.py
 	cd hack/cluster && mypy --strict --config-file= main.py localcluster
 
 .PHONY: unit

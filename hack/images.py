@@ -102,6 +102,7 @@ IMAGES = {
         Image("operator", "overspill", PACKAGE, ON_BASE, program="operator", lock="operator"),
         Image("gateway", "overspill", PACKAGE, ON_BASE, program="gateway", lock="gateway"),
         Image("engine-cpu", "engine-cpu", ENGINE, ON_BASE, lock="engine"),
+        Image("paced-engine", "paced-engine", on=(("BASE", "base"),)),
         Image("prometheus", "prometheus", on=(("BASE", "base"),), context=download_prometheus),
         Image("models/smollm2-135m", "model", tag="q4_1", context=download_model),
     )
@@ -110,6 +111,7 @@ DEPLOYED = {
     "operator": "operator",
     "gateway": "gateway",
     "engine-cpu": "engine-cpu",
+    "paced-engine": "paced-engine",
     "prometheus": "prometheus",
     "model": "models/smollm2-135m",
 }
