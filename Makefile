@@ -41,7 +41,7 @@ lint: venv ## Format, lint, types and layers
 	mypy
 	MYPYPATH=operator:hack:. mypy -p lab -p demo -p e2e
 	mypy --config-file= --strict images/paced-engine/paced_engine.py
-	cd hack/cluster && mypy --strict --config-file= main.py localcluster
+	cd hack/cluster && mypy --strict --config-file= main.py relay.py localcluster
 
 .PHONY: unit
 unit: venv ## Unit tests

@@ -1,4 +1,4 @@
-"""The local cluster's command: up, down, status, env, load.
+"""The local cluster's command: up, down, status, env, load, relay.
 
 python3 hack/cluster/main.py up
 """
@@ -22,6 +22,7 @@ from localcluster import (
     layout,
     network,
     node,
+    outside,
     pki,
     processes,
     templates,
@@ -184,6 +185,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("env", help="print the lines to select the cluster in a shell")
     loading = commands.add_parser("load", help="import image archives")
     loading.add_argument("archives", nargs="+", type=Path, metavar="IMAGE.tar")
+    relaying = commands.add_parser("relay", help="let pods reach one host outside, by a proxy")
+    relaying.add_argument("target", metavar="HOST:PORT")
     return root
 
 
@@ -205,6 +208,10 @@ def execute(options: argparse.Namespace) -> int:
             env()
         case "load":
             load(options.archives)
+        case "relay":
+            with exclusive():
+                outside.ensure(outside.relay(options.target))
+            print(f"http://{layout.NODE_ADDRESS}:{outside.PORT}")
     return 0
 
 

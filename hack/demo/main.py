@@ -2,6 +2,7 @@
 
 Builds and starts the local cluster (or uses the context that DEMO_CONTEXT names), installs
 the chart, serves a small real model on two GPUs that the cluster counts but does not have,
+with a second model server as the cloud, or the real OpenAI when OPENAI_API_KEY is set. It then
 runs the stages of ``stages.py`` and leaves everything running. Exit status 1 when a stage
 did not happen or a request failed.
 """
@@ -28,6 +29,8 @@ NAMESPACES = (NAMESPACE, platform.CLOUD, platform.NAMESPACE)
 GPU_HOUR = "0.80"
 FOLDER = ROOT / "build" / "demo"
 PLACES = 2  # replicas that there is room for
+PROMPT_TOKENS = 25  # of one of the load's questions, with the template around it
+USUALLY_SPILLED = 60  # requests of a run
 
 SPEC: dict[str, Any] = {
     "cost": {"gpuHour": GPU_HOUR},
@@ -82,7 +85,7 @@ def prepare(kube: Kube) -> str:
         f"engine pods are limited to {platform.ENGINE_CPU} CPU each and the stand-in cloud to "
         f"{platform.CLOUD_CPU}, so that a second replica is real capacity on a small machine"
     )
-    platform.install(kube, platform.values())
+    platform.install(kube, chart_values(way_out(kube)))
     screen.note(f"helm install {platform.RELEASE} -n {platform.NAMESPACE}: ready")
     model = cloud(kube)
     kube.apply(platform.namespace(NAMESPACE))
@@ -95,20 +98,47 @@ def prepare(kube: Kube) -> str:
     return platform.create_key(kube, "demo", NAMESPACE)
 
 
+def way_out(kube: Kube) -> str:
+    """Open a way to OpenAI for the gateway of the local cluster; return the proxy, or ""."""
+    if kube.context or not openai_key():
+        return ""
+    command = [sys.executable, "hack/cluster/main.py", "relay", f"{platform.OPENAI_HOST}:443"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def chart_values(proxy: str) -> dict[str, Any]:
+    """The lab's values; providers are reached through the proxy, if there is one."""
+    values = platform.values()
+    return values | {"gateway": values["gateway"] | {"httpsProxy": proxy}}
+
+
+def openai_key() -> str:
+    """The user's key; without one the cloud is a second model server."""
+    return os.environ.get("OPENAI_API_KEY", "")
+
+
 def cloud(kube: Kube) -> str:
     """Set up where requests spill to; return its model."""
-    key = os.environ.get("OPENAI_API_KEY")
-    if key and kube.context:
-        screen.note(f"the cloud is OpenAI, {platform.OPENAI_MODEL}: spilled requests cost money")
+    if key := openai_key():
+        screen.note(price_of_a_run())
         platform.use_openai(kube, ["*"], key)
         return platform.OPENAI_MODEL
-    if key:
-        screen.note(
-            "OPENAI_API_KEY is set, but pods of the local cluster reach nothing outside: the cloud "
-            "is a second model server; with DEMO_CONTEXT it is OpenAI"
-        )
     platform.start_cloud(kube, ["*"])
     return platform.CLOUD_MODEL
+
+
+def price_of_a_run() -> str:
+    """What the user's OpenAI account is about to be charged, in words."""
+    price = {name: float(dollars) for name, dollars in platform.PRICE.items()}
+    each = (
+        PROMPT_TOKENS * price["inputPerMTok"] + Client.max_tokens * price["outputPerMTok"]
+    ) / 1e6
+    return (
+        f"requests that spill go to OpenAI, model {platform.OPENAI_MODEL}, and cost money: at most "
+        f"${each:.5f} each ({PROMPT_TOKENS} tokens in, {Client.max_tokens} out), about "
+        f"{USUALLY_SPILLED} in a run: ${each * USUALLY_SPILLED:.2f}"
+    )
 
 
 def quota() -> dict[str, Any]:

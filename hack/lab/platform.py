@@ -13,7 +13,9 @@ NAMESPACE = "overspill-system"
 CLOUD = "cloud"  # the provider's name, and the namespace of the stand-in
 CLOUD_MODEL = "frontier"
 OPENAI_MODEL = "gpt-5.2"
+OPENAI_HOST = "api.openai.com"
 SECRET = "cloud-key"
+HOSTS = "overspill.dev/provider-hosts"
 # GPT-5.2, US dollars per million tokens, 2026-11
 PRICE = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
 CLOUD_HOST = f"model-server.{CLOUD}.svc.cluster.local"
@@ -158,8 +160,7 @@ def spillover(when: list[str], model: str = CLOUD_MODEL, **more: Any) -> dict[st
 
 def _secret(key: str, host: str) -> dict[str, Any]:
     # The gateway sends a key only to hosts that its own Secret names.
-    hosts = {"overspill.dev/provider-hosts": host}
-    metadata = {"name": SECRET, "namespace": CLOUD, "annotations": hosts}
+    metadata = {"name": SECRET, "namespace": CLOUD, "annotations": {HOSTS: host}}
     data = {"api-key": key}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
@@ -182,7 +183,8 @@ def start_cloud(kube: Kube, allowed: list[str]) -> None:
     It speaks the OpenAI API and is not ours to scale: to Overspill it is a provider like
     any other. The key is made here and is only in that namespace's Secret.
     """
-    if kube.get("secret", SECRET, CLOUD) is None:
+    known = kube.get("secret", SECRET, CLOUD)
+    if known is None or known["metadata"].get("annotations", {}).get(HOSTS) != CLOUD_HOST:
         kube.apply(_secret(f"sk-lab-{secrets.token_hex(16)}", CLOUD_HOST))
     kube.apply(*_cloud_server(images()["engine-cpu"]))
     kube.kubectl("rollout", "status", "deployment/model-server", "-n", CLOUD, "--timeout=100s")
@@ -191,5 +193,5 @@ def start_cloud(kube: Kube, allowed: list[str]) -> None:
 
 def use_openai(kube: Kube, allowed: list[str], key: str) -> None:
     """Let the real OpenAI be the cloud; the key goes into one Secret and nowhere else."""
-    kube.apply(_secret(key, "api.openai.com"))
+    kube.apply(_secret(key, OPENAI_HOST))
     kube.apply(openai(allowed))

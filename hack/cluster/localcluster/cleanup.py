@@ -4,7 +4,7 @@ import shutil
 import time
 from pathlib import Path
 
-from localcluster import cgroups, components, host, layout, network, processes
+from localcluster import cgroups, components, host, layout, network, outside, processes
 from localcluster.progress import ClusterError, run, say, succeeds
 
 # kubelet and the network plugins use these whatever their options say.
@@ -31,7 +31,8 @@ def down(purge: bool = False) -> None:
 
 
 def stop_all() -> None:
-    """Stop the node's parts, then the pods with their shims, then the control plane."""
+    """Stop the way out, the node's parts, the pods with their shims, then the control plane."""
+    outside.close()
     for names in (NODE_PARTS, frozenset({"containerd-shim-runc-v2"}), components.PROGRAMS):
         cgroups.kill_members()
         for process in processes.strays(names):
