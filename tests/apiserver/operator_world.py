@@ -105,6 +105,7 @@ class Operator:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from overspill.controller.main import run; run()"],
                 env=os.environ | settings,
+                stdout=log,
                 stderr=log,
             )
         eventually("the operator is ready", self._ready, 30, 0.1)

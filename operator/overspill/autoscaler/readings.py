@@ -52,6 +52,7 @@ class Readings:
         self._signals: Mapping[str, Samples] = {}
         self._read_at = -float("inf")
         self._costs: Mapping[str, Samples] = {}
+        self._costs_problem = ""
         self.outage: Outage | None = None
 
     async def run(self) -> None:
@@ -78,8 +79,12 @@ class Readings:
         """Costs are shown, not decided on: without an answer the last ones stay."""
         try:
             self._costs = await self._ask(COSTS)
+            problem = ""
         except PrometheusUnavailable as error:
-            log.warning("costs of the last 24 hours unknown", problem=str(error))
+            problem = str(error)
+        if problem and problem != self._costs_problem:  # told once, not with every look
+            log.warning("costs of the last 24 hours unknown", problem=problem)
+        self._costs_problem = problem
 
     async def _ask(self, queries: Mapping[str, str]) -> Mapping[str, Samples]:
         answers = await asyncio.gather(*(self._source.query(q) for q in queries.values()))

@@ -92,7 +92,6 @@ class Replicas:
     """Facts from the cluster, counts of pods."""
 
     desired: int | None = None  # the Deployment's spec.replicas; None: there is no Deployment
-    existing: int = 0  # pending ones too, terminating ones not
     placed: int = 0  # on a node
     ready: int = 0
     unplaceable: int = 0  # the cluster has no room for them

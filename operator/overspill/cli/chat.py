@@ -18,10 +18,11 @@ from typing import Any
 from overspill.api import names
 from overspill.api.identifiers import DNS_LABEL
 from overspill.api.keys import key_secret, new_key
+from overspill.api.sse import EventTooLarge
 from overspill.cli import show
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
-from overspill.cli.sse import Delta, InvalidStream, Parser
+from overspill.cli.sse import Delta, Parser
 from overspill.cluster import Cluster, NotFound
 from overspill.cluster.kinds import SECRET, SERVICE
 
@@ -164,7 +165,7 @@ class Talk:
                 async for chunk in answer.chunks:
                     for delta in parser.feed(chunk):
                         self._take(reply, delta)
-            except InvalidStream as error:
+            except EventTooLarge as error:
                 reply.error = str(error)
             if not parser.done and not reply.error:
                 reply.error = "the stream broke off"

@@ -139,9 +139,12 @@ def _list(found: list[Found], output: Output) -> None:
 def _confirm(count: int, yes: bool) -> None:
     if yes:
         return
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise CommandError("not on a terminal, so nobody can be asked: pass --yes", USAGE)
-    if input(f"Remove these {count} objects? [y/N] ").strip().lower() not in ("y", "yes"):
+    # On stderr, since stdout is the list, which a program may read.
+    sys.stderr.write(f"Remove these {count} objects? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("nothing was removed")
 
 

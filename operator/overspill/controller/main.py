@@ -1,6 +1,7 @@
 """The operator process: wires the parts together and runs them until it is told to stop."""
 
 import asyncio
+import logging
 import signal
 import sys
 import threading
@@ -13,12 +14,13 @@ from typing import Any
 import structlog
 from prometheus_client import REGISTRY
 
+from overspill import logs
 from overspill.api.names import API_VERSION
 from overspill.autoscaler import loop as autoscaler_loop
 from overspill.autoscaler.loop import Autoscaler
 from overspill.cluster import Cluster, ClusterError, Kind, Leader, Unavailable, backoff
 from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
-from overspill.controller import endpoints, handlers, logs
+from overspill.controller import endpoints, handlers
 from overspill.controller.addresses import Addresses
 from overspill.controller.announce import Announcer
 from overspill.controller.catalog import Catalog, Key
@@ -35,6 +37,7 @@ from overspill.prometheus.client import PrometheusClient
 log = structlog.get_logger(__name__)
 
 STALL_SECONDS = 60.0
+STEADY_SECONDS = 60.0  # an autoscaler that ran for so long had recovered from what ended the last
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Operator:
     sink: handlers.Sink
     watching: threading.Event
     targets: Targets
+    prometheus: PrometheusClient
 
     def fault(self) -> str:
         """Return what has stalled, "" when nothing has."""
@@ -81,18 +85,21 @@ class Operator:
         finally:
             await _cancel([stopping, *tasks])
             await _cancel([election])
+            self.prometheus.close()
 
     async def _scale(self) -> None:
         """Run the autoscaler while we hold the lease."""
         failures = 0
         while True:
             await self.leader.wait(held=True)
+            started = time.monotonic()
             loop = asyncio.create_task(self.autoscaler.run())
             lost = asyncio.create_task(self.leader.wait(held=False))
             try:
                 await asyncio.wait([loop, lost], return_when=asyncio.FIRST_COMPLETED)
                 if loop.done() and loop.exception():
-                    failures += 1
+                    steady = time.monotonic() - started >= STEADY_SECONDS
+                    failures = 1 if steady else failures + 1
                     log.error("the autoscaler ended", exc_info=loop.exception())
                     await asyncio.sleep(backoff(failures))
             finally:
@@ -137,8 +144,9 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     addresses = Addresses(cluster, settings.namespace, f"{settings.gateway_service}-internal")
     scale = ScaleWriter(guarded)
     token = Path(settings.token_file)
+    prometheus = PrometheusClient(settings.prometheus_url)
     autoscaler = Autoscaler(
-        PrometheusClient(settings.prometheus_url),
+        prometheus,
         addresses,
         token if token.exists() else None,
         scale,
@@ -160,6 +168,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         sink=handlers.Sink(keys, catalog),
         watching=threading.Event(),
         targets=_targets(cluster, settings),
+        prometheus=prometheus,
     )
 
 
@@ -208,6 +217,8 @@ def run() -> None:
     except SettingsError as error:
         sys.exit(f"overspill-operator: {error}")
     logs.configure(settings.log_level)
+    # kopf's warning that signals are not its business, in a thread, is no news.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     try:
         asyncio.run(operate(settings))
     except ClusterError as error:

@@ -180,7 +180,6 @@ def _replicas(facts: Facts) -> Replicas:
     deployment = None if "Deployment" in facts.foreign else facts.deployment
     return Replicas(
         desired=deployment["spec"].get("replicas") if deployment else None,
-        existing=len(facts.pods),
         placed=facts.placed,
         ready=facts.ready,
         unplaceable=capacity.judge(facts).unplaceable,

@@ -15,6 +15,7 @@ import structlog
 
 from overspill.api.names import DESTINATION_LOCAL, SpillReason
 from overspill.api.provider import ProviderType
+from overspill.api.sse import parse
 from overspill.api.values import parse_duration
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
@@ -31,7 +32,6 @@ from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Provider
 from overspill.gateway.relay import MAX_ANSWER, NotBegun, Relay
-from overspill.gateway.sse import parse
 from overspill.gateway.state import State
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, cost, estimate

@@ -16,10 +16,10 @@ import structlog
 import uvloop
 from prometheus_client import disable_created_metrics
 
+from overspill import logs
 from overspill.api.names import GATEWAY_AUDIENCE
 from overspill.cluster.client import Cluster
 from overspill.cluster.errors import ClusterError
-from overspill.gateway import logs
 from overspill.gateway.app import Gateway
 from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher

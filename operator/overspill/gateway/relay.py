@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from overspill.api import sse
 from overspill.api.names import HEADER_COST
 from overspill.api.values import format_money
-from overspill.gateway import sse
 from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
@@ -124,8 +124,7 @@ class Relay:
             data = await self.answer.read(self._timeout(deadline))
             if not data:
                 raise StreamBroken("the stream ended without [DONE]")
-            events = splitter.feed(data)
-            self._inspect_all(events, out)
+            self._inspect_all(_events(splitter, data), out)
             if self.exchange.first_token is not None or self.done:
                 if not begun:
                     begun = True
@@ -210,3 +209,10 @@ class Relay:
 def _has_usage(data: bytes) -> bool:
     """Whether an event holds a usage object; the first look costs next to nothing."""
     return b'"usage"' in data and _USAGE.search(data) is not None
+
+
+def _events(splitter: sse.EventSplitter, data: bytes) -> list[bytes]:
+    try:
+        return splitter.feed(data)
+    except sse.EventTooLarge as error:
+        raise StreamBroken(str(error)) from None

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from overspill.api.names import HEADER_DESTINATION, HEADER_REASON, HEADER_REQUEST_ID
+from overspill.api.sse import comment, error_event
 from overspill.gateway.errors import ApiError
 from overspill.gateway.server import ClientConnection
-from overspill.gateway.sse import comment, error_event
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]

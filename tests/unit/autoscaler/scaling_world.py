@@ -68,7 +68,7 @@ class World:
         placed = min(wanted, self.room)
         self.started = (self.started + [self.now] * placed)[:placed]
         ready = sum(1 for start in self.started if self.now - start >= self.boot)
-        return Replicas(wanted, wanted, placed, ready, wanted - placed)
+        return Replicas(wanted, placed, ready, wanted - placed)
 
     def tick(self, signals: Signals, live: Demand | None = None, seconds: float = TICK) -> int:
         """Turn time by ``seconds``, decide once, return the count."""

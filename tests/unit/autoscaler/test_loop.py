@@ -70,7 +70,7 @@ class Cluster:
         self.tell()
 
     def tell(self) -> None:
-        pods = Replicas(self.count, self.count, self.count, self.count, 0, 0, str(self.version))
+        pods = Replicas(self.count, self.count, self.count, 0, 0, str(self.version))
         self.scaler.observe(KEY, self.service, pods, slots=4)
 
 
@@ -267,7 +267,7 @@ async def test_a_slow_api_server_does_not_hold_up_the_passes(rig):
 
 async def test_a_service_that_cannot_be_decided_does_not_stop_the_others(rig):
     async with rig(1) as r:
-        pods = Replicas(1, 1, 1, 1, 0, 0, "1")
+        pods = Replicas(1, 1, 1, 0, 0, "1")
         r.scaler.observe("team-a/broken", service(), pods, slots=0)
         r.prometheus.values["in_flight"] = 7.0
         await until(lambda: r.cluster.count == 3)

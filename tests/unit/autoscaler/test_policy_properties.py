@@ -28,7 +28,6 @@ demands = st.none() | st.builds(
 pods = st.integers(0, 30)
 replicas = st.builds(
     Replicas,
-    existing=pods,
     placed=pods,
     ready=pods,
     unplaceable=st.integers(0, 5),

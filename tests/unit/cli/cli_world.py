@@ -188,6 +188,13 @@ class Done:
     stderr: str
 
 
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @dataclass
 class Command:
     """Runs `overspill` as its entry point does, in this process."""
@@ -195,13 +202,14 @@ class Command:
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
 
-    def __call__(self, *args: str, stdin: str = "", **env: str) -> Done:
-        """Run it and return what it printed."""
+    def __call__(self, *args: str, stdin: str = "", typed: str = "", **env: str) -> Done:
+        """Run it and return what it printed; ``typed`` on a terminal, ``stdin`` from a pipe."""
         with self.monkeypatch.context() as patch:
             for name, value in env.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["overspill", *args])
-            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(sys, "stdin", Terminal(typed) if typed else io.StringIO(stdin))
+            patch.setattr(sys.stderr, "isatty", lambda: bool(typed))
             try:
                 run()
                 status = 0

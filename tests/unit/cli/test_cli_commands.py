@@ -6,7 +6,7 @@ import pytest
 from cli_world import Command, World
 
 from overspill.api.keys import key_secret, new_key
-from overspill.cli.sse import MAX_LINE
+from overspill.api.sse import MAX_EVENT
 from overspill.cluster.kinds import (
     CRD,
     DEPLOYMENT,
@@ -145,10 +145,10 @@ def test_chat_asks_nothing_without_a_question(world: World, overspill: Command) 
 
 
 def test_chat_survives_a_stream_that_is_none(world: World, overspill: Command) -> None:
-    world.answer = [b"x" * (MAX_LINE + 1)]
+    world.answer = [b"x" * (MAX_EVENT + 1)]
     done = overspill("chat", "team-a/chat", "Hello")
     assert done.returncode == 1
-    assert "an event of more than" in done.stderr
+    assert "an event of the stream exceeds" in done.stderr
     assert not world.objects, "the session's key is deleted"
 
 
@@ -195,6 +195,18 @@ def test_nobody_is_asked_without_a_terminal(world: World, overspill: Command) ->
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert not world.deleted
+
+
+@pytest.mark.parametrize(("typed", "goes"), [("n\n", False), ("\n", False), ("y\n", True)])
+def test_the_question_is_no_part_of_the_list(
+    world: World, overspill: Command, typed: str, *, goes: bool
+) -> None:
+    installed(world)
+    done = overspill("uninstall", "-o", "json", typed=typed)
+    assert done.returncode == (0 if goes else 1)
+    assert json.loads(done.stdout)
+    assert "[y/N]" in done.stderr
+    assert bool(world.deleted) is goes
 
 
 def test_nothing_installed_is_said(world: World, overspill: Command) -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.cli.sse import MAX_LINE, Parser
+from overspill.api.sse import MAX_EVENT
+from overspill.cli.sse import Parser
 
 TEXTS = st.lists(st.text(min_size=1, max_size=8), max_size=6)
 
@@ -34,9 +35,9 @@ def test_a_stream_cut_anywhere_reads_the_same(texts: list[str], end: str, cuts: 
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b'data: {"error": {"message": "engine gone"}}\n', "engine gone"),
-        (b'data: {"error": "engine gone"}\n', "engine gone"),
-        (b"data: {broken\n", "not JSON"),
+        (b'data: {"error": {"message": "engine gone"}}\n\n', "engine gone"),
+        (b'data: {"error": "engine gone"}\n\n', "engine gone"),
+        (b"data: {broken\n\n", "not JSON"),
     ],
 )
 def test_an_error_in_the_stream_is_read(data: bytes, error: str) -> None:
@@ -46,7 +47,7 @@ def test_an_error_in_the_stream_is_read(data: bytes, error: str) -> None:
     assert not parser.done
 
 
-def test_an_endless_line_is_refused() -> None:
+def test_an_endless_event_is_refused() -> None:
     parser = Parser()
-    with pytest.raises(ValueError, match="more than"):
-        list(parser.feed(b"x" * (MAX_LINE + 1)))
+    with pytest.raises(ValueError, match="exceeds"):
+        list(parser.feed(b"x" * (MAX_EVENT + 1)))

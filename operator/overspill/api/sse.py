@@ -10,13 +10,15 @@ from typing import Any
 
 import orjson
 
-from overspill.gateway.errors import StreamBroken
-
 MAX_EVENT = 4 * 1024 * 1024  # bytes of one event; a tool call or logprobs may be large
 DONE = b"data: [DONE]\n\n"
 # Two line ends in a row. Atomic, or CRLF could be read as two of them.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 _DATA_LINE = re.compile(rb"(?:\A|[\r\n])data(?::[ ]?([^\r\n]*))?(?=[\r\n]|\Z)")
+
+
+class EventTooLarge(ValueError):
+    """No server of ours sends such an event; reading on would only fill the memory."""
 
 
 class EventSplitter:
@@ -30,7 +32,7 @@ class EventSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the events that are complete now.
 
-        :raises StreamBroken: when one event exceeds the limit.
+        :raises EventTooLarge: when one event exceeds the limit.
         """
         if not self._rest and not self._after_cr and data.endswith(b"\n\n") and b"\r" not in data:
             if data.count(b"\n\n") == 1:
@@ -53,13 +55,8 @@ class EventSplitter:
         self._after_cr = bool(buffer) and not self._rest and buffer.endswith(b"\r")
         self._scanned = max(0, len(self._rest) - 3)
         if len(self._rest) > MAX_EVENT:
-            raise StreamBroken(f"an event of the stream exceeds {MAX_EVENT} bytes")
+            raise EventTooLarge(f"an event of the stream exceeds {MAX_EVENT} bytes")
         return events
-
-    @property
-    def pending(self) -> bool:
-        """Whether an event has begun that is not complete."""
-        return bool(self._rest.strip(b"\r\n"))
 
 
 def data_of(event: bytes) -> bytes:
