@@ -2,10 +2,10 @@
 
 "No data", "not a number" and zero are three different inputs of a decision. Zero says that
 nothing happened. NaN says that a ratio had nothing to divide (no request, so no latency).
-No data says that nobody looked.
+No data says that nobody looked. What no count, rate or time of ours can be, a negative number or
+one beyond all reason, is not a number either.
 """
 
-import math
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any
@@ -17,6 +17,8 @@ class Missing(Enum):
     NO_DATA = "no data"
     NOT_A_NUMBER = "not a number"
 
+
+LARGEST = 1e12  # products of two still have an integer
 
 Value = float | Missing
 Samples = dict[str, Value]  # by "namespace/name" of the service
@@ -41,4 +43,4 @@ def parse(vector: Iterable[dict[str, Any]]) -> Samples:
 
 def _number(text: str) -> Value:
     number = float(text)
-    return number if math.isfinite(number) else Missing.NOT_A_NUMBER
+    return number if 0 <= number <= LARGEST else Missing.NOT_A_NUMBER  # NaN is not in order

@@ -14,6 +14,7 @@ from overspill.api import metrics
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler, Settings
 from overspill.autoscaler.meter import Meter
+from overspill.autoscaler.readings import Source
 from overspill.autoscaler.signals import Replicas
 from overspill.cluster.errors import Conflict, Unavailable
 from overspill.prometheus.client import PrometheusUnavailable
@@ -85,7 +86,14 @@ def service(**scaling: object) -> InferenceService:
 class Rig:
     """Everything that a test of the loop needs."""
 
-    def __init__(self, tmp_path: Path, server: DemandServer, count: int, **scaling: object) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        server: DemandServer,
+        count: int,
+        prometheus: Source | None = None,
+        **scaling: object,
+    ) -> None:
         token = tmp_path / "token"
         token.write_text(TOKEN)
         self.server = server
@@ -95,7 +103,7 @@ class Rig:
         self.registry = CollectorRegistry()
         self.changes: list[str] = []
         self.scaler = Autoscaler(
-            self.prometheus,
+            prometheus or self.prometheus,
             lambda: [server.address],
             token,
             self.cluster,

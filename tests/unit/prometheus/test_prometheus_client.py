@@ -29,6 +29,9 @@ NAMED = {"service_namespace": "a", "service_name": "chat"}
         ("NaN", Missing.NOT_A_NUMBER),
         ("+Inf", Missing.NOT_A_NUMBER),
         ("-Inf", Missing.NOT_A_NUMBER),
+        ("-1", Missing.NOT_A_NUMBER),
+        ("1e300", Missing.NOT_A_NUMBER),
+        ("1e-300", 1e-300),
     ],
 )
 def test_zero_nan_and_infinity_are_told_apart(text, expected):
