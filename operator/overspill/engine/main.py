@@ -14,12 +14,13 @@ from pathlib import Path
 import structlog
 
 from overspill import __version__
-from overspill.engine import supervisor
+from overspill.engine import fit, supervisor
 from overspill.engine.base import Engine
-from overspill.engine.errors import EngineError, InvalidOptions
+from overspill.engine.errors import EngineError, InvalidOptions, ModelDoesNotFit
 from overspill.engine.limits import memory_limit
 from overspill.engine.llamacpp import LlamaCpp
 from overspill.engine.options import Options, from_environment
+from overspill.engine.shape import UnknownShape
 from overspill.engine.termination import leave_message
 from overspill.engine.vllm import VLLM
 
@@ -45,9 +46,33 @@ def _serve() -> None:
     engine = _engine(os.environ.get("OVERSPILL_ENGINE", "llamacpp"))
     options = from_environment(os.environ)
     model = engine.find(options.model_path)
-    launch = engine.launch(options, model, memory_limit(Path("/sys/fs/cgroup")))
+    spare = _check_fit(engine, options, model)
+    launch = engine.launch(options, model, spare)
     log.info("starting", version=__version__, engine=engine.title, options=_shown(options))
     supervisor.supervise(engine, launch, options.port, options.drain_seconds)
+
+
+def _check_fit(engine: Engine, options: Options, model: Path) -> int | None:
+    """Bytes of the container's limit that the model leaves, None without a limit.
+
+    Raises ModelDoesNotFit.
+    """
+    limit = memory_limit(Path("/sys/fs/cgroup"))
+    try:
+        formula = engine.formula(options, model)
+    except UnknownShape as error:
+        log.warning("memory is not checked: the model's shape is unknown", cause=str(error))
+        return limit
+    need = formula(options)
+    space = fit.room(options.accelerator, limit, engine.share(options), options.devices)
+    log.info("memory", need=need.shown(), room=space and space.size)
+    if space is None:
+        log.warning("memory is not checked: nobody knows how much there is")
+    elif text := fit.misfit(formula, options, space, engine.smaller_cache):
+        raise ModelDoesNotFit(text)
+    if limit is None or options.accelerator:
+        return limit
+    return limit - round(need.total)
 
 
 def _engine(name: str) -> Engine:

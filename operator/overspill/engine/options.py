@@ -17,8 +17,6 @@ DEFAULT_MAX_SEQUENCES = 4
 DEFAULT_DRAIN_SECONDS = 120.0
 MAX_BYTES = 1 << 50
 MAX_SPECULATIVE_TOKENS = 16
-
-
 QUANTIZATIONS = ("none", "fp8", "int8", "int4")
 KV_CACHE_DTYPES = ("auto", "fp16", "bf16", "fp8", "int8")
 
@@ -68,6 +66,16 @@ class Options:
     cpu_threads: int | None = None
     drain_seconds: float = DEFAULT_DRAIN_SECONDS
     engine_args: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def embedding(self) -> bool:
+        """Whether llama.cpp is asked to serve embeddings."""
+        return dict(self.engine_args).get("embedding") == "true"
+
+    @property
+    def devices(self) -> int:
+        """Among how many devices the model is divided."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 def from_environment(env: Mapping[str, str]) -> Options:

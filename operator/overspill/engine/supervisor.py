@@ -24,6 +24,7 @@ from overspill.engine.load import Gauges
 log = structlog.get_logger(__name__)
 
 LAST_LINES = 400  # of the child, kept for a message; a traceback through processes is long
+STOP_SECONDS = 5.0  # for an idle engine to end; the pod's grace period has 10 after the drain
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
 
@@ -47,7 +48,7 @@ def supervise(engine: Engine, launch: Launch, port: int, drain: float) -> None:
         _wait(child)
         _drain(child, gauges, drain)
     finally:
-        child.kill()
+        child.stop()
 
 
 class Child:
@@ -86,8 +87,11 @@ class Child:
             self._reader.join(timeout=1)
             raise fault(self._engine, status, list(self._lines), self._served)
 
-    def kill(self) -> None:
-        """End the child and its own children at once; they hold nothing that would need saving."""
+    def stop(self) -> None:
+        """End the child and its own children; nothing they hold would need saving."""
+        self._process.terminate()  # lets vLLM remove its shared memory
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

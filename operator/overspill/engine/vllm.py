@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from overspill.engine import safetensors, vllm_memory
 from overspill.engine.base import Launch
 from overspill.engine.errors import (
     EngineError,
@@ -19,6 +20,7 @@ from overspill.engine.errors import (
     ModelDoesNotFit,
     ModelLoadFailed,
 )
+from overspill.engine.fit import Formula
 from overspill.engine.model import find_safetensors
 from overspill.engine.options import Options, Speculative
 
@@ -110,12 +112,28 @@ class VLLM:
     running = "vllm:num_requests_running"
     waiting = "vllm:num_requests_waiting"
     ready_line: str | None = "Application startup complete."
+    smaller_cache = "fp8"
 
     def find(self, path: Path) -> Path:
         """The folder with config.json and its safetensors files."""
         return find_safetensors(path)
 
-    def launch(self, options: Options, model: Path, memory_limit: int | None) -> Launch:
+    def share(self, options: Options) -> float:
+        """Its gpu_memory_utilization."""
+        text = dict(options.engine_args).get("gpu_memory_utilization", "")
+        try:
+            return float(text)
+        except ValueError:
+            return vllm_memory.SHARE
+
+    def formula(self, options: Options, model: Path) -> Formula:
+        """What vLLM needs to start at all. Raises UnknownShape."""
+        draft = options.speculative and options.speculative.model
+        folders = [model, find_safetensors(draft)] if draft else [model]
+        shapes = [safetensors.read_shape(folder) for folder in folders]
+        return lambda changed: vllm_memory.need(changed, shapes)
+
+    def launch(self, options: Options, model: Path, spare: int | None) -> Launch:
         """vLLM's command for `model`. Raises InvalidOptions."""
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
         return Launch((*command, *flags(options)), ENVIRONMENT)

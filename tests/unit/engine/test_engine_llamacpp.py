@@ -1,7 +1,7 @@
 """Neutral options → llama.cpp's settings, and the typing of a user's own arguments.
 
-The parameter object here has llama.cpp's shapes; that its names are llama.cpp's own is shown
-where the image runs (`make bench-engine` and the stories on the cluster).
+The typing is shown on an object of llama.cpp's shapes, the settings on its own. What they do is
+shown by tests/engine.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+import xllamacpp
 
 from overspill.engine import llamacpp
 from overspill.engine import params as parameters
@@ -103,9 +104,9 @@ def test_defaults() -> None:
         (
             {"speculative": Speculative("ngram", 6)},
             {
-                "speculative.types": ["ngram_simple"],
-                "speculative.ngram_simple.size_n": 4,
-                "speculative.ngram_simple.size_m": 6,
+                "speculative.types": ["ngram_map_k"],
+                "speculative.ngram_map_k.size_n": 4,
+                "speculative.ngram_map_k.size_m": 6,
             },
         ),
         ({"tensor_parallel": 2}, {"split_mode": "row"}),
@@ -144,10 +145,24 @@ def test_each_sequence_has_the_whole_context() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "mib"), [(None, 8192), (512 << 20, 64), (8 * GIB, 1024), (1024 * GIB, 8192)]
+    ("spare", "mib"), [(None, 8192), (0, 0), (512 << 20, 128), (8 * GIB, 2048), (99 * GIB, 8192)]
 )
-def test_kept_prompts_stay_within_a_share_of_memory(limit: int | None, mib: int) -> None:
-    assert llamacpp.settings(OPTIONS, MODEL, limit)["cache_ram_mib"] == mib
+def test_kept_prompts_stay_within_a_share_of_spare_memory(spare: int | None, mib: int) -> None:
+    assert llamacpp.settings(OPTIONS, MODEL, spare)["cache_ram_mib"] == mib
+
+
+def test_every_setting_is_llamacpps_own(tmp_path: Path) -> None:
+    (tmp_path / "draft.gguf").touch()
+    for speculative in (Speculative("ngram", 3), Speculative("draft", 3, tmp_path)):
+        options = {"cpu_threads": 2, "kv_cache_dtype": "int8", "tensor_parallel": 2}
+        given = Options(**{**vars(OPTIONS), **options, "speculative": speculative})  # type: ignore[arg-type]
+        params = xllamacpp.CommonParams()
+        parameters.apply(params, llamacpp.settings(given, MODEL, None))
+        assert params.model.path == str(MODEL)
+        assert params.cache_type_v == xllamacpp.ggml_type.GGML_TYPE_Q8_0.value
+        assert params.split_mode == xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_ROW.value
+        (kind,) = params.speculative.types
+        assert kind.name.endswith("DRAFT_SIMPLE" if speculative.model else "NGRAM_MAP_K")
 
 
 def test_settings_reach_nested_objects_and_sets() -> None:
