@@ -37,6 +37,7 @@ PAGE = 500  # objects per page of a list, as kubectl does
 
 _TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _APPLY = {"Content-Type": "application/apply-patch+yaml"}
+_METADATA = {"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"}
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,43 @@ class Cluster:
         :param fields: field selector.
         """
         items: list[Object] = []
+        version = ""
+        async for page in self._pages(kind, namespace, labels, fields):
+            items += page.get("items") or []
+            version = page["metadata"]["resourceVersion"]
+        return Listing(items, version)
+
+    async def scan(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", whole: bool = False
+    ) -> AsyncIterator[Object]:
+        """Read a collection object by object, with one page in memory.
+
+        :param namespace: empty means all namespaces.
+        :param labels: label selector.
+        :param whole: else the objects' metadata only.
+        """
+        headers = {} if whole else _METADATA
+        async for page in self._pages(kind, namespace, labels, "", headers):
+            for item in page.get("items") or []:
+                yield item
+
+    async def _pages(
+        self,
+        kind: Kind,
+        namespace: str,
+        labels: str,
+        fields: str,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncIterator[Object]:
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         while True:
-            page = await self._call("GET", kind.path(namespace), query, seconds=LIST_SECONDS)
-            items += page.get("items") or []
-            metadata = page["metadata"]
-            if not metadata.get("continue"):
-                return Listing(items, metadata["resourceVersion"])
-            query["continue"] = metadata["continue"]
+            page = await self._call(
+                "GET", kind.path(namespace), query, headers=headers, seconds=LIST_SECONDS
+            )
+            yield page
+            query["continue"] = page["metadata"].get("continue", "")
+            if not query["continue"]:
+                return
 
     def watch(
         self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""

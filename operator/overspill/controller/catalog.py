@@ -5,7 +5,7 @@ wins), and the providers that a service lists. Every resync replaces the whole c
 lost event heals.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,10 +58,12 @@ class Catalog:
 
     def put(self, raw: dict[str, Any]) -> set[Key]:
         """Take up a service; return the services that its change concerns, itself included."""
-        key = _key(raw)
+        key, entry = entry_of(raw)
         self._touched.add(key)
+        return self._put(key, entry)
+
+    def _put(self, key: Key, entry: Entry) -> set[Key]:
         before = self.entries.get(key)
-        entry = _entry(key, raw)
         if before == entry:
             return {key}
         before_too = self.remove(key)
@@ -85,19 +87,19 @@ class Catalog:
         """Say that a complete list is being read: what changes from now on is newer than it."""
         self._touched.clear()
 
-    def replace(self, items: Iterable[dict[str, Any]]) -> set[Key]:
+    def replace(self, listed: Mapping[Key, Entry]) -> set[Key]:
         """Take a complete list as the truth of what did not change since ``begin_list``.
 
-        :return: services that are gone.
+        :return: services that a difference concerns, those that are gone included.
         """
         newer = frozenset(self._touched)
-        listed = {_key(item): item for item in items}
-        gone = self.entries.keys() - listed.keys() - newer
-        for key in gone:
-            self.remove(key)
+        concerned: set[Key] = set()
+        for key in self.entries.keys() - listed.keys() - newer:
+            concerned |= self.remove(key)
         for key in listed.keys() - newer:
-            self.put(listed[key])
-        return gone
+            if self.entries.get(key) != listed[key]:
+                concerned |= self._put(key, listed[key])
+        return concerned
 
     def users(self, provider: Key) -> set[Key]:
         """Return the services that list a provider."""
@@ -119,14 +121,12 @@ class Catalog:
         return set(self._named[key.namespace, self.entries[key].served_name])
 
 
-def _key(raw: dict[str, Any]) -> Key:
-    return Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
-
-
-def _entry(key: Key, raw: dict[str, Any]) -> Entry:
+def entry_of(raw: dict[str, Any]) -> tuple[Key, Entry]:
+    """Return a service's key, and what of it matters to others."""
+    key = Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
     spec = raw.get("spec") or {}
     listed = (spec.get("spillover") or {}).get("providers") or []
-    return Entry(
+    return key, Entry(
         served_name=(spec.get("model") or {}).get("servedName") or key.name,
         created=raw["metadata"].get("creationTimestamp", ""),
         providers=frozenset(

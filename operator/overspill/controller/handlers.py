@@ -16,11 +16,12 @@ from typing import Any
 import kopf
 import structlog
 
-from overspill.api.names import GROUP, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY, VERSION
+from overspill.api.names import GROUP, LABEL_SERVICE, VERSION
 from overspill.api.provider import InferenceProvider
 from overspill.api.service import InferenceService
 from overspill.cluster import backoff
 from overspill.controller.catalog import Catalog, Key
+from overspill.controller.views import CHILD_SELECTOR
 from overspill.controller.worker import DirtyKeys
 
 log = structlog.get_logger(__name__)
@@ -37,7 +38,6 @@ CHILD_KINDS = (
     ("", "v1", "serviceaccounts"),
     ("", "v1", "services"),
 )
-CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_SERVICE}"
 
 Post = Callable[..., Any]  # runs a function in the workers' event loop
 

@@ -23,6 +23,7 @@ from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
 from overspill.controller import endpoints, handlers
 from overspill.controller.addresses import Addresses
 from overspill.controller.announce import Announcer
+from overspill.controller.audit import Auditor
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.metrics import Metrics
 from overspill.controller.nudge import Nudger
@@ -31,6 +32,7 @@ from overspill.controller.reconcile import Reconciler
 from overspill.controller.scaling import ScaleWriter
 from overspill.controller.settings import Settings, SettingsError
 from overspill.controller.targets import Targets
+from overspill.controller.views import Views
 from overspill.controller.worker import DirtyKeys, Worker
 from overspill.prometheus.client import PrometheusClient
 
@@ -49,6 +51,7 @@ class Operator:
     worker: Worker
     autoscaler: Autoscaler
     nudger: Nudger
+    auditor: Auditor
     addresses: Addresses
     sink: handlers.Sink
     watching: threading.Event
@@ -71,6 +74,7 @@ class Operator:
             self.worker.run(),
             self._scale(),
             self.nudger.run(),
+            self.auditor.run(),
             self.addresses.run(),
             handlers.watch(self.sink, self.settings.watch_namespaces, self.watching),
         ]
@@ -140,7 +144,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         metrics.wrote(verb, kind)
 
     guarded = cluster.guarded(guard)
-    keys, catalog = DirtyKeys(), Catalog()
+    keys, catalog, views = DirtyKeys(), Catalog(), Views()
     addresses = Addresses(cluster, settings.namespace, f"{settings.gateway_service}-internal")
     scale = ScaleWriter(guarded)
     token = Path(settings.token_file)
@@ -155,7 +159,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         ),
         on_change=lambda path: keys.mark([Key.service(*path.split("/"))]),
     )
-    observer = Observer(cluster, autoscaler, catalog, version)
+    observer = Observer(cluster, autoscaler, catalog, version, views)
     announcer = Announcer(guarded, settings.identity)
     reconciler = Reconciler(guarded, observer, autoscaler, scale, announcer, settings)
     return Operator(
@@ -163,7 +167,8 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         leader=leader,
         worker=Worker(keys, reconciler.reconcile, lambda: leader.wait(held=True), metrics),
         autoscaler=autoscaler,
-        nudger=Nudger(cluster, autoscaler, catalog, keys, settings.watch_namespaces),
+        nudger=Nudger(autoscaler, catalog, keys),
+        auditor=Auditor(cluster, catalog, keys, views, settings.watch_namespaces),
         addresses=addresses,
         sink=handlers.Sink(keys, catalog),
         watching=threading.Event(),

@@ -38,6 +38,7 @@ from overspill.controller.facts import (
     count_terminating,
     read_pods,
 )
+from overspill.controller.views import Views, version
 from overspill.runtimes import child_name
 
 CHILDREN: dict[str, Kind] = {
@@ -54,12 +55,25 @@ class Observer:
         autoscaler: Autoscaler,
         catalog: Catalog,
         server_version: tuple[int, int],
+        views: Views,
     ) -> None:
-        """Read through ``cluster``."""
+        """Read through ``cluster``.
+
+        :param views: learns what was read.
+        """
         self._cluster = cluster
         self._autoscaler = autoscaler
         self._catalog = catalog
         self._version = server_version
+        self._views = views
+
+    def met(self, raw: Object) -> None:
+        """Take up a service that was read: a list that is stale may have lost it."""
+        self._catalog.put(raw)
+
+    def forget(self, key: Key) -> None:
+        """Forget a service that is gone."""
+        self._views.forget(key)
 
     async def observe(self, service: InferenceService) -> Facts:
         """Return the facts, after the autoscaler was told its part of them.
@@ -76,6 +90,9 @@ class Observer:
             asyncio.gather(*(self._child(kind, service) for kind in CHILDREN.values())),
             asyncio.gather(*(self._provider(ref) for ref in refs)),
         )
+        key = Key.service(namespace, service.metadata.name)
+        own = version(service.metadata.uid, service.metadata.resource_version)
+        self._views.saw(key, own, [*(child for child in children if child), *pods])
         facts = Facts(
             service=service,
             children=dict(zip(CHILDREN, children, strict=True)),
@@ -87,9 +104,7 @@ class Observer:
             runtime=runtime,
             runtime_invalid=invalid,
             claim_missing=claim,
-            name_taken_by=self._catalog.name_taken_by(
-                Key.service(namespace, service.metadata.name)
-            ),
+            name_taken_by=self._catalog.name_taken_by(key),
         )
         return self._with_scaling(facts)
 
@@ -180,9 +195,14 @@ def _replicas(facts: Facts) -> Replicas:
     deployment = None if "Deployment" in facts.foreign else facts.deployment
     return Replicas(
         desired=deployment["spec"].get("replicas") if deployment else None,
-        placed=facts.placed,
+        # A list of pods can be older than the Deployment: nobody who serves loses his place by it.
+        placed=max(facts.placed, _ready(deployment)),
         ready=facts.ready,
         unplaceable=capacity.judge(facts).unplaceable,
         terminating=facts.terminating,
         resource_version=deployment["metadata"]["resourceVersion"] if deployment else "",
     )
+
+
+def _ready(deployment: Object | None) -> int:
+    return int(((deployment or {}).get("status") or {}).get("readyReplicas", 0))

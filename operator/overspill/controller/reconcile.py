@@ -67,6 +67,7 @@ class Reconciler:
             return None
         if raw["metadata"].get("deletionTimestamp"):
             return None  # its owner references clean up
+        self.observer.met(raw)
         try:
             service = InferenceService.parse(raw)
         except InvalidObject as error:
@@ -146,6 +147,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self.autoscaler.forget(key.path)
+        self.observer.forget(key)
         self._written.pop(key, None)
 
     async def _provider(self, key: Key) -> None:

@@ -2,7 +2,7 @@
 
 A key that is marked twice before a worker comes is reconciled once; one that is marked while it
 is worked on is reconciled again after that, never twice at a time. Failures back off per key,
-1 s to 60 s, and are tried for as long as the object exists: giving up would leave a service
+1 s to 30 s, and are tried for as long as the object exists: giving up would leave a service
 broken after the API server healed. Bounds: the set holds a key at most once, so it is never
 larger than the number of our objects; marks that an earlier one overtook are swept out.
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 WORKERS = 4
 RECONCILE_SECONDS = 50.0  # longest that one reconcile may take
-RETRY_LONGEST = 60.0
+RETRY_LONGEST = 30.0  # seconds, so that all is well within a minute after an outage
 SPARE = 100  # overtaken marks that may lie in the heap before it is swept
 CONFLICT_SECONDS = 0.2  # the object changed under us: the event is on its way
 

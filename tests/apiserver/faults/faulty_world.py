@@ -55,9 +55,7 @@ class FaultyWorld:
 
     def shown(self, name: str) -> int:
         """The number of the last edit that the Deployment shows, 0 before the first."""
-        deployment = self.world.get("deployment", f"{name}-engine") or {"spec": {}}
-        metadata = deployment["spec"].get("template", {}).get("metadata", {})
-        return int(metadata.get("annotations", {}).get("edit", 0))
+        return edit_of(self.world.get("deployment", f"{name}-engine"))
 
     def reaches(self, name: str, number: int, within: float) -> float:
         """Wait until the Deployment shows an edit; return the seconds that it took."""
@@ -66,6 +64,14 @@ class FaultyWorld:
             f"edit {number} of {name}", lambda: self.shown(name) == number, within
         )
         return time.monotonic() - started
+
+
+def edit_of(deployment: dict[str, Any] | None) -> int:
+    """The number of the last edit that a Deployment shows."""
+    if deployment is None:
+        return 0
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
+    return int(annotations.get("edit", 0))
 
 
 @contextmanager

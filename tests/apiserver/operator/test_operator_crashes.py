@@ -15,6 +15,7 @@ from overspill.controller.observe import Observer
 from overspill.controller.reconcile import Reconciler
 from overspill.controller.scaling import ScaleWriter
 from overspill.controller.settings import Settings
+from overspill.controller.views import Views
 
 MOST_WRITES = 30
 WRITTEN_BY_OTHERS = {"status", "resourceVersion", "uid", "creationTimestamp", "time", "generation"}
@@ -70,7 +71,7 @@ async def live(cluster: Cluster, world: World, name: str, count: int, writes: in
     autoscaler: Any = Fixed(count)
     reconciler = Reconciler(
         guarded,
-        Observer(cluster, autoscaler, Catalog(), (1, 37)),
+        Observer(cluster, autoscaler, Catalog(), (1, 37), Views()),
         autoscaler,
         ScaleWriter(guarded),
         Announcer(guarded, "me"),

@@ -242,6 +242,10 @@ async def test_a_list_comes_page_by_page(server: Server, cluster: Cluster) -> No
     assert [item["n"] for item in listing.items] == [0, 1]
     assert listing.resource_version == "9"
     assert {r.query["labelSelector"] for r in server.requests} == {"a=b"}
+    assert [item["n"] async for item in cluster.scan(POD)] == [0, 1]
+    assert "as=PartialObjectMetadataList" in server.requests[-1].headers["Accept"]
+    assert [item["n"] async for item in cluster.scan(POD, whole=True)] == [0, 1]
+    assert server.requests[-1].headers["Accept"] == "application/json"
 
 
 @pytest.mark.parametrize(

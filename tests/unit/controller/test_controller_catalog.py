@@ -6,12 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.cluster import Kind, Listing
-from overspill.cluster.kinds import INFERENCE_SERVICE
-from overspill.controller.catalog import Catalog, Key
-from overspill.controller.nudge import Nudger
+from overspill.controller.catalog import Catalog, Key, entry_of
 from overspill.controller.settings import Settings, SettingsError
-from overspill.controller.worker import DirtyKeys
 
 
 def raw(name: str, created: str = "1", served: str = "", **spec: Any) -> dict[str, Any]:
@@ -67,7 +63,7 @@ def test_a_list_is_the_truth_except_of_what_changed_while_it_was_read() -> None:
     catalog.put(raw("new"))
     catalog.put(raw("renamed", served="other"))
     catalog.remove(key("deleted"))
-    assert catalog.replace(listed) == {key("lost")}
+    assert catalog.replace(dict(map(entry_of, listed))) == {key("lost"), key("missed")}
     served = {k.name: entry.served_name for k, entry in catalog.entries.items()}
     assert served == {"missed": "missed", "new": "new", "renamed": "other"}
 
@@ -90,25 +86,6 @@ def test_whatever_happened_the_oldest_of_a_name_has_it(happened: list[Any]) -> N
     for name, (_, served) in alive.items():
         first = min((c, n) for n, (c, s) in alive.items() if s == served)[1]
         assert catalog.name_taken_by(key(name)) == ("" if first == name else f"ns/{first}")
-
-
-class Lists:
-    """A cluster that holds these services and no providers."""
-
-    def __init__(self, services: list[Any]) -> None:
-        self.services = services
-
-    async def list(self, kind: Kind, namespace: str) -> Listing:
-        return Listing(self.services if kind is INFERENCE_SERVICE else [], "1")
-
-
-async def test_a_resync_looks_again_at_services_whose_end_was_missed() -> None:
-    catalog, keys = Catalog(), DirtyKeys()
-    catalog.put(raw("lost"))
-    cluster: Any = Lists([raw("kept")])
-    await Nudger(cluster, None, catalog, keys, ())._list()  # type: ignore[arg-type]
-    assert set(keys._due) == {key("kept"), key("lost")}
-    assert set(catalog.entries) == {key("kept")}
 
 
 def test_the_users_of_a_provider() -> None:

@@ -1,0 +1,55 @@
+"""What the last reconcile of each service saw, as one number: is it still what is? Pure.
+
+The number stands for the versions of the service and of everything that is its own by label,
+so that lists, which are read by label, give the same one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from overspill.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
+from overspill.controller.catalog import Key
+
+Object = dict[str, Any]
+
+CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_SERVICE}"
+
+
+def fingerprint(objects: Iterable[Object]) -> int:
+    """Return one number for the versions of some objects, whatever their order."""
+    return sum(version(o["metadata"]["uid"], o["metadata"]["resourceVersion"]) for o in objects)
+
+
+def version(uid: str, resource_version: str) -> int:
+    """Return the number of one object."""
+    return hash((uid, resource_version))
+
+
+def labelled(obj: Object, service: str) -> bool:
+    """Whether an object is a service's own by its labels."""
+    labels = obj["metadata"].get("labels") or {}
+    return labels.get(LABEL_SERVICE) == service and labels.get(LABEL_MANAGED_BY) == MANAGED_BY
+
+
+@dataclass
+class Views:
+    """The numbers of all services."""
+
+    _seen: dict[Key, int] = field(default_factory=dict)
+
+    def saw(self, key: Key, own: int, others: Iterable[Object]) -> None:
+        """Take up what a reconcile read.
+
+        :param own: the service's own number.
+        :param others: children and pods; those that do not bear its labels do not count.
+        """
+        self._seen[key] = own + fingerprint(o for o in others if labelled(o, key.name))
+
+    def forget(self, key: Key) -> None:
+        """Forget a service that is gone."""
+        self._seen.pop(key, None)
+
+    def differ(self, now: dict[Key, int]) -> set[Key]:
+        """Return the services that are no longer as their last reconcile saw them."""
+        return {key for key, number in now.items() if self._seen.get(key) != number}
