@@ -7,10 +7,13 @@
 * `llamacpp`     options → llama.cpp's settings (`params`: settings → its parameter object;
                  `server`: the child that serves with them)
 * `vllm`         options → vLLM's command line
+* `fit`          does the model fit, and what would make it (`gguf`, `safetensors`: its shape;
+                 `llamacpp_memory`, `vllm_memory`: what an engine needs for it)
 * `model`        path → the one model of the format that the engine reads
 * `supervisor`   start the child, watch it, stop it
 * `load`         what the engine computes now, from its metrics
 * `drain`        after SIGTERM: wait until no request is left, for a bounded time
+* `sidecar`      `overspill-engine drain`, for engines in images that are not ours
 * `termination`  leave "Reason: text" where Kubernetes and a person look
 
 The child exists because engines load a model inside calls during which Python runs no signal

@@ -71,7 +71,8 @@ def room(
         return Room(memory_limit, "the container (resources.memory)")
     if accelerator.memory is None:
         return None
-    return Room(accelerator.memory * share, accelerator.name, devices, accelerator=True)
+    part = "" if share == 1 else f" ({share:.0%} of its memory)"
+    return Room(accelerator.memory * share, accelerator.name + part, devices, accelerator=True)
 
 
 def misfit(formula: Formula, options: Options, space: Room, smaller_cache: str) -> str | None:

@@ -3,6 +3,7 @@
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
 
+import http.client
 import re
 import urllib.error
 import urllib.request
@@ -42,6 +43,8 @@ class Gauges:
             return 0 if error.code == 503 else None
         except ConnectionRefusedError:
             return 0
+        except (ValueError, http.client.HTTPException):  # no URL, or no HTTP
+            return None
         except OSError as error:
             return 0 if isinstance(getattr(error, "reason", None), ConnectionRefusedError) else None
 

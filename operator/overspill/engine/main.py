@@ -1,10 +1,14 @@
-"""`overspill-engine serve`: the entry point of the engine image.
+"""`overspill-engine`: the entry point of the engine images.
 
-All options come from the environment (see `options`), so that a pod's command is constant.
+* `serve` runs the image's engine. All options come from the environment (see `options`), so that
+  a pod's command is constant.
+* `drain` runs beside an engine that cannot drain by itself (see `sidecar`).
+
 Faults end with a line `Reason: text` on standard error and in the termination log.
 """
 
 import argparse
+import asyncio
 import logging
 import os
 import sys
@@ -19,8 +23,10 @@ from overspill.engine.base import Engine
 from overspill.engine.errors import EngineError, InvalidOptions, ModelDoesNotFit
 from overspill.engine.limits import memory_limit
 from overspill.engine.llamacpp import LlamaCpp
-from overspill.engine.options import Options, from_environment
+from overspill.engine.load import Gauges
+from overspill.engine.options import Options, drain_delay, drain_seconds, from_environment
 from overspill.engine.shape import UnknownShape
+from overspill.engine.sidecar import Sidecar
 from overspill.engine.termination import leave_message
 from overspill.engine.vllm import VLLM
 
@@ -31,18 +37,18 @@ ENGINES: dict[str, Engine] = {"llamacpp": LlamaCpp(), "vllm": VLLM()}
 
 def run(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, serve, and exit with the status that names the fault."""
-    _parser().parse_args(argv)
-    supervisor.block_signals()
+    command = _parser().parse_args(argv)
     _configure_logging()
     try:
-        _serve()
+        command.run(command)
     except EngineError as error:
         leave_message(str(error))
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_status)
 
 
-def _serve() -> None:
+def _serve(_: argparse.Namespace) -> None:
+    supervisor.block_signals()
     engine = _engine(os.environ.get("OVERSPILL_ENGINE", "llamacpp"))
     options = from_environment(os.environ)
     model = engine.find(options.model_path)
@@ -75,6 +81,12 @@ def _check_fit(engine: Engine, options: Options, model: Path) -> int | None:
     return limit - round(need.total)
 
 
+def _drain(command: argparse.Namespace) -> None:
+    gauges = Gauges(command.metrics, command.running, command.waiting)
+    delay, seconds = drain_delay(os.environ), drain_seconds(os.environ)
+    asyncio.run(Sidecar(gauges, delay, seconds).serve(command.port))
+
+
 def _engine(name: str) -> Engine:
     """The engine that the image carries."""
     if name not in ENGINES:
@@ -92,7 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="overspill-engine", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)
-    commands.add_parser("serve", help="serve the model of OVERSPILL_MODEL_PATH")
+    serve = commands.add_parser("serve", help="serve the model of OVERSPILL_MODEL_PATH")
+    serve.set_defaults(run=_serve)
+    drain = commands.add_parser("drain", help="answer GET /drain when an engine has no request")
+    drain.add_argument("--metrics", required=True, help="URL of the engine's metrics page")
+    drain.add_argument("--running", required=True, help="gauge of the requests that it computes")
+    drain.add_argument("--waiting", help="gauge of the requests that it has not begun")
+    drain.add_argument("--port", required=True, type=int, help="where GET /drain is answered")
+    drain.set_defaults(run=_drain)
     return parser
 
 

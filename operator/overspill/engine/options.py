@@ -15,6 +15,7 @@ from overspill.engine.errors import InvalidOptions
 DEFAULT_PORT = 8000
 DEFAULT_MAX_SEQUENCES = 4
 DEFAULT_DRAIN_SECONDS = 120.0
+DEFAULT_DRAIN_DELAY = 5.0
 MAX_BYTES = 1 << 50
 MAX_SPECULATIVE_TOKENS = 16
 QUANTIZATIONS = ("none", "fp8", "int8", "int4")
@@ -107,6 +108,11 @@ def from_environment(env: Mapping[str, str]) -> Options:
 def drain_seconds(env: Mapping[str, str]) -> float:
     """How long running requests may take after SIGTERM. Raises InvalidOptions."""
     return _seconds(env, "OVERSPILL_DRAIN_SECONDS", DEFAULT_DRAIN_SECONDS)
+
+
+def drain_delay(env: Mapping[str, str]) -> float:
+    """How long a pod may take to leave its Service, in seconds. Raises InvalidOptions."""
+    return _seconds(env, "OVERSPILL_DRAIN_DELAY", DEFAULT_DRAIN_DELAY)
 
 
 def _accelerator(env: Mapping[str, str]) -> Accelerator | None:

@@ -98,10 +98,6 @@ ENVIRONMENT = {
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
     "VLLM_SERVER_DEV_MODE": "0",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    # The root file system is read-only.
-    "HOME": "/tmp",  # noqa: S108 - the pod's own emptyDir
-    "VLLM_CACHE_ROOT": "/tmp/vllm",  # noqa: S108
 }
 
 
