@@ -18,6 +18,7 @@ MAX_HEAD = 65_536  # bytes of request line and headers
 HEAD_SECONDS = 15.0  # for a head that has begun, or never does
 WRITE_SECONDS = 60.0  # for a client that does not read: its request may hold a slot
 KEEP_ALIVE_SECONDS = 75  # for an idle connection; longer than the 60 s of common load balancers
+LINGER_SECONDS = 1  # the same, for a connection whose answer ended while the server stops
 SCOPE_KEY = "overspill.connection"
 
 
@@ -93,6 +94,17 @@ class ClientConnection(HttpToolsProtocol):
         """What follows is the next head."""
         super().on_message_complete()
         self._in_head, self._head_bytes, self._message_ended = True, 0, True
+
+    def shutdown(self) -> None:
+        """The server stops: an idle connection ends now, a busy one some time after its answer.
+
+        The head of that answer may have gone out before the stop, so it did not say that the
+        connection would end; a client that asks again at once is heard, and told so then.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            super().shutdown()
+        else:
+            self.timeout_keep_alive = LINGER_SECONDS
 
     def _too_slow(self) -> None:
         if not self.transport.is_closing():

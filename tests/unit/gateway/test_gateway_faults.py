@@ -406,6 +406,27 @@ async def test_streams_end_when_the_gateway_stops(engine: Upstream) -> None:
         await asyncio.wait_for(w.task, 5)
 
 
+async def test_a_client_that_asks_again_while_the_gateway_stops_is_answered(
+    engine: Upstream,
+) -> None:
+    """The head of its stream did not say that the connection would end."""
+    async with world(drain=30.0) as w, aiohttp.ClientSession() as session:
+        w.state.put_service(service())
+        w.replicas(engine)
+        engine.gate.clear()
+        engine.before_gate = 2
+        url, headers = f"{w.url}/v1/chat/completions", {"Authorization": f"Bearer {w.key}"}
+        stream = await session.post(url, json=BODY | {"stream": True}, headers=headers)
+        w.stop.set()
+        await until(lambda: not w.plane.public.servers[0].is_serving())
+        engine.gate.set()
+        assert (await stream.read()).endswith(b"data: [DONE]\n\n")
+        again = await session.post(url, json=BODY, headers=headers)
+        assert (again.status, again.headers["Connection"]) == (200, "close")
+        await again.read()
+        await asyncio.wait_for(w.task, 5)
+
+
 async def until_refused(session: aiohttp.ClientSession, url: str) -> None:
     async with asyncio.timeout(5):
         while True:
