@@ -4,6 +4,9 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PROMETHEUS := build/tools/prometheus/usr/bin
+REDIS := build/tools/redis/usr/bin
+# The server is in redis-tools, under the name redis-check-rdb; then the libraries that few have.
+REDIS_PACKAGES := redis-tools libjemalloc2 liblzf1 libatomic1
 export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(PROMETHEUS):$(PATH)
 COUNT ?= 1
 # kubectl, helm and ctr of the local cluster
@@ -81,6 +84,14 @@ $(PROMETHEUS)/prometheus:
 	mkdir -p build/tools
 	cd build/tools && (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus))
 	cd build/tools && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb
+
+.PHONY: redis
+redis: $(REDIS)/redis-server ## Debian's Redis, unpacked only, for the story of Argo CD
+$(REDIS)/redis-server:
+	mkdir -p build/tools/redis
+	cd build/tools && (apt-get download -qq $(REDIS_PACKAGES) || (apt-get update -qq && apt-get download -qq $(REDIS_PACKAGES)))
+	cd build/tools && for package in $(REDIS_PACKAGES); do dpkg -x $${package}_*.deb redis && rm $${package}_*.deb || exit 1; done
+	ln -sf redis-check-rdb $@
 
 .PHONY: images
 images: venv ## Build all images and load them into the local cluster

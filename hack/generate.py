@@ -5,14 +5,15 @@
 
 From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/``
 and the golden files of the runtimes. From the metric names: the chart's dashboards. From the
-health scripts in ``gitops/argocd``: the patch that installs them. From the chart:
-``manifests/install.yaml``. The last needs helm, from PATH or from the local cluster's cache;
-without it that one file is left as it is, and a line says so.
+health scripts in ``gitops/argocd``: the patch that installs them. From the samples: the examples
+in Chart.yaml. From the chart: ``manifests/install.yaml``. The last needs helm, from PATH or from
+the local cluster's cache; without it that one file is left as it is, and a line says so.
 """
 
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,12 @@ INSTALL_HEADER = """\
 #   sed s#registry.example.com/overspill#REGISTRY# manifests/install.yaml |
 #     kubectl apply --server-side -f -
 """
+# The sample that is shown of each kind.
+EXAMPLES = {
+    "InferenceService": "spillover",
+    "InferenceProvider": "spillover",
+    "InferenceRuntime": "own-engine",
+}
 ARGOCD_CM = """\
 # kubectl patch configmap argocd-cm --namespace argocd --patch-file gitops/argocd/argocd-cm.yaml
 apiVersion: v1
@@ -172,6 +179,23 @@ def argocd() -> dict[Path, str]:
     return {folder / "argocd-cm.yaml": f"{HEADER}{ARGOCD_CM}{lines}"}
 
 
+def chart_examples() -> dict[Path, str]:
+    """Return Chart.yaml with the examples that Artifact Hub shows: samples, one of each kind."""
+    found: list[dict[str, Any]] = []
+    for kind, sample in EXAMPLES.items():
+        path = ROOT / "manifests/samples" / f"{sample}.yaml"
+        found += [o for o in yaml.safe_load_all(path.read_text()) if o["kind"] == kind][:1]
+    path = CHART / "Chart.yaml"
+    block = f"  artifacthub.io/crdsExamples: |\n{textwrap.indent(dump(found), '    ')}"
+    shown = re.sub(
+        r"^  artifacthub\.io/crdsExamples: \|\n(    .*\n)+",
+        lambda _: block,
+        path.read_text(),
+        flags=re.MULTILINE,
+    )
+    return {path: shown}
+
+
 def differing(files: dict[Path, str]) -> list[Path]:
     """Return the files whose text on disk is not the given one."""
     return [p for p, text in files.items() if not p.exists() or p.read_text() != text]
@@ -186,7 +210,15 @@ def main() -> int:
     check = parser.parse_args().check
     # The chart's templates are written before the chart is rendered.
     stale = []
-    for generate in (custom_resources, references, golden, boards, argocd, manifests):
+    for generate in (
+        custom_resources,
+        references,
+        golden,
+        boards,
+        argocd,
+        chart_examples,
+        manifests,
+    ):
         files = generate()
         changed = differing(files)
         stale += changed

@@ -25,6 +25,8 @@ LOCAL_GATEWAY = f"http://127.0.0.1:{NODE_PORT}"
 QUEUE_BOUND = 40  # requests that may wait per service, so that a story can fill it
 LOCAL_BIN = "/var/lib/overspill-cluster/bin"  # kubectl and helm of `make cluster-up`
 
+CHART = ROOT / "charts" / "overspill"
+
 # What one engine pod may use: two pods are twice the capacity of one, also on two cores.
 ENGINE_CPU = "400m"
 CLOUD_CPU = "500m"
@@ -65,7 +67,7 @@ def values(**overrides: Any) -> dict[str, Any]:
     } | overrides
 
 
-def install(kube: Kube, chart_values: dict[str, Any]) -> None:
+def install(kube: Kube, chart_values: dict[str, Any], chart: Path = CHART) -> None:
     """Install the chart, or upgrade what is there, and wait until all of it is ready.
 
     The namespace of the provider's Secret comes first: the chart grants that Secret in it.
@@ -76,7 +78,7 @@ def install(kube: Kube, chart_values: dict[str, Any]) -> None:
     path.write_text(json.dumps(chart_values, indent=1))
     context = ("--kube-context", kube.context) if kube.context else ()
     kube.command(
-        *("helm", "upgrade", "--install", RELEASE, str(ROOT / "charts" / "overspill")),
+        *("helm", "upgrade", "--install", RELEASE, str(chart)),
         *("--namespace", NAMESPACE, "--create-namespace", "--values", str(path)),
         *("--wait", "--timeout", "5m", *context),
         timeout=360,

@@ -1,11 +1,15 @@
 """The chart's objects for a Prometheus operator and a Grafana: absent unless asked for."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 import yaml
 from chart_world import CHART, Helm, HelmFailed, named, settings
+
+from overspill.api.metrics import SERVICE_LABELS
+from overspill.api.names import ANNOTATION_METRICS_PATH
 
 MONITORING = {"PodMonitor", "PrometheusRule"}
 
@@ -36,7 +40,10 @@ def test_pods_of_ours_and_engines_are_monitored(helm: Helm) -> None:
         assert ours["spec"]["podMetricsEndpoints"][0]["port"] in ports
     assert engines["spec"]["namespaceSelector"] == {"any": True}
     relabelled = engines["spec"]["podMetricsEndpoints"][0]["relabelings"]
-    assert [r["targetLabel"] for r in relabelled] == ["service_namespace", "service_name"]
+    assert [r["targetLabel"] for r in relabelled] == [*SERVICE_LABELS, "__metrics_path__"]
+    # https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod
+    path = re.sub(r"[^a-zA-Z0-9_]", "_", ANNOTATION_METRICS_PATH)
+    assert relabelled[2]["sourceLabels"] == [f"__meta_kubernetes_pod_annotation_{path}"]
 
 
 def test_engines_are_looked_for_in_the_watched_namespaces_only(helm: Helm) -> None:
