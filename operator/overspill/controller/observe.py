@@ -29,6 +29,7 @@ from overspill.cluster.kinds import (
     Kind,
 )
 from overspill.controller import capacity
+from overspill.controller.accelerators import Accelerators
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.facts import (
     Facts,
@@ -66,6 +67,7 @@ class Observer:
         self._catalog = catalog
         self._version = server_version
         self._views = views
+        self._accelerators = Accelerators(cluster)
 
     def met(self, raw: Object) -> None:
         """Take up a service that was read: a list that is stale may have lost it."""
@@ -93,9 +95,10 @@ class Observer:
         key = Key.service(namespace, service.metadata.name)
         own = version(service.metadata.uid, service.metadata.resource_version)
         self._views.saw(key, own, [*(child for child in children if child), *pods])
+        by_kind = dict(zip(CHILDREN, children, strict=True))
         facts = Facts(
             service=service,
-            children=dict(zip(CHILDREN, children, strict=True)),
+            children=by_kind,
             pods=read_pods(pods, _model_image(service)),
             terminating=count_terminating(pods),
             scaling=Scaling(desired=0),
@@ -103,6 +106,7 @@ class Observer:
             providers={ref.path: known for ref, known in zip(refs, providers, strict=True)},
             runtime=runtime,
             runtime_invalid=invalid,
+            accelerator_memory=await self._accelerators.memory(service, by_kind["Deployment"]),
             claim_missing=claim,
             name_taken_by=self._catalog.name_taken_by(key),
         )
