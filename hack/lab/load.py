@@ -33,7 +33,8 @@ class Sent:
     destination: str = ""
     reason: str = ""
     ttft_ms: float | None = None
-    tokens: int = 0
+    tokens: int = 0  # by the engine's own count
+    pieces: int = 0  # of a stream, with text in them
     seconds: float = 0.0
     error: str = ""
     retry_after: int = 0  # seconds, of a 429
@@ -132,8 +133,10 @@ def read_event(event: dict[str, Any], sent: Sent, start: float) -> bool:
     if usage := event.get("usage"):
         sent.tokens = usage["completion_tokens"]
     choices = event.get("choices") or [{}]
-    if choices[0].get("delta", {}).get("content") and sent.ttft_ms is None:
-        sent.ttft_ms = round((time.monotonic() - start) * 1000, 1)
+    if choices[0].get("delta", {}).get("content"):
+        sent.pieces += 1
+        if sent.ttft_ms is None:
+            sent.ttft_ms = round((time.monotonic() - start) * 1000, 1)
     return choices[0].get("finish_reason") is not None
 
 

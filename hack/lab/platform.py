@@ -15,6 +15,7 @@ CLOUD_MODEL = "frontier"
 OPENAI_MODEL = "gpt-5.2"
 OPENAI_HOST = "api.openai.com"
 SECRET = "cloud-key"
+PACED = "paced"  # the InferenceRuntime of the engine that computes nothing
 HOSTS = "overspill.dev/provider-hosts"
 # GPT-5.2, US dollars per million tokens, 2026-11
 PRICE = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
@@ -127,6 +128,25 @@ def service(name: str, spec: dict[str, Any]) -> dict[str, Any]:
         "kind": "InferenceService",
         "metadata": {"name": name},
         "spec": merged,
+    }
+
+
+def paced_runtime(rate: float, prefill: float = 0.05) -> dict[str, Any]:
+    """The InferenceRuntime of the paced engine, which computes nothing.
+
+    :param rate: tokens per second of one answer.
+    :param prefill: seconds before its first.
+    """
+    args = ["--port", "$(PORT)", "--sequences", "$(MAX_SEQUENCES)", "--name", "$(SERVED_NAME)"]
+    return {
+        "apiVersion": "overspill.dev/v1alpha1",
+        "kind": "InferenceRuntime",
+        "metadata": {"name": PACED},
+        "spec": {
+            "image": images()["paced-engine"],
+            "args": [*args, "--rate", str(rate), "--prefill", str(prefill)],
+            "metrics": {"running": "paced_active", "waiting": "paced_pending"},
+        },
     }
 
 

@@ -1,0 +1,134 @@
+"""What the stories of the data path share: paced engines, several gateways, faults on command.
+
+The machine is too small for as many real engines as these stories need, so the paced engine
+stands in: an InferenceRuntime whose image computes nothing and makes tokens at a given pace.
+``OVERSPILL_CHAOS`` (`make chaos`) asks for the full lengths.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from e2e.story import Story, restricted_pod
+from lab import platform
+from lab.kube import ROOT, Kube, eventually, is_ready
+from lab.load import Load, Sent, failures
+
+LONG = bool(os.environ.get("OVERSPILL_CHAOS"))
+LOOPS, STREAM_SECONDS = (100, 60) if LONG else (30, 20)
+GATEWAY = "deployment/overspill-gateway"
+GATEWAY_PODS = "app.kubernetes.io/component=gateway"
+CONTAINERD = "/run/overspill-cluster/containerd.sock"
+RATE = 5.0  # tokens per second
+
+
+def paced(story: Story, name: str, *, replicas: int = 2, **options: Any) -> None:
+    """Apply a service on paced engines and wait for its replicas.
+
+    :param options: ``rate``, ``prefill``, ``slots``, and fields of its spec.
+    """
+    rate, prefill = options.pop("rate", RATE), options.pop("prefill", 0.05)
+    story.kube.apply(platform.paced_runtime(rate, prefill), namespace=story.namespace)
+    spec = {
+        "model": {"uri": f"oci://{platform.MODEL}"},
+        "engine": {
+            "runtime": platform.PACED,
+            "batching": {"maxSequences": options.pop("slots", LOOPS)},
+        },
+        "resources": {"cpu": "200m", "memory": "128Mi"},
+        "scaling": {"minReplicas": replicas, "maxReplicas": replicas},
+        "rollout": {"drain": f"{STREAM_SECONDS + 20}s"},
+    }
+    story.apply(name, **spec | options)
+    story.wait_ready(name, replicas)
+
+
+@contextmanager
+def gateways(kube: Kube, count: int) -> Iterator[None]:
+    """Run so many gateways behind the one Service, and one again afterwards."""
+    scale(kube, count)
+    try:
+        yield
+    finally:
+        scale(kube, 1)
+
+
+def scale(kube: Kube, count: int) -> None:
+    """Set the number of gateways and wait until they are ready and no other is left."""
+    kube.kubectl("scale", GATEWAY, f"--replicas={count}", "-n", platform.NAMESPACE)
+
+    def settled() -> bool:
+        pods = gateway_pods(kube)
+        return len(pods) == count and all(is_ready(p) for p in pods)
+
+    eventually(f"{count} gateways, all ready", settled, timeout=200)
+
+
+def gateway_pods(kube: Kube) -> list[dict[str, Any]]:
+    """The gateways' pods, those that leave too."""
+    return kube.list("pods", platform.NAMESPACE, GATEWAY_PODS)
+
+
+def streams(story: Story, name: str, seconds: float = STREAM_SECONDS, rate: float = RATE) -> Load:
+    """Loops of streams that take so long."""
+    return story.load(name, max_tokens=max(1, round(seconds * rate)))
+
+
+def kill(pod: dict[str, Any], container: str) -> float:
+    """SIGKILL the program of a container; return when, in seconds since the epoch."""
+    (status,) = [s for s in pod["status"]["containerStatuses"] if s["name"] == container]
+    identity = status["containerID"].removeprefix("containerd://")
+    ctr = (f"{platform.LOCAL_BIN}/ctr", "--address", CONTAINERD, "--namespace", "k8s.io")
+    now = time.time()
+    subprocess.run(
+        [*ctr, "tasks", "kill", "--signal", "SIGKILL", identity],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    return now
+
+
+def faulty_server(story: Story, namespace: str, name: str, **labels: str) -> None:
+    """Start the server that fails on command, with a Service of its name in front."""
+    program = (ROOT / "hack" / "lab" / "faulty_server.py").read_text()
+    pod = restricted_pod(name, ["python3", "-c", program])
+    pod["metadata"]["labels"] = {"app": name, **labels}
+    pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 8000}]},
+    }  # fmt: skip
+    story.kube.apply(pod, service, namespace=namespace)
+    story.kube.kubectl(
+        "wait", f"pod/{name}", "--for=condition=Ready", "-n", namespace, "--timeout=60s"
+    )
+
+
+def tell(story: Story, namespace: str, name: str, mode: str, file: str = "mode") -> None:
+    """Tell the faulty server what to do from now on."""
+    program = f"import pathlib; pathlib.Path('/tmp/{file}').write_text({mode!r})"
+    story.kube.kubectl("exec", name, "-n", namespace, "--", "python3", "-c", program)
+
+
+def assert_whole(sent: list[Sent], tokens: int, at_least: int) -> None:
+    """Every stream came to its end with every token, and there were enough to mean something."""
+    assert len(sent) >= at_least, f"only {len(sent)} requests were sent"
+    assert not failures(sent), failures(sent)[:5]
+    assert not cut(sent, tokens), cut(sent, tokens)[:5]
+
+
+def cut(sent: list[Sent], tokens: int) -> list[Sent]:
+    """Streams that look complete and are not: silently truncated."""
+    return [s for s in sent if s.complete and s.pieces != tokens]
+
+
+def record(line: str) -> None:
+    """Print a figure and keep it for the pages that quote it."""
+    print(line)
+    path = Path(ROOT) / "build" / "reports" / "data-path.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M')} {line}\n")

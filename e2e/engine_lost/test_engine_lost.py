@@ -1,0 +1,82 @@
+"""An engine dies under load, before and after its first byte, by a kill and for its memory."""
+
+import json
+from datetime import datetime
+
+from e2e import data_path
+from e2e.story import Story
+from lab import platform
+from lab.kube import eventually, is_ready
+from lab.load import Sent, failures, send_one
+
+
+def test_engine_killed_before_and_after_the_first_byte(story: Story) -> None:
+    data_path.paced(story, "chat", slots=16, rate=5, prefill=1)
+    with data_path.gateways(story.kube, 2):
+        with data_path.streams(story, "chat", 1).running(12) as load:
+            eventually("load is flowing", lambda: len(load.sent) >= 24, timeout=60)
+            killed = data_path.kill(next(p for p in story.pods("chat") if is_ready(p)), "engine")
+            eventually("answers go on", lambda: len(load.since(killed + 5)) >= 24, timeout=60)
+        late = late_attempts(story, killed)
+    under_way = [s for s in load.sent if s.t < killed < s.t + s.seconds]
+    broken = [s for s in load.sent if s.failed]
+    data_path.record(
+        f"engine killed: one of 2 paced engines, {len(load.sent)} requests, {len(under_way)} under "
+        f"way, {len(broken)} broken after their first byte with an error event, the others "
+        f"answered; last attempt at the dead one {late:.1f} s after the kill"
+    )
+    assert not data_path.cut(load.sent, 5)
+    assert all(said_so(s) for s in broken), failures(load.sent)[:5]
+    assert all(s.t < killed for s in broken), "only what had begun before"
+    assert 0 < len(broken) < len(under_way)
+    assert late <= 1.5
+
+
+def test_engine_out_of_memory_before_and_after_the_first_byte(story: Story) -> None:
+    data_path.paced(story, "chat", slots=8)
+    after = send_one(story.client("chat", max_tokens=20), "grow after 3")
+    assert said_so(after), after
+    assert after.pieces >= 3
+    eventually("a container was out of memory", lambda: oom_kills(story), timeout=30)
+    with data_path.streams(story, "chat", 1).running(4) as load:
+        eventually("others answer", lambda: len(load.sent) >= 20, timeout=60)
+    data_path.assert_whole(load.sent, 5, at_least=20)
+
+    story.wait_ready("chat", 2)
+    before = send_one(story.client("chat", stream=False), "grow after 0")
+    assert (before.status, before.complete) == (503, False), before
+    assert "upstream_failed" in before.error
+    eventually("answered again", lambda: not send_one(story.client("chat")).failed, timeout=90)
+    data_path.record(
+        "engine out of memory: after the first byte an error event, before it a 503 after "
+        f"2 attempts; {len(load.sent)} other requests answered meanwhile"
+    )
+
+
+def said_so(sent: Sent) -> bool:
+    """Whether a broken stream ended with an error event and without [DONE]."""
+    return sent.status == 200 and not sent.complete and "upstream_broken" in sent.error
+
+
+def oom_kills(story: Story) -> bool:
+    """Whether an engine's last end was for its memory."""
+    ends = [
+        s.get("lastState", {}).get("terminated") or s.get("state", {}).get("terminated") or {}
+        for p in story.pods("chat")
+        for s in p["status"].get("containerStatuses", [])
+    ]
+    return any(end.get("reason") == "OOMKilled" for end in ends)
+
+
+def late_attempts(story: Story, killed: float) -> float:
+    """Seconds from the kill to the last attempt that failed, by the gateways' logs."""
+    times = [0.0]
+    for pod in data_path.gateway_pods(story.kube):
+        name = pod["metadata"]["name"]
+        text = story.kube.kubectl("logs", name, "-n", platform.NAMESPACE, "--since=120s")
+        for line in text.splitlines():
+            if '"attempt failed"' in line and f'"{story.namespace}/chat"' in line:
+                times.append(
+                    datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp() - killed
+                )
+    return max(times)

@@ -1,0 +1,57 @@
+"""A provider refuses the key, the load, everything, or hangs: replicas answer, the reason shows."""
+
+from e2e import data_path
+from e2e.story import Story, assert_no_failure
+from lab import platform
+from lab.kube import eventually
+
+NAME = "faulty"
+HOST = f"{NAME}.{platform.CLOUD}.svc.cluster.local"
+HOSTS = "overspill.dev/provider-hosts"
+REASONS = {"401": "KeyRefused", "429": "RateLimited", "500": "ServerError", "hang": "TimedOut"}
+
+
+def provider(story: Story) -> None:
+    """A provider of its own, with the key of the stand-in cloud."""
+    annotate = ("annotate", "secret", platform.SECRET, "-n", platform.CLOUD, "--overwrite")
+    story.kube.kubectl(*annotate, f"{HOSTS}={platform.CLOUD_HOST},{HOST}")
+    made = platform.stand_in(["*"])
+    made["metadata"]["name"] = NAME
+    made["spec"] |= {
+        "baseURL": f"http://{HOST}:8000/v1",
+        "timeouts": {"connect": "1s", "firstByte": "2s"},
+    }
+    story.kube.apply(made)
+
+
+def test_provider_faults(story: Story) -> None:
+    data_path.faulty_server(story, platform.CLOUD, NAME)
+    try:
+        provider(story)
+        spillover = platform.spillover(["MaxReplicas", "ObjectiveAtRisk"])
+        spillover["providers"][0]["name"] = NAME
+        scaling = {"minReplicas": 1, "maxReplicas": 1, "objective": {"queueWait": {"p95": "100ms"}}}
+        data_path.paced(
+            story, "chat", replicas=1, slots=2, rate=20, scaling=scaling, spillover=spillover
+        )
+        for mode, reason in REASONS.items():
+            data_path.tell(story, platform.CLOUD, NAME, mode)
+            with story.load("chat", max_tokens=10).running(6) as load:
+                eventually(
+                    f"SpilloverReady says {reason}",
+                    lambda reason=reason: (  # type: ignore[misc]
+                        story.condition("chat", "SpilloverReady").get("reason") == reason
+                    ),
+                    timeout=60,
+                )
+            assert_no_failure(load.sent, at_least=6)
+            assert {s.destination for s in load.sent} == {"local"}
+            slowest = max(s.seconds for s in load.sent)
+            data_path.record(
+                f"provider {mode}: {len(load.sent)} requests, 0 failed, all answered locally, "
+                f"slowest {slowest:.1f} s; SpilloverReady=False {reason}"
+            )
+    finally:
+        story.kube.delete("infprov", NAME, platform.CLOUD)
+        story.kube.delete("service", NAME, platform.CLOUD)
+        story.kube.delete("pod", NAME, platform.CLOUD, "--grace-period=1")
