@@ -31,6 +31,8 @@ lock: ## Resolve the requirements again (requirements/*.txt)
 	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
 	  --quiet -o requirements/$$extra.txt || exit 1; done
+	printf 'structlog>=26.1\n' | $(VENV)/bin/uv pip compile - --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/engine-gpu.txt
 	printf 'hatchling>=1.27\n' | $(VENV)/bin/uv pip compile - --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/build.txt
 
@@ -56,7 +58,7 @@ engine: venv ## The engine with the real llama.cpp and a small model
 
 .PHONY: test-vllm
 test-vllm: venv prometheus ## The engine with a real vLLM on CPUs (10 GB; half an hour the first time)
-	$(PY) hack/vllm.py
+	$(PY) hack/vllm_cpu.py
 	$(PY) -m pytest tests/vllm -rP --junitxml=build/reports/vllm.xml
 
 .PHONY: generate

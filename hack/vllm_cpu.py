@@ -1,6 +1,6 @@
 """A real vLLM on CPUs, with a small model, for `make test-vllm`.
 
-    python3 hack/vllm.py
+    python3 hack/vllm_cpu.py
 
 Makes, where they are not yet, in ${OVERSPILL_CACHE:-~/.cache/overspill}/vllm:
 
