@@ -1,0 +1,185 @@
+"""Services by the thousand: our operator and a plain kopf operator, in one run.
+
+    make bench-operator                                100, 1,000 and 5,000 services
+    python bench/controller.py --services 100          one size
+
+Each target runs as a process of this machine against a real API server ($KUBECONFIG), with a
+service account's rights in a namespace of its own. Services are at zero with all children, so
+that no node limits anything. Measured for each size:
+
+* seconds     from the first creation to the operator's last write, all children and status there
+* writes      per service, counted in the API server's audit log, leases apart
+* edit p99    from the edit of one service to its Deployment, while ten others a second are edited
+* idle        writes within 60 s without a change; and writes after a restart
+* peak RSS    of the process, over all of it
+
+Writes build/bench/operator.json and operator.png.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import yaml
+
+from controller_load import Audit, Load, Target, measure
+from overspill.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "hack"))
+
+from lab.kube import Kube  # noqa: E402
+
+RESULT = ROOT / "build" / "bench" / "operator.json"
+AUDIT_LOG = "/var/lib/overspill-cluster/audit/audit.log"
+SIZES = (100, 1000, 5000)
+ACCOUNT = "overspill-operator"
+PROGRAMS = {
+    "overspill": (sys.executable, "-c", "from overspill.controller.main import run; run()"),
+    "plain-kopf": (sys.executable, str(ROOT / "bench" / "plain_kopf.py")),
+}
+Object = dict[str, Any]
+
+
+def rights(kube: Kube, namespace: str) -> list[Object]:
+    """What the chart gives the operator in a namespace, and patches of services beside it.
+
+    A plain kopf operator keeps its progress in annotations of the services.
+    """
+    rendered = kube.command(
+        "helm", "template", "overspill", str(ROOT / "charts/overspill"), "-n", namespace,
+        "--set", f"watchNamespaces={{{namespace}}}",
+    ).stdout  # fmt: skip
+    wanted = {"ServiceAccount", "Role", "RoleBinding", "Lease"}
+    objects = [o for o in yaml.safe_load_all(rendered) if o and o["kind"] in wanted]
+    api = "rbac.authorization.k8s.io"
+    rule = {
+        "apiGroups": ["overspill.dev", ""],
+        "resources": ["inferenceservices", "inferenceservices/status", "events"],
+        "verbs": ["get", "list", "watch", "patch", "create"],
+    }
+    metadata = {"name": "plain-kopf", "namespace": namespace}
+    role = {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]}
+    binding = {
+        "apiVersion": f"{api}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": api, "kind": "Role", "name": "plain-kopf"},
+        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+    }
+    return [*objects, role, binding]
+
+
+def kubeconfig_of(kube: Kube, namespace: str, folder: Path) -> Path:
+    """A kubeconfig with the operator's own token."""
+    token = kube.kubectl("create", "token", ACCOUNT, "-n", namespace, "--duration", "2h").strip()
+    config = yaml.safe_load(Path(kube.kubeconfig).read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    path = folder / f"{namespace}.kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@contextmanager
+def target(kube: Kube, name: str, namespace: str, folder: Path) -> Iterator[Target]:
+    """An operator to measure, with a namespace of its own that is removed afterwards."""
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    try:
+        kube.apply(*rights(kube, namespace))
+        env = {
+            "KUBECONFIG": str(kubeconfig_of(kube, namespace, folder)),
+            "OVERSPILL_NAMESPACE": namespace,
+            "OVERSPILL_WATCH_NAMESPACES": namespace,
+            "OVERSPILL_ENGINE_IMAGE": "registry.example/engine:1",
+            "OVERSPILL_METRICS_PORT": "0",
+            "OVERSPILL_LOG_LEVEL": "warning",
+        }
+        user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
+        yield Target(name, PROGRAMS[name], user, env)
+    finally:
+        kube.kubectl("delete", "namespace", namespace, "--timeout=900s", timeout=930)
+
+
+async def run(kube: Kube, sizes: list[int], audit_log: Path) -> list[Object]:
+    """Measure both targets with each size."""
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for count in sizes:
+            for name in PROGRAMS:
+                say(f"{name} with {count} services …")
+                with target(kube, name, f"bench-{name}-{count}", Path(scratch)) as chosen:
+                    async with Cluster.connect(kubeconfig=kube.kubeconfig) as cluster:
+                        audit = Audit(audit_log, chosen.user)
+                        load = Load(cluster, f"bench-{name}-{count}", count, audit)
+                        rows.append(await measure(chosen, load, RESULT.parent / f"{name}.log"))
+                say(json.dumps(rows[-1]))
+    return rows
+
+
+def table(rows: list[Object]) -> str:
+    """The figures as a person reads them."""
+    lines = ["  ".join(f"{name:>18}" for name in rows[0])]
+    lines += ["  ".join(f"{value:>18}" for value in row.values()) for row in rows]
+    return "\n".join(lines)
+
+
+def plot(rows: list[Object], path: Path) -> None:
+    """Draw seconds, writes and memory against the number of services."""
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    columns = {
+        "seconds": "seconds until all are settled",
+        "writes_per_service": "writes per service",
+        "peak_rss_mb": "peak RSS, MB",
+        "edit_p99_ms": "p99 of one edit under load, ms",
+    }
+    figure, axes = pyplot.subplots(1, len(columns), figsize=(15, 3.6))
+    for axis, (column, title) in zip(axes, columns.items(), strict=True):
+        for name in PROGRAMS:
+            mine = [row for row in rows if row["target"] == name]
+            services = [row["services"] for row in mine]
+            axis.plot(services, [row[column] for row in mine], marker="o", label=name)
+        axis.set(title=title, xlabel="services", xscale="log", ylim=(0, None))
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+START = time.monotonic()
+
+
+def say(message: str) -> None:
+    """A line of progress with the time since the start."""
+    seconds = int(time.monotonic() - START)
+    print(f"{seconds // 60:3d}:{seconds % 60:02d}  {message}", flush=True)
+
+
+def main() -> None:
+    """Measure, print, and write the result file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--services", type=int, action="append", help="a size; may be repeated")
+    parser.add_argument("--audit-log", type=Path, default=Path(AUDIT_LOG))
+    options = parser.parse_args()
+    kubeconfig = os.environ.get("KUBECONFIG") or str(ROOT / "build" / "cluster" / "kubeconfig")
+    if not (Path(kubeconfig).exists() and options.audit_log.exists()):
+        sys.exit("run `make cluster-up` first, or set KUBECONFIG and --audit-log")
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    rows = asyncio.run(run(Kube(kubeconfig), options.services or list(SIZES), options.audit_log))
+    RESULT.write_text(json.dumps(rows, indent=1) + "\n")
+    plot(rows, RESULT.with_suffix(".png"))
+    print(f"\n{table(rows)}\n\n{RESULT.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    main()
