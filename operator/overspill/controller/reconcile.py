@@ -1,7 +1,8 @@
 """One reconcile of one object: read, decide, write what is due. Every trigger leads here.
 
 Each write is idempotent, carries the resourceVersion that was read, and is skipped when it
-would change nothing. A reconcile that wrote ends; the event of its write starts the next one.
+would change nothing. A new Deployment takes three steps (see ``decide``), each on what the write
+before it answered.
 """
 
 import time
@@ -16,8 +17,8 @@ from overspill.api.names import OPERATOR_MANAGER, ConditionType
 from overspill.api.provider import InferenceProvider, InferenceProviderStatus
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler
-from overspill.cluster import Cluster, Forbidden, Invalid, NotFound, Terminating
-from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE, Kind
+from overspill.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound, Terminating
+from overspill.cluster.kinds import DEPLOYMENT, INFERENCE_PROVIDER, INFERENCE_SERVICE, Kind
 from overspill.controller import announce, status
 from overspill.controller.announce import Announcer
 from overspill.controller.catalog import Key
@@ -28,10 +29,11 @@ from overspill.controller.observe import CHILDREN, Observer
 from overspill.controller.reasons import Reason
 from overspill.controller.scaling import ScaleWriter
 from overspill.controller.settings import Settings
-from overspill.runtimes import RenderError
+from overspill.runtimes import RenderError, child_name
 
 log = structlog.get_logger(__name__)
 
+STEPS = 6  # of one reconcile: create, take the count over, give it up, nothing due; two conflicts
 STUCK_SECONDS = 20.0  # until we look again whether what is in our way is gone
 
 
@@ -83,12 +85,21 @@ class Reconciler:
         return min(later or STUCK_SECONDS, STUCK_SECONDS) if stuck else later
 
     async def _children(self, key: Key, facts: Facts) -> Facts:
-        """Write what is due; return the facts after that.
+        """Write until nothing is due; return the facts as the writes left them.
 
-        ``refused`` is what only a change of the service or of rights can mend.
+        What only a change of the service or of rights can mend is in ``refused``.
         """
         try:
-            return await self._apply(key, facts, decide(facts, self.settings))
+            for left in reversed(range(STEPS)):
+                plan = decide(facts, self.settings)
+                if plan == Plan():
+                    break
+                try:
+                    facts = await self._apply(key, facts, plan)
+                except Conflict:
+                    if not left:
+                        raise
+                    facts = await self._deployment_again(facts)
         except RenderError as error:
             return replace(facts, refused=Fault(Reason.INVALID_SPEC, str(error)))
         except Terminating:
@@ -96,20 +107,33 @@ class Reconciler:
         except (Invalid, Forbidden) as error:
             # The API server knows rules that the schema does not, and rights can be missing.
             return replace(facts, refused=Fault(Reason.APPLY_REFUSED, str(error)))
+        return facts
 
     async def _apply(self, key: Key, facts: Facts, plan: Plan) -> Facts:
-        # The status must not speak of the children before this write as if they were after it.
+        """Carry a plan out; the status speaks of the children as these writes left them."""
         children = dict(facts.children)
         for obj in plan.apply:
-            kind = CHILDREN[obj["kind"]]
-            children[kind.kind] = await self.cluster.apply(kind, obj, manager=OPERATOR_MANAGER)
+            kind = obj["kind"]
+            children[kind] = await self.cluster.apply(CHILDREN[kind], obj, manager=OPERATOR_MANAGER)
         if plan.apply:
             log.info("applied", service=key.path, fields=plan.drifted)
         if plan.scale_to is not None and facts.deployment is not None:
-            version = facts.deployment["metadata"]["resourceVersion"]
-            await self.scale.write_scale(key.path, plan.scale_to, version)
+            metadata = facts.deployment["metadata"]
+            await self.scale.write_scale(key.path, plan.scale_to, metadata["resourceVersion"])
             log.info("scaled", service=key.path, replicas=plan.scale_to)
+            # The answer is a Scale; who owns the count is in the Deployment.
+            return await self._deployment_again(replace(facts, children=children))
         return replace(facts, children=children)
+
+    async def _deployment_again(self, facts: Facts) -> Facts:
+        """Read the Deployment anew: its controller writes to a new one at the same time as we."""
+        service = facts.service
+        name = child_name(service.metadata.name)
+        try:
+            live = await self.cluster.get(DEPLOYMENT, service.metadata.namespace, name)
+        except NotFound:
+            return replace(facts, children={**facts.children, "Deployment": None})
+        return replace(facts, children={**facts.children, "Deployment": live})
 
     async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
         old, new = facts.service.status, decide_status(facts, self.settings, time.time())
