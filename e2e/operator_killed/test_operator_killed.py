@@ -8,7 +8,8 @@ OPERATOR = "app.kubernetes.io/component=operator"
 
 
 def test_operator_killed_under_load(story: Story) -> None:
-    story.apply("chat", scaling={"minReplicas": 1, "maxReplicas": 2})
+    # One replica as long as the operator is away, however slow the machine.
+    story.apply("chat", scaling={"minReplicas": 1, "maxReplicas": 1})
     story.wait_ready("chat", 1)
     kube = story.kube
 
@@ -41,5 +42,10 @@ def test_operator_killed_under_load(story: Story) -> None:
         kube.kubectl("rollout", "status", "deployment/overspill-operator", "-n", platform.NAMESPACE)
     assert_no_failure(load.sent, at_least=30)
 
-    story.kube.patch("infsvc", "chat", story.namespace, {"spec": {"scaling": {"minReplicas": 2}}})
+    story.kube.patch(
+        "infsvc",
+        "chat",
+        story.namespace,
+        {"spec": {"scaling": {"minReplicas": 2, "maxReplicas": 2}}},
+    )
     story.wait_ready("chat", 2, timeout=120)
