@@ -25,7 +25,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 	touch $@
 
 # One lock file per image and one for development; hashes only, no index in them.
-EXTRAS := operator gateway engine dev
+EXTRAS := operator gateway engine dev loader-peers
 .PHONY: lock
 lock: ## Resolve the requirements again (requirements/*.txt)
 	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
@@ -98,6 +98,17 @@ $(REDIS)/redis-server:
 .PHONY: images
 images: venv ## Build all images and load them into the local cluster
 	$(PY) hack/images.py build --load
+
+# The protocols' own servers and clients, apart from ours: their libraries do not go together.
+LOADER_PEERS := build/tools/loader-peers
+.PHONY: loader
+loader: venv $(LOADER_PEERS)/.ready ## Tests of the model loader against an S3 server and the hub's client
+	$(PY) -m pytest tests/loader --junitxml=build/reports/loader.xml
+
+$(LOADER_PEERS)/.ready: requirements/loader-peers.txt
+	python3 -m venv $(LOADER_PEERS)
+	$(LOADER_PEERS)/bin/python -m pip install --quiet --require-hashes -r $<
+	touch $@
 
 .PHONY: apiserver
 apiserver: venv ## Tests against the API server of the local cluster

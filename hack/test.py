@@ -18,6 +18,7 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("a Prometheus for the tests", ["make", "prometheus"], True),
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
     ("the engine with a real model", ["make", "engine"], False),
+    ("the model loader against other servers", ["make", "loader"], False),
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
     ("the local cluster", [sys.executable, "hack/cluster/main.py", "up"], True),

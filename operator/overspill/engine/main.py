@@ -2,6 +2,7 @@
 
 * `serve` runs the image's engine. All options come from the environment (see `options`), so that
   a pod's command is constant.
+* `fetch` loads a model before the engine starts, and ends (see `fetch`).
 * `drain` runs beside an engine that cannot drain by itself (see `sidecar`).
 
 Faults end with a line `Reason: text` on standard error and in the termination log.
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,8 @@ from overspill import __version__
 from overspill.engine import fit, supervisor
 from overspill.engine.base import Engine
 from overspill.engine.errors import EngineError, InvalidOptions, ModelDoesNotFit
+from overspill.engine.fetch import options as fetch_options
+from overspill.engine.fetch.load import load
 from overspill.engine.limits import memory_limit
 from overspill.engine.llamacpp import LlamaCpp
 from overspill.engine.load import Gauges
@@ -45,6 +49,12 @@ def run(argv: Sequence[str] | None = None) -> None:
         leave_message(str(error))
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_status)
+
+
+def _fetch(_: argparse.Namespace) -> None:
+    # Process 1 ignores signals without a handler. What is on the disk by then is used again.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    load(fetch_options.from_environment(os.environ))
 
 
 def _serve(_: argparse.Namespace) -> None:
@@ -106,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     serve = commands.add_parser("serve", help="serve the model of OVERSPILL_MODEL_PATH")
     serve.set_defaults(run=_serve)
+    fetch = commands.add_parser("fetch", help="load the model of OVERSPILL_MODEL_URI")
+    fetch.set_defaults(run=_fetch)
     drain = commands.add_parser("drain", help="answer GET /drain when an engine has no request")
     drain.add_argument("--metrics", required=True, help="URL of the engine's metrics page")
     drain.add_argument("--running", required=True, help="gauge of the requests that it computes")
