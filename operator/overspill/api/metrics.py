@@ -34,9 +34,13 @@ SCALING_ACTIVE = "overspill_scaling_active"  # SERVICE_LABELS; 1 while its signa
 DECISIONS = "overspill_scaling_decisions_total"  # SERVICE_LABELS, reason
 GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
 
-# llama.cpp's own, read by the autoscaler; the scrape adds SERVICE_LABELS from the pod's labels.
+# The engines' own, read by the autoscaler; the scrape adds SERVICE_LABELS from the pod's labels.
+# llama.cpp exports no use of its KV cache.
 LLAMACPP_RUNNING = "llamacpp:requests_processing"
 LLAMACPP_WAITING = "llamacpp:requests_deferred"
+VLLM_RUNNING = "vllm:num_requests_running"  # engine: one series per data-parallel rank
+VLLM_WAITING = "vllm:num_requests_waiting"  # engine
+VLLM_KV_USAGE = "vllm:kv_cache_usage_perc"  # engine; 0 to 1, whatever its name says
 
 # Buckets in seconds. TTFT and ITL follow the OpenTelemetry GenAI conventions:
 # https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/

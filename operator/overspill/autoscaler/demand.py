@@ -23,6 +23,7 @@ MAX_GROWTH = 2.0  # times the ready replicas, for one look at the latency
 BACKLOG = 2.0  # times the offered concurrency; what queues beyond it does not count
 MISS_MEMORY = 1800.0  # seconds that a count is known to miss the objective,
 MISS_SHARE = 0.8  # at this share of the load at which it did, or more
+KV_HIGH = 0.9  # of the engines' KV caches, above which a request that waits waits for room
 LATENCY_MEMORY = 90.0  # seconds that the percentiles remember: window, plus a scrape interval
 
 
@@ -32,6 +33,7 @@ class ScalingReason(StrEnum):
     FROM_ZERO = "FromZero"
     LATENCY_ABOVE_OBJECTIVE = "LatencyAboveObjective"
     LOAD_ABOVE_CAPACITY = "LoadAboveCapacity"
+    KV_CACHE_FULL = "KVCacheFull"
     LOAD_BELOW_CAPACITY = "LoadBelowCapacity"
     WITHIN_OBJECTIVE = "WithinObjective"
     IDLE = "Idle"
@@ -67,8 +69,21 @@ class Pressure:
 
 
 @dataclass(frozen=True)
+class Squeeze:
+    """Requests wait while the KV caches are full."""
+
+    usage: float  # 0 to 1
+    waiting: float  # requests, in the engines and before them
+
+    @property
+    def message(self) -> str:
+        """It in words."""
+        return f"KV cache {self.usage:.0%} used and {self.waiting:.2g} requests wait"
+
+
+@dataclass(frozen=True)
 class Miss:
-    """The objective was missed by so many replicas under so much load."""
+    """So many replicas were too few for so much load: by the objective, or by their caches."""
 
     time: float  # seconds since the epoch
     replicas: int
@@ -170,6 +185,19 @@ def pressure(rules: Rules, signals: Signals, live: Demand | None) -> Pressure:
     )
 
 
+def squeeze(signals: Signals, live: Demand | None) -> Squeeze | None:
+    """Return how the KV caches hold requests up, None where they do not, or nobody knows.
+
+    Long prompts fill the cache before the slots: the engine then lets requests wait, or recomputes
+    some of them (https://docs.vllm.ai/en/stable/configuration/optimization/#preemption), and
+    neither slots nor load show it.
+    """
+    usage = number(signals.kv_usage)
+    queued = live.queued if live is not None else number(signals.queued)
+    waiting = (number(signals.engine_waiting) or 0.0) + (queued or 0.0)
+    return Squeeze(usage, waiting) if usage is not None and usage > KV_HIGH and waiting else None
+
+
 def _compare(name: str, value: float, bound: float) -> Pressure:
     sign = ">" if value > bound else "≤"
     return Pressure(value / bound, f"{name} {seconds(value)} {sign} {seconds(bound)}")
@@ -189,14 +217,15 @@ def wish(
     press: Pressure,
     *,
     settled: bool,
+    squeezed: Squeeze | None = None,
     too_few: int = 0,
 ) -> Wish:
-    """Return the replicas that load and latency call for; at least one.
+    """Return the replicas that load, latency and cache call for; at least one.
 
     :param current: replicas wanted so far; what is still starting counts as asked for.
     :param settled: the latency was measured with the replicas that are ready now.
-    :param too_few: replicas that missed the objective under such a load lately: what was added
-        for it is kept, or the count would swing for as long as the load stays.
+    :param too_few: replicas that missed the objective, or had full caches, under such a load
+        lately: what was added for it is kept, or the count would swing for as long as it stays.
     """
     have = max(0, current - replicas.unplaceable)  # a pod without a place is no capacity
     starting = have > replicas.ready
@@ -208,11 +237,15 @@ def wish(
         grown = math.ceil(replicas.ready * min(MAX_GROWTH, press.ratio))
         asked = max(current, grown) if settled and not starting else current
         by_latency = min(asked, math.ceil(load.concurrency))
+    grown = min(current + 1, math.ceil(load.concurrency)) if settled and not starting else current
+    if squeezed and (by_cache := max(current, grown)) >= max(by_load, by_latency):
+        message = f"{squeezed.message}; {_message(rules, load, press)}"
+        return Wish(by_cache, ScalingReason.KV_CACHE_FULL, message, late=press.high)
     wanted = max(by_load, by_latency, 1)
     reason = _reason(wanted, current, by_load, press)
     message = _message(rules, load, press)
     if by_latency > by_load and not press.high:
-        message += f"; {too_few} missed the objective under such a load"
+        message += f"; {too_few} were too few under such a load"
     return Wish(wanted, reason, message, late=press.high)
 
 

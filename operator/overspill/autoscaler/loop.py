@@ -28,6 +28,7 @@ from overspill.autoscaler.signals import Replicas, Rules, Signals, number
 from overspill.autoscaler.subject import Subject, remembered
 from overspill.cluster.backoff import backoff
 from overspill.cluster.errors import ClusterError, Conflict
+from overspill.prometheus.queries import OwnMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ class Autoscaler:
         """
         self._settings = settings or Settings()
         self._epoch = time.time() - time.monotonic()
-        self._readings = Readings(prometheus, self._settings.interval, self.now)
+        self._readings = Readings(prometheus, self._settings.interval, self.now, self._own_metrics)
         self._gateways = Gateways(
             gateways, token_file, clock=self.now, on_held=self._wake_if_stopped
         )
@@ -99,11 +100,19 @@ class Autoscaler:
 
     # What the controller tells.
 
-    def observe(self, key: str, service: InferenceService, replicas: Replicas, slots: int) -> None:
+    def observe(
+        self,
+        key: str,
+        service: InferenceService,
+        replicas: Replicas,
+        slots: int,
+        own: OwnMetrics | None = None,
+    ) -> None:
         """Take note of a service and its replicas.
 
         :param replicas: as the cluster shows them now.
         :param slots: requests that one replica computes at the same time.
+        :param own: metric names of its engine, where that is not one of ours.
         """
         windows = (self._settings.up_window, self._settings.down_window)
         rules = Rules.of(service, slots, *windows)
@@ -112,11 +121,13 @@ class Autoscaler:
         subject = self._subjects.get(key)
         if subject is None:
             decisions = remembered(service)
-            self._subjects[key] = Subject(rules, replicas, devices, self.now(), decisions=decisions)
+            self._subjects[key] = Subject(
+                rules, replicas, devices, self.now(), own=own, decisions=decisions
+            )
             return
         changed = subject.rules != rules
         subject.rules, subject.replicas, subject.devices = rules, replicas, devices
-        subject.stale = False
+        subject.stale, subject.own = False, own
         if changed or subject.write_due(self.now()):
             self._wake_up(key)
 
@@ -172,6 +183,9 @@ class Autoscaler:
     def providers(self) -> dict[str, ProviderReport]:
         """Return each provider's state, as the gateways see it."""
         return self._gateways.providers()
+
+    def _own_metrics(self) -> frozenset[OwnMetrics]:
+        return frozenset(s.own for s in self._subjects.values() if s.own)
 
     def age(self) -> float:
         """Return seconds since the last pass ended."""

@@ -13,7 +13,7 @@ from typing import Any, Self
 from overspill.api.conditions import timestamp
 from overspill.api.status import DecisionStatus
 from overspill.autoscaler import demand, limits
-from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Wish
+from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Squeeze, Wish
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
 
 MAX_MESSAGE = 512  # characters, as in the CRD
@@ -31,7 +31,7 @@ class PolicyState:
     grown_at: float  # last time a replica became ready
     full_at: float | None = None  # last time a replica had no place
     held: int = 0  # replicas that had one then
-    miss: Miss | None = None  # last time that the replicas of that time missed the objective
+    miss: Miss | None = None  # last time that the replicas of that time were too few
 
     @classmethod
     def start(cls, now: float, replicas: int, ready: int) -> Self:
@@ -110,9 +110,10 @@ def decide(
     else:
         press = demand.pressure(rules, signals, live)
         settled = now - state.grown_at >= demand.LATENCY_MEMORY
-        if press.high and settled and replicas.ready:
+        squeezed = demand.squeeze(signals, live)
+        if (press.high or squeezed) and settled and replicas.ready:
             state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
-        wish = _wish(now, state, rules, replicas, signals, load, press, settled=settled)
+        wish = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
@@ -149,6 +150,7 @@ def _wish(
     signals: Signals,
     load: Load,
     press: Pressure,
+    squeezed: Squeeze | None,
     *,
     settled: bool,
 ) -> Wish:
@@ -162,7 +164,14 @@ def _wish(
         return Wish(0, ScalingReason.IDLE, f"no request for {rules.idle_after:g} s")
     too_few = state.miss.replicas if state.miss and state.miss.holds(now, load) else 0
     return demand.wish(
-        rules, state.replicas, replicas, load, press, settled=settled, too_few=too_few
+        rules,
+        state.replicas,
+        replicas,
+        load,
+        press,
+        settled=settled,
+        squeezed=squeezed,
+        too_few=too_few,
     )
 
 

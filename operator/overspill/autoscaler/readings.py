@@ -13,7 +13,7 @@ import structlog
 
 from overspill.autoscaler.signals import NO_DATA, Signals, number
 from overspill.prometheus.client import PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, SIGNALS
+from overspill.prometheus.queries import COSTS, OwnMetrics, signals
 from overspill.prometheus.samples import Samples
 
 log = structlog.get_logger(__name__)
@@ -40,15 +40,23 @@ class Outage:
 class Readings:
     """Polls Prometheus and remembers."""
 
-    def __init__(self, source: Source, interval: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        interval: float,
+        clock: Callable[[], float],
+        own: Callable[[], frozenset[OwnMetrics]] = frozenset,
+    ) -> None:
         """Make a poller; ``run`` polls.
 
         :param interval: seconds between two rounds.
         :param clock: seconds since the epoch, never going back.
+        :param own: gives the metric names of engines that are not ours, now.
         """
         self._source = source
         self._interval = interval
         self._clock = clock
+        self._own = own
         self._signals: Mapping[str, Samples] = {}
         self._read_at = -float("inf")
         self._costs: Mapping[str, Samples] = {}
@@ -65,7 +73,7 @@ class Readings:
         """Ask for every signal once; a failure is remembered, not raised."""
         now = self._clock()
         try:
-            self._signals = await self._ask(SIGNALS)
+            self._signals = await self._ask(signals(self._own()))
         except PrometheusUnavailable as error:
             if self.outage is None:
                 log.warning("prometheus unavailable", problem=str(error), retry=error.retry)

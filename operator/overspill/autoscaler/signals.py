@@ -42,6 +42,7 @@ class Signals:
     residence: Value = NO_DATA  # mean time of a request in a replica
     engine_running: Value = NO_DATA  # now
     engine_waiting: Value = NO_DATA  # now
+    kv_usage: Value = NO_DATA  # of the engines' KV caches, 0 to 1, now; not every engine tells
 
     @classmethod
     def of(cls, key: str, samples: Mapping[str, Samples]) -> Self:

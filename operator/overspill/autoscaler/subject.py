@@ -9,6 +9,7 @@ from overspill.api.status import MAX_DECISIONS, DecisionStatus
 from overspill.autoscaler.health import ScalingHealth
 from overspill.autoscaler.policy import Decision, PolicyState
 from overspill.autoscaler.signals import Replicas, Rules
+from overspill.prometheus.queries import OwnMetrics
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Subject:
     replicas: Replicas
     devices: int  # accelerators per replica
     seen_at: float  # seconds since the epoch
+    own: OwnMetrics | None = None  # of an engine that is not ours
     stale: bool = False  # not observed since this process leads again
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
     state: PolicyState | None = None

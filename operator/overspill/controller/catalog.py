@@ -1,15 +1,16 @@
 """Which services concern each other; kept from events, so that no reconcile lists a namespace.
 
 Two things tie objects together: a served name that two services of a namespace share (the older
-wins), and the providers that a service lists. Every resync replaces the whole catalog, so a
-lost event heals.
+wins), and what a service names: its providers and its InferenceRuntime. Every resync replaces the
+whole catalog, so a lost event heals.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE, Kind
+from overspill.api.engine import AUTO, BUNDLED
+from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_RUNTIME, INFERENCE_SERVICE, Kind
 
 
 @dataclass(frozen=True, order=True)
@@ -30,6 +31,11 @@ class Key:
         """Return the key of an InferenceProvider."""
         return cls(INFERENCE_PROVIDER.kind, namespace, name)
 
+    @classmethod
+    def runtime(cls, namespace: str, name: str) -> "Key":
+        """Return the key of an InferenceRuntime."""
+        return cls(INFERENCE_RUNTIME.kind, namespace, name)
+
     @property
     def path(self) -> str:
         """``namespace/name``."""
@@ -45,7 +51,7 @@ class Entry:
 
     served_name: str
     created: str
-    providers: frozenset[Key]
+    names: frozenset[Key]  # other objects that it names
 
 
 @dataclass
@@ -101,9 +107,9 @@ class Catalog:
                 concerned |= self._put(key, listed[key])
         return concerned
 
-    def users(self, provider: Key) -> set[Key]:
-        """Return the services that list a provider."""
-        return {key for key, entry in self.entries.items() if provider in entry.providers}
+    def users(self, named: Key) -> set[Key]:
+        """Return the services that name a provider or a runtime."""
+        return {key for key, entry in self.entries.items() if named in entry.names}
 
     def name_taken_by(self, key: Key) -> str:
         """Return the path of the service that has this one's served name by right, "" if none.
@@ -126,10 +132,11 @@ def entry_of(raw: dict[str, Any]) -> tuple[Key, Entry]:
     key = Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
     spec = raw.get("spec") or {}
     listed = (spec.get("spillover") or {}).get("providers") or []
+    providers = (Key.provider(i.get("namespace") or key.namespace, i["name"]) for i in listed)
+    runtime = (spec.get("engine") or {}).get("runtime", AUTO)
+    runtimes = () if runtime in BUNDLED else (Key.runtime(key.namespace, runtime),)
     return key, Entry(
         served_name=(spec.get("model") or {}).get("servedName") or key.name,
         created=raw["metadata"].get("creationTimestamp", ""),
-        providers=frozenset(
-            Key.provider(item.get("namespace") or key.namespace, item["name"]) for item in listed
-        ),
+        names=frozenset((*providers, *runtimes)),
     )

@@ -18,6 +18,7 @@ import structlog
 
 from overspill.api.names import GROUP, LABEL_SERVICE, VERSION
 from overspill.api.provider import InferenceProvider
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.cluster import backoff
 from overspill.controller.catalog import Catalog, Key
@@ -65,6 +66,10 @@ class Sink:
         key = Key.provider(namespace, name)
         self.keys.mark({key} | self.catalog.users(key))
 
+    def runtime(self, namespace: str, name: str) -> None:
+        """A runtime was seen, changed or deleted."""
+        self.keys.mark(self.catalog.users(Key.runtime(namespace, name)))
+
     def child(self, namespace: str, service: str) -> None:
         """A child or pod of a service was seen, changed or deleted."""
         self.keys.mark([Key.service(namespace, service)], ECHO_SECONDS)
@@ -87,6 +92,10 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, InferenceProvider.plural, registry=handlers)
     async def provider_changed(meta: kopf.Meta, **_: Any) -> None:
         post(sink.provider, meta["namespace"], meta["name"])
+
+    @kopf.on.event(GROUP, VERSION, InferenceRuntime.plural, registry=handlers)
+    async def runtime_changed(meta: kopf.Meta, **_: Any) -> None:
+        post(sink.runtime, meta["namespace"], meta["name"])
 
     async def child_changed(meta: kopf.Meta, labels: kopf.Labels, **_: Any) -> None:
         post(sink.child, meta["namespace"], labels[LABEL_SERVICE])

@@ -15,11 +15,11 @@ import structlog
 from prometheus_client import REGISTRY
 
 from overspill import logs
+from overspill.api.crd import RESOURCES
 from overspill.api.names import API_VERSION
 from overspill.autoscaler import loop as autoscaler_loop
 from overspill.autoscaler.loop import Autoscaler
 from overspill.cluster import Cluster, ClusterError, Kind, Leader, Unavailable, backoff
-from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
 from overspill.controller import endpoints, handlers
 from overspill.controller.addresses import Addresses
 from overspill.controller.announce import Announcer
@@ -119,7 +119,7 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
 async def wait_for_crds(cluster: Cluster) -> tuple[int, int]:
     """Wait until our kinds are served; return the API server's version."""
     failures = 0
-    wanted = {INFERENCE_SERVICE.plural, INFERENCE_PROVIDER.plural}
+    wanted = {resource.plural for resource in RESOURCES}
     while True:
         try:
             found = await cluster.resources(API_VERSION)

@@ -40,6 +40,7 @@ from overspill.controller.facts import (
     read_pods,
 )
 from overspill.controller.views import Views, version
+from overspill.prometheus.queries import OwnMetrics
 from overspill.runtimes import child_name
 
 CHILDREN: dict[str, Kind] = {
@@ -116,7 +117,8 @@ class Observer:
         """Tell the autoscaler what is, then ask it what it wants."""
         key = facts.service.key
         replicas = _replicas(facts)
-        self._autoscaler.observe(key, facts.service, replicas, facts.service.max_sequences)
+        slots = facts.service.max_sequences
+        self._autoscaler.observe(key, facts.service, replicas, slots, _own_metrics(facts))
         health = self._autoscaler.health(key)
         scaling = Scaling(
             desired=self._autoscaler.desired(key),
@@ -192,6 +194,18 @@ async def _or_none(call: Awaitable[Object]) -> Object | None:
 def _model_image(service: InferenceService) -> str:
     scheme, _, rest = service.spec.model.uri.partition("://")
     return rest if scheme == "oci" else ""
+
+
+def _own_metrics(facts: Facts) -> OwnMetrics | None:
+    if facts.runtime is None:
+        return None
+    names = facts.runtime.spec.metrics
+    return OwnMetrics(
+        namespace=facts.service.metadata.namespace,
+        running=names.running or "",
+        waiting=names.waiting or "",
+        kv_usage=names.kv_usage or "",
+    )
 
 
 def _replicas(facts: Facts) -> Replicas:

@@ -4,8 +4,15 @@
   The inner ``max by (…, instance)`` folds the copies before anything is summed over pods.
 * A gauge of a pod that is gone is marked stale at once. A gauge of a target that is no longer
   scraped would live on for five minutes, so its age is checked.
+* Engines call one thing by different names. ``or`` takes the first name that a service has; the
+  names of a user's own engine count in its namespace only, or one team's could hide another's.
 * ``rate`` handles counter resets. A window must hold two scrapes: scrape every 30 s or faster.
 """
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 
 from overspill.api import metrics
 
@@ -25,9 +32,18 @@ def _rate(metric: str, selector: str = "", *labels: str) -> str:
     return _sum(f"rate({metric}{selector}[{WINDOW}s])", *labels)
 
 
+def _fresh(metric: str, selector: str = "") -> str:
+    return f"{metric}{selector} and (time() - timestamp({metric}{selector}) < {WINDOW})"
+
+
 def _gauge(metric: str, selector: str = "", *labels: str) -> str:
-    fresh = f"{metric}{selector} and (time() - timestamp({metric}{selector}) < {WINDOW})"
-    return _sum(fresh, *labels)
+    return _sum(_fresh(metric, selector), *labels)
+
+
+def _mean(metric: str, selector: str = "", *labels: str) -> str:
+    """Mean over pods, each counted once."""
+    unique = ", ".join((_SERVICE, "instance", *labels))
+    return f"avg by ({_SERVICE}) (max by ({unique}) ({_fresh(metric, selector)}))"
 
 
 def _p95(metric: str, selector: str = "", *labels: str) -> str:
@@ -46,7 +62,77 @@ def _residence() -> str:
     return f"{mean} / {_rate(metrics.REQUESTS, _LOCAL, 'reason', 'code')}"
 
 
-SIGNALS = {
+# The grammar of names: https://prometheus.io/docs/concepts/data_model/ and a namespace's.
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclass(frozen=True, order=True)
+class OwnMetrics:
+    """What the engine of a user's own calls its gauges, "" where it has none.
+
+    One series per pod, of requests computed, requests waiting, and the KV cache's use (0 to 1).
+    """
+
+    namespace: str
+    running: str = ""
+    waiting: str = ""
+    kv_usage: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name: it would become part of a query.
+
+        :raises ValueError: for such a name.
+        """
+        if not _NAMESPACE.fullmatch(self.namespace):
+            raise ValueError(f"{self.namespace!r} is no namespace")
+        for name in filter(None, (self.running, self.waiting, self.kv_usage)):
+            if not _METRIC_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no metric name")
+
+
+def _own(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return each name once, with a selector of the namespaces that use it.
+
+    :param pairs: (namespace, metric name).
+    """
+    used: dict[str, set[str]] = {}
+    for namespace, name in pairs:
+        if name:
+            used.setdefault(name, set()).add(namespace)
+    label = metrics.SERVICE_LABELS[0]
+    return [(n, f'{{{label}=~"{"|".join(sorted(used[n]))}"}}') for n in sorted(used)]
+
+
+@lru_cache(maxsize=8)
+def signals(own: frozenset[OwnMetrics] = frozenset()) -> dict[str, str]:
+    """Return the query of each signal, for all services at once.
+
+    :param own: metric names of engines that are not ours.
+    """
+    running = _own((o.namespace, o.running) for o in own)
+    waiting = _own((o.namespace, o.waiting) for o in own)
+    kv_usage = _own((o.namespace, o.kv_usage) for o in own)
+    engines = {
+        "engine_running": [
+            _gauge(metrics.LLAMACPP_RUNNING),
+            _gauge(metrics.VLLM_RUNNING, "", "engine"),
+            *(_gauge(*names) for names in running),
+        ],
+        "engine_waiting": [
+            _gauge(metrics.LLAMACPP_WAITING),
+            _gauge(metrics.VLLM_WAITING, "", "engine"),
+            *(_gauge(*names) for names in waiting),
+        ],
+        "kv_usage": [
+            _mean(metrics.VLLM_KV_USAGE, "", "engine"),
+            *(_mean(*names) for names in kv_usage),
+        ],
+    }
+    return _GATEWAYS | {name: " or ".join(queries) for name, queries in engines.items()}
+
+
+_GATEWAYS = {
     "gateways": _gauge(metrics.READY_REPLICAS),
     "arrivals_rate": _rate(metrics.ARRIVALS),
     "in_flight": _gauge(metrics.IN_FLIGHT, _LOCAL),
@@ -59,9 +145,8 @@ SIGNALS = {
     "spilled_rate": _rate(metrics.REQUESTS, _SPILLED, "destination", "reason", "code"),
     "within_objective_rate": _rate(metrics.WITHIN_OBJECTIVE),
     "residence": _residence(),
-    "engine_running": _gauge(metrics.LLAMACPP_RUNNING),
-    "engine_waiting": _gauge(metrics.LLAMACPP_WAITING),
 }
+SIGNALS = signals()
 
 COSTS = {
     "gpu_hours": _sum(f"increase({metrics.GPU_SECONDS}[24h])") + " / 3600",

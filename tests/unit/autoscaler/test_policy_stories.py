@@ -410,10 +410,53 @@ def test_a_count_that_missed_the_objective_is_not_tried_again_at_once(room, load
     swing(world, load, 1700)
     assert world.count == count
     assert len(world.moves()) == count - 1, world.moves()
-    assert f"; {count - 1} missed the objective" in world.decisions[-1].message
+    assert f"; {count - 1} were too few" in world.decisions[-1].message
     world.run(400, busy(1))
     assert world.count == 1, "less load does not need it"
     assert PolicyState.from_dict(json.loads(json.dumps(world.state.to_dict()))) == world.state
+
+
+def test_full_kv_caches_add_a_replica_where_requests_wait():
+    """Long prompts: slots and latency look well, but the engine lets requests wait for room."""
+    world = World(boot=30)
+    world.run(120, busy(3))
+    full = busy(3, kv_usage=0.95, engine_waiting=2.0)
+    assert world.run(10, full) == 1, "the up window"
+    assert world.run(30, full) == 2
+    assert world.moves() == [(1, 2, "KVCacheFull")]
+    assert "KV cache 95% used and 2 requests wait" in world.decisions[-1].message
+    assert world.decisions[-1].inputs["kv_usage"] == 0.95
+    assert world.run(60, full) == 2, "its boot, and time to have an effect"
+    assert world.run(120, full) == 3
+    assert world.run(900, full) == 3, "a replica for each request: more cannot help"
+    assert world.run(600, busy(3, kv_usage=0.4)) == 3, "so few were too few under such a load"
+    assert world.run(600, busy(1, kv_usage=0.1)) == 1
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        {"kv_usage": 0.95, "engine_waiting": 0.0},
+        {"kv_usage": 0.9, "engine_waiting": 2.0},
+        {"kv_usage": Missing.NO_DATA, "engine_waiting": 2.0},
+        {"kv_usage": Missing.NOT_A_NUMBER, "engine_waiting": 2.0},
+        {"kv_usage": 0.0, "engine_waiting": 2.0},
+        {"kv_usage": 0.95, "engine_waiting": Missing.NO_DATA},
+    ],
+)
+def test_nothing_is_added_for_a_cache_that_holds_nobody_up(signals):
+    world = World()
+    world.run(300, replace(busy(3), **signals))
+    assert world.moves() == []
+
+
+def test_a_cache_that_is_full_for_a_moment_adds_nothing():
+    world = World()
+    world.run(120, busy(3))
+    for _ in range(20):
+        world.run(5, busy(3, kv_usage=0.95, engine_waiting=2.0))
+        world.run(15, busy(3, kv_usage=0.5))
+    assert world.moves() == []
 
 
 def test_a_missed_objective_is_forgotten_after_half_an_hour():

@@ -5,20 +5,25 @@ Two gateways, one of them scraped by two jobs; an engine; and a target whose sam
 
 import asyncio
 import http.server
+import json
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from overspill.api import metrics
 from overspill.prometheus.client import PrometheusClient, PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, SIGNALS, WINDOW
+from overspill.prometheus.queries import COSTS, WINDOW, OwnMetrics, signals
 from overspill.prometheus.samples import Missing, Samples
 
 PROMETHEUS = shutil.which("prometheus")
@@ -78,13 +83,33 @@ class FakeGateway:
             self.ttft.labels(*BUSY, "cloud/openai").observe(9.0)
 
 
+ENGINES = {
+    "/llamacpp": "llamacpp:requests_processing 4\nllamacpp:requests_deferred 1\n",
+    # Two data-parallel ranks in one pod.
+    "/vllm": "".join(
+        f'vllm:num_requests_running{{engine="{rank}",model_name="m"}} {2 + rank}\n'
+        f'vllm:num_requests_waiting{{engine="{rank}",model_name="m"}} {rank}\n'
+        f'vllm:kv_cache_usage_perc{{engine="{rank}",model_name="m"}} {0.5 + 0.4 * rank}\n'
+        for rank in (0, 1)
+    ),
+    "/own": "own:running 5\nown:waiting 3\nown_kv_ratio NaN\nllamacpp:requests_processing 0\n",
+    "/idle": "own:running 0\nown:waiting 0\nown_kv_ratio 0\n",
+}
+OWN = frozenset(
+    {
+        OwnMetrics("team-b", "own:running", "own:waiting", "own_kv_ratio"),
+        OwnMetrics("team-c", "own:running", "own:waiting", "own_kv_ratio"),
+        OwnMetrics("team-c", waiting="nobody_exports_this"),
+    }
+)
+
+
 class TextTarget(http.server.BaseHTTPRequestHandler):
-    """An engine, and a sample that is two windows old."""
+    """Engines by path, each with a sample that is two windows old."""
 
     def do_GET(self) -> None:
         old = int((time.time() - 2 * WINDOW) * 1000)
-        page = "llamacpp:requests_processing 4\nllamacpp:requests_deferred 1\n"
-        page += f"{metrics.QUEUED} 99 {old}\n"
+        page = f"{ENGINES[self.path]}{metrics.QUEUED} 99 {old}\n"
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()
@@ -100,9 +125,20 @@ scrape_configs:
 - {{job_name: gateways, static_configs: [{{targets: ["{one}", "{two}"]}}]}}
 - {{job_name: again, static_configs: [{{targets: ["{one}"]}}]}}
 - job_name: engines
-  static_configs:
-  - {{targets: ["{engine}"], labels: {{service_namespace: team-a, service_name: chat}}}}
+  static_configs: [{engines}]
 """
+SERVICES = {
+    "team-a/chat": "/llamacpp",
+    "team-a/vllm": "/vllm",
+    "team-b/own": "/own",
+    "team-c/idle": "/idle",
+    "team-d/undeclared": "/idle",
+}
+
+
+def engine_target(address: str, service: str, path: str) -> str:
+    labels = dict(zip(metrics.SERVICE_LABELS, service.split("/"), strict=True))
+    return json.dumps({"targets": [address], "labels": {**labels, "__metrics_path__": path}})
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +149,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
     engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TextTarget)
     threading.Thread(target=engine.serve_forever, args=(0.05,), daemon=True).start()
     folder = tmp_path_factory.mktemp("prometheus")
-    config = CONFIG.format(one=one, two=two, engine=f"127.0.0.1:{engine.server_port}")
+    address = f"127.0.0.1:{engine.server_port}"
+    engines = ", ".join(engine_target(address, *item) for item in SERVICES.items())
+    config = CONFIG.format(one=one, two=two, engines=engines)
     url, process = start(folder, config)
     client = PrometheusClient(url)
     try:
-        wait_for(client, lambda a: a["gateways"].get(KEY) == 2.0 and KEY in a["engine_running"])
+        wait_for(client, lambda a: a["gateways"].get(KEY) == 2.0 and len(a["engine_running"]) == 4)
         for gateway in gateways:
             gateway.work()
         yield wait_for(client, settled)
@@ -157,7 +195,7 @@ def wait_for(
 
 
 async def ask(client: PrometheusClient) -> dict[str, Samples]:
-    return {name: await client.query(q) for name, q in (SIGNALS | COSTS).items()}
+    return {name: await client.query(q) for name, q in (signals(OWN) | COSTS).items()}
 
 
 def settled(answers: dict[str, Samples]) -> bool:
@@ -203,8 +241,52 @@ def test_residence_is_in_flight_over_rate(answers):
     assert answers["residence"][KEY] == pytest.approx(expected, rel=0.1)
 
 
-def test_engines_are_known_by_the_labels_of_their_target(answers):
-    assert (answers["engine_running"][KEY], answers["engine_waiting"][KEY]) == (4.0, 1.0)
+def test_each_engine_is_read_by_its_own_names_in_one_query(answers):
+    """By the labels of its target; an undeclared name of a user's own counts for nobody."""
+    running, waiting = answers["engine_running"], answers["engine_waiting"]
+    assert (running[KEY], waiting[KEY]) == (4.0, 1.0)
+    assert (running["team-a/vllm"], waiting["team-a/vllm"]) == (5.0, 1.0)
+    assert (running["team-c/idle"], waiting["team-c/idle"]) == (0.0, 0.0)
+    assert waiting["team-b/own"] == 3.0
+    assert "team-d/undeclared" not in running
+    assert running["team-b/own"] == 0.0, "one of our names comes first where an engine has both"
+
+
+def test_kv_usage_is_the_mean_and_absent_nan_and_zero_are_three_things(answers):
+    assert answers["kv_usage"] == {
+        "team-a/vllm": pytest.approx(0.7),
+        "team-b/own": Missing.NOT_A_NUMBER,
+        "team-c/idle": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"running": 'up"} or vector(1) or {a="'},
+        {"waiting": "a-b"},
+        {"kv_usage": "9lives"},
+        {"running": "a\nb"},
+        {"running": "a\n"},
+        {"namespace": '.*"} or up{a=~"'},
+        {"namespace": ".*"},
+    ],
+)
+def test_what_is_no_name_never_gets_into_a_query(fields):
+    with pytest.raises(ValueError, match="is no"):
+        OwnMetrics(**{"namespace": "team-a", **fields})
+
+
+@given(st.frozensets(st.text(max_size=8), max_size=4))
+def test_a_query_holds_only_names(texts):
+    accepted = set()
+    for text in texts:
+        with suppress(ValueError):
+            accepted.add(OwnMetrics("team-a", running=text))
+    query = signals(frozenset(accepted))["engine_running"]
+    words = {word for own in accepted if (word := own.running)}
+    assert all(re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", word) for word in words)
+    assert query.count(" or ") == 1 + len(words)
 
 
 def test_costs_of_a_day(answers):
