@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from overspill.api.base import Model, cel
-from overspill.api.identifiers import ObjectName
+from overspill.api.identifiers import PORT, URL_PATTERN, ObjectName
 
 # A model name as clients send it. No slash: "namespace/name" addresses a service exactly.
 ServedName = Annotated[
@@ -18,9 +18,7 @@ _OCI = r"oci://[a-z0-9][A-Za-z0-9._:/@-]*[A-Za-z0-9]"
 _PVC = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
 _HF = rf"hf://{_REPOSITORY}/{_REPOSITORY}(@{_REPOSITORY})?({_PART})*"
 _S3 = rf"s3://[a-z0-9][a-z0-9.-]*[a-z0-9]({_PART})+/?"
-_HTTPS = (
-    rf"https://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(:[0-9]{{1,5}})?({_PART})*{_PART}[.](gguf|safetensors)"
-)
+_HTTPS = rf"https://[a-z0-9]([-a-z0-9.]*[a-z0-9])?({PORT})?({_PART})*{_PART}[.](gguf|safetensors)"
 ModelURI = Annotated[str, Field(pattern=f"^({_OCI}|{_PVC}|{_HF}|{_S3}|{_HTTPS})$", max_length=500)]
 MountedURI = Annotated[str, Field(pattern=f"^({_OCI}|{_PVC})$", max_length=500)]
 # One file that is loaded, not a folder, a repository or a prefix.
@@ -57,10 +55,6 @@ class CacheSpec(Model):
     "!has(self.endpoint) || self.uri.matches('^(hf|s3)://')",
     "endpoint is for hf:// and s3:// only",
 )
-@cel(
-    "!has(self.endpoint) || (isURL(self.endpoint) && url(self.endpoint).getHost() != '')",
-    "endpoint must be a URL with a host, for example https://hub.example.com",
-)
 @cel(f"!has(self.cache) || {_LOADED}", "cache is for hf://, s3:// and https:// only")
 class ModelSpec(Model):
     """What is served."""
@@ -80,7 +74,7 @@ class ModelSpec(Model):
         description="Credentials for hf://, s3:// and https://. Keys: hosts (required, a comma "
         "list: to no other host are they sent), token, accessKeyID, secretAccessKey, sessionToken.",
     )
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)] | None = Field(
+    endpoint: Annotated[str, Field(pattern=URL_PATTERN, max_length=500)] | None = Field(
         None,
         description="URL of another hub or S3 API. Default: https://huggingface.co, and AWS's S3.",
     )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from overspill.api.base import Model, Resource, cel
 from overspill.api.conditions import Condition
-from overspill.api.identifiers import ObjectName
+from overspill.api.identifiers import URL_PATTERN, ObjectName
 from overspill.api.names import MAX_NAME_LENGTH
 from overspill.api.values import Duration, Money
 
@@ -23,11 +23,6 @@ class ProviderType(StrEnum):
     OPENAI = "openai"
     OPENAI_COMPATIBLE = "openai-compatible"
 
-
-# ASCII only, and nothing in which two URL parsers see two hosts (userinfo, backslashes, IDNA:
-# write xn--…), or which a shell would take for syntax: the host is part of a command that is shown.
-_HOST = r"([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])"
-URL_PATTERN = rf"^https?://{_HOST}(:[0-9]{{1,5}})?(/[-A-Za-z0-9._~%!$&'()*+,;=:/]*)?$"
 
 DEFAULT_BASE_URL = {ProviderType.OPENAI: "https://api.openai.com/v1"}
 

@@ -41,7 +41,11 @@ class RuntimeAPI(StrEnum):
 class ProbesSpec(Model):
     """HTTP paths that say how the engine is; 200 means good."""
 
-    startup: Path = Field("/health", description="Good once the model is loaded.")
+    startup: Path = Field(
+        "/health",
+        description="Good once the model is loaded, and for as long as the engine lives: after "
+        "90 s without an answer it is started anew.",
+    )
     readiness: Path = Field("/health", description="Good while the engine can answer.")
 
 

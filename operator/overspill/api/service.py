@@ -295,6 +295,20 @@ class InferenceService(Resource):
         return VLLM if self.spec.resources.accelerator else LLAMACPP
 
     @property
+    def model_uris(self) -> list[str]:
+        """What is served, and the model that drafts for it."""
+        speculative = self.spec.engine.speculative
+        draft = speculative.draft_model if speculative else None
+        return [self.spec.model.uri, *([draft.uri] if draft else [])]
+
+    @property
+    def claims(self) -> list[str]:
+        """Names of the PersistentVolumeClaims that its models need."""
+        rest = [uri.removeprefix("pvc://") for uri in self.model_uris if uri.startswith("pvc://")]
+        cache = self.spec.model.cache
+        return [claim.partition("/")[0] for claim in rest] + ([cache.claim_name] if cache else [])
+
+    @property
     def max_sequences(self) -> int:
         """Requests that one replica computes at the same time."""
         default = DEFAULT_MAX_SEQUENCES.get(self.runtime, DEFAULT_MAX_SEQUENCES_CUSTOM)

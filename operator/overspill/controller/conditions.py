@@ -57,7 +57,7 @@ def _first_fault(facts: Facts, *, model: bool) -> Fault | None:
 
 def model_mountable(facts: Facts) -> bool:
     """Whether this API server knows the kind of volume that the model needs."""
-    image = facts.service.spec.model.uri.startswith("oci://")
+    image = any(uri.startswith("oci://") for uri in facts.service.model_uris)
     return not image or facts.server_version >= IMAGE_VOLUMES_SINCE
 
 
@@ -70,14 +70,14 @@ def _model(facts: Facts) -> Verdict:
         have = "{}.{}".format(*facts.server_version)
         return _false(
             Reason.IMAGE_VOLUMES_UNSUPPORTED,
-            f"model.uri {uri} needs Kubernetes 1.35 or newer, this cluster has {have}; "
+            f"a model from oci:// needs Kubernetes 1.35 or newer, this cluster has {have}; "
             "put the model on a PersistentVolumeClaim and use pvc://",
         )
     if facts.claim_missing:
         return _false(
             Reason.CLAIM_NOT_FOUND,
             f"PersistentVolumeClaim {facts.claim_missing} does not exist in namespace "
-            f"{facts.service.metadata.namespace}; create it or change model.uri",
+            f"{facts.service.metadata.namespace}; create it or name another",
         )
     fault = _first_fault(facts, model=True)
     if fault:

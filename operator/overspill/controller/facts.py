@@ -18,7 +18,9 @@ from overspill.controller.reasons import Reason
 
 Object = dict[str, Any]
 
-ENGINE_CONTAINER = "engine"  # as the runtimes' templates call it
+# As the runtimes' template calls them. The helpers are init containers: nothing else starts until
+# the loader has ended well and the sidecar, which waits for the engine's drain, runs.
+ENGINE_CONTAINER, LOADER_CONTAINER, DRAIN_CONTAINER = "engine", "loader", "drain"
 LOOP = 2  # restarts of an engine that is not up yet, from which on it is a loop
 
 # The scheduler tries filters in order, resources late: a node that says "Insufficient" has
@@ -175,7 +177,7 @@ def _pod(raw: Object, model_image: str) -> Pod:
     container: Object = next((c for c in statuses if c["name"] == ENGINE_CONTAINER), {})
     # What ended an engine before it came up again is no fault of the one that is up.
     up = ready or container.get("started")
-    fault = None if up else _container_fault(container, model_image)
+    fault = None if up else _first_fault([*_before(status), container], model_image)
     lacks, message = None, ""
     if not placed:
         lacks, message = _lack(conditions.get("PodScheduled", {}))
@@ -191,6 +193,21 @@ def _pod(raw: Object, model_image: str) -> Pod:
         message=message,
         fault=fault,
     )
+
+
+def _before(status: Object) -> list[Object]:
+    """Return the statuses of our init containers that hold the engine up."""
+    return [
+        c
+        for c in status.get("initContainerStatuses") or []
+        if (c["name"] == LOADER_CONTAINER and not c.get("ready"))
+        or (c["name"] == DRAIN_CONTAINER and not c.get("started"))
+    ]
+
+
+def _first_fault(containers: Iterable[Object], model_image: str) -> Fault | None:
+    faults = (_container_fault(container, model_image) for container in containers)
+    return next((fault for fault in faults if fault), None)
 
 
 def _lack(scheduled: Object) -> tuple[Reason | None, str]:
@@ -216,15 +233,16 @@ def _container_fault(container: Object, model_image: str) -> Fault | None:
         about_model = "model" in message and "volume" in message
         return Fault(Reason.CONTAINER_NOT_CREATED, message or reason, about_model)
     if ended.get("reason") == "OOMKilled":
+        who = container["name"]
         return Fault(
-            Reason.OUT_OF_MEMORY, "the engine passed its memory limit; raise resources.memory"
+            Reason.OUT_OF_MEMORY, f"the {who} passed its memory limit; raise resources.memory"
         )
     told = _ENGINE_FAULT.match(ended.get("message", "").strip())
     if told:
         return Fault(told[1], told[2], model=told[1].startswith("Model"))
     # Between two ends of a loop the engine runs for a while: that mends nothing.
     if reason == "CrashLoopBackOff" or (ended and container.get("restartCount", 0) >= LOOP):
-        return Fault(Reason.CRASH_LOOP, _last_words(ended))
+        return Fault(Reason.CRASH_LOOP, _last_words(container, ended))
     return None
 
 
@@ -236,8 +254,8 @@ def _pull_fault(message: str, model_image: str) -> Fault:
     return Fault(Reason.ENGINE_IMAGE_PULL_FAILED, text)
 
 
-def _last_words(ended: Object) -> str:
+def _last_words(container: Object, ended: Object) -> str:
     lines = ended.get("message", "").strip().splitlines()
     code = ended.get("exitCode", "unknown")
     last = f": {lines[-1]}" if lines else ""
-    return f"the engine ends again and again, exit code {code}{last}"
+    return f"the {container['name']} ends again and again, exit code {code}{last}"

@@ -140,13 +140,11 @@ class Observer:
         return await _or_none(self._cluster.get(kind, service.metadata.namespace, name))
 
     async def _missing_claim(self, service: InferenceService) -> str:
-        """Return the name of the claim that model.uri names and that does not exist, else ""."""
-        scheme, _, rest = service.spec.model.uri.partition("://")
-        if scheme != "pvc":
-            return ""
-        name = rest.partition("/")[0]
-        claim = await _or_none(self._cluster.get(PVC, service.metadata.namespace, name))
-        return "" if claim else name
+        """Return the name of a claim that the model needs and that does not exist, else ""."""
+        for name in service.claims:
+            if not await _or_none(self._cluster.get(PVC, service.metadata.namespace, name)):
+                return name
+        return ""
 
     async def _runtime(self, service: InferenceService) -> tuple[InferenceRuntime | None, str]:
         """Return the InferenceRuntime that the service names, and why it cannot be read."""

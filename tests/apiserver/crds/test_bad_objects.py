@@ -9,9 +9,13 @@ import pytest
 import yaml
 
 from overspill.cluster import Cluster
-from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_SERVICE
+from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_RUNTIME, INFERENCE_SERVICE
 
-KINDS = {"service": INFERENCE_SERVICE, "provider": INFERENCE_PROVIDER}
+KINDS = {
+    "service": INFERENCE_SERVICE,
+    "provider": INFERENCE_PROVIDER,
+    "runtime": INFERENCE_RUNTIME,
+}
 BASES = {
     "service": {"model": {"uri": "oci://registry.example.com/chat:v1"}},
     "provider": {
@@ -19,6 +23,7 @@ BASES = {
         "secretRef": {"name": "openai-key"},
         "models": [{"name": "gpt-5.2", "price": {"inputPerMTok": "1.75", "outputPerMTok": "14"}}],
     },
+    "runtime": {"image": "registry.example.com/engine:v1"},
 }
 BAD = yaml.safe_load(Path(__file__).with_name("bad_objects.yaml").read_text())
 
@@ -42,11 +47,17 @@ def laid_over(obj: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         if value is None:
             del node[last]
-        elif isinstance(value, str) and value.endswith(" x"):
-            node[last] = "x" * int(value.removesuffix(" x"))
         else:
-            node[last] = value
+            node[last] = lengthened(value)
     return obj
+
+
+def lengthened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [lengthened(item) for item in value]
+    if isinstance(value, str) and value.endswith(" x"):
+        return "x" * int(value.removesuffix(" x"))
+    return value
 
 
 async def create(cluster: Cluster, kind: str, obj: dict[str, Any]) -> tuple[int, dict[str, Any]]:

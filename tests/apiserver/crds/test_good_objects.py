@@ -7,18 +7,24 @@ from typing import Any
 import pytest
 import yaml
 
-from overspill.api.provider import InferenceProvider
+from overspill.api.crd import RESOURCES
 from overspill.api.service import InferenceService
 from overspill.cluster import Cluster
-from overspill.cluster.kinds import CRD, INFERENCE_PROVIDER, INFERENCE_SERVICE, PVC
+from overspill.cluster.kinds import (
+    CRD,
+    INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
+    INFERENCE_SERVICE,
+    PVC,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = {
     path.stem: list(yaml.safe_load_all(path.read_text()))
     for path in sorted((ROOT / "manifests/samples").glob("*.yaml"))
 }
-KINDS = {k.kind: k for k in (INFERENCE_SERVICE, INFERENCE_PROVIDER, PVC)}
-MODELS = {"InferenceService": InferenceService, "InferenceProvider": InferenceProvider}
+KINDS = {k.kind: k for k in (INFERENCE_SERVICE, INFERENCE_PROVIDER, INFERENCE_RUNTIME, PVC)}
+MODELS = {resource.kind: resource for resource in RESOURCES}
 
 
 def service(name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,18 @@ def test_the_users_of_a_provider() -> None:
     assert catalog.users(Key.provider("ns", "shared")) == set()
 
 
+def test_the_users_of_a_runtime() -> None:
+    catalog = Catalog()
+    for name, runtime in (("a", "mine"), ("b", "auto"), ("c", "vllm"), ("d", "mine")):
+        catalog.put(raw(name, engine={"runtime": runtime}))
+    catalog.put(raw("e"))
+    assert catalog.users(Key.runtime("ns", "mine")) == {key("a"), key("d")}
+    assert catalog.users(Key.runtime("other", "mine")) == set()
+    catalog.put(raw("a", engine={"runtime": "yours"}))
+    assert catalog.users(Key.runtime("ns", "mine")) == {key("d")}
+    assert catalog.users(Key.runtime("ns", "vllm")) == set()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -91,6 +91,68 @@ def test_conditions(facts: Facts, ready: Any, model: Any, replicas: Any) -> None
     assert found[T.REPLICAS_READY] == replicas
 
 
+INT8 = {"quantization": "int8"}
+MINE = {"runtime": "mine"}
+LENGTH = ["--ctx", "$(CONTEXT_LENGTH)"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "model", "replicas", "words"),
+    [
+        (
+            world.facts(world.service(engine=INT8)),
+            "Loading", "OptionUnsupported", "engine.quantization",
+        ),
+        (
+            world.facts(world.service(engine=INT8, resources={"accelerator": {}})),
+            "Loading", "OptionUnsupported", "vLLM",
+        ),
+        (
+            world.facts(world.service(engine=MINE)),
+            "Loading", "RuntimeNotFound", "InferenceRuntime mine",
+        ),
+        (
+            world.facts(world.service(engine=MINE), runtime_invalid="spec.image: missing"),
+            "Loading", "InvalidSpec", "spec.image: missing",
+        ),
+        (
+            world.facts(world.service(engine={**MINE, **INT8}), runtime=world.runtime()),
+            "Loading", "OptionUnsupported", "engine.args",
+        ),
+        (
+            world.facts(world.service(engine=MINE), runtime=world.runtime(args=LENGTH)),
+            "Loading", "OptionUnsupported", "model.contextLength",
+        ),
+        (
+            world.facts(world.service(engine=MINE), runtime=world.runtime()),
+            "Loading", "Starting", "0 of 1",
+        ),
+        (
+            world.facts(world.service(model={"uri": "pvc://m/x.gguf"}, engine={"runtime": "vllm"})),
+            "IncompatibleModel", "Starting", "0 of 1",
+        ),
+        (
+            world.facts(world.service(model={"uri": "https://h.example/x.safetensors"})),
+            "IncompatibleModel", "Starting", "0 of 1",
+        ),
+    ],
+)  # fmt: skip
+def test_an_engine_that_cannot_run_it_is_a_condition(
+    facts: Facts, model: str, replicas: str, words: str
+) -> None:
+    verdicts = conditions.judge(facts, capacity.judge(facts))
+    assert verdicts[T.MODEL_READY].reason == model
+    assert verdicts[T.REPLICAS_READY].reason == replicas
+    assert words in verdicts[T.REPLICAS_READY].message
+    assert verdicts[T.READY].status == "False"
+
+
+def test_what_runs_serves_on_under_an_option_that_its_engine_lacks() -> None:
+    found = judge(world.facts(world.service(engine=INT8), pods=(world.READY,)))
+    assert found[T.READY] == ("True", "Serving")
+    assert found[T.REPLICAS_READY] == ("False", "OptionUnsupported")
+
+
 @pytest.mark.parametrize(
     ("pods", "when", "ready"),
     [

@@ -41,6 +41,27 @@ def test_a_new_service_is_created_with_its_count() -> None:
     assert plan.scale_to is None
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"engine": {"quantization": "int4"}},
+        {"engine": {"runtime": "nowhere"}},
+        {"model": {"uri": "pvc://m/x.gguf"}, "engine": {"runtime": "vllm"}},
+    ],
+)
+def test_nothing_is_made_or_changed_for_an_engine_that_cannot_run_it(spec: Any) -> None:
+    assert due(world.facts(world.service(**spec))) == Plan()
+    assert due(world.facts(world.service(**spec), children=live())) == Plan()
+
+
+def test_a_runtime_of_the_users_own_is_rendered() -> None:
+    subject = world.service(engine={"runtime": "mine"})
+    plan = due(world.facts(subject, runtime=world.runtime()))
+    [container] = plan.apply[-1]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/mine:1"
+    assert container["args"] == ["--model", "/model"]
+
+
 def test_step_two_takes_the_count_and_leaves_the_deployment_alone() -> None:
     children = live(replicas=0, scale=False)
     plan = due(world.facts(desired=0, children=children))

@@ -128,6 +128,49 @@ def test_the_engines_container_tells_not_its_neighbours() -> None:
     assert read.fault.reason == "ContainerNotCreated"
 
 
+def before_the_engine(name: str, **status: Any) -> dict[str, Any]:
+    pod = container(**waiting("PodInitializing"))
+    pod["status"]["initContainerStatuses"] = [{"name": name, **status}]
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "fault"),
+    [
+        (
+            "loader",
+            {"state": ended("ModelForbidden: hub.example answers 401")},
+            Fault("ModelForbidden", "hub.example answers 401", model=True),
+        ),
+        (
+            "loader",  # tries again, and may fail again
+            {"state": {"running": {}}, "started": True, "lastState": ended("ModelNotFound: x")},
+            Fault("ModelNotFound", "x", model=True),
+        ),
+        (
+            "loader",
+            {"state": ended("", 137, "OOMKilled")},
+            Fault("OutOfMemory", "the loader passed its memory limit; raise resources.memory"),
+        ),
+        ("loader", {"state": {"running": {}}}, None),
+        ("loader", {"state": ended("ModelNotFound: x", 0), "ready": True}, None),
+        (
+            "drain",
+            waiting("ErrImagePull", "no such image"),
+            Fault("EngineImagePullFailed", "no such image"),
+        ),
+        ("drain", {"state": {"running": {}}, "started": True, "lastState": ended("X: y")}, None),
+        ("somebody-elses", {"state": ended("ModelNotFound: x")}, None),
+    ],
+)
+def test_our_helpers_before_the_engine_tell_why_it_does_not_start(
+    name: str, status: Any, fault: Fault | None
+) -> None:
+    [pod] = read_pods([before_the_engine(name, **status)], MODEL)
+    assert pod.fault == fault
+    assert pod.starting is (fault is None)
+
+
 def test_an_engine_that_is_up_but_busy_has_no_fault_of_long_ago() -> None:
     status = {"state": {"running": {}}, "lastState": ended("EngineCrashed: x"), "restartCount": 2}
     [pod] = read_pods([container(**status, started=True)], MODEL)

@@ -4,6 +4,7 @@ from typing import Any
 
 from overspill.api.names import AUTOSCALER_MANAGER, OPERATOR_MANAGER
 from overspill.api.provider import InferenceProvider
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.controller.facts import Facts, Pod, ProviderFacts, Scaling
 from overspill.controller.observe import CHILDREN
@@ -31,6 +32,12 @@ def provider(namespace: str = "team-a", **spec: Any) -> InferenceProvider:
         "models": [{"name": "gpt", "price": price}, {"name": "free"}],
     }
     return InferenceProvider.parse({"metadata": metadata, "spec": {**default, **spec}})
+
+
+def runtime(**spec: Any) -> InferenceRuntime:
+    metadata = {"name": "mine", "namespace": "team-a", "uid": "u3", "generation": 1}
+    spec = {"image": "registry.example/mine:1", "args": ["--model", "$(MODEL_PATH)"], **spec}
+    return InferenceRuntime.parse({"metadata": metadata, "spec": spec})
 
 
 def facts(

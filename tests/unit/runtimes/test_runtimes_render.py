@@ -1,6 +1,7 @@
 """What a service is rendered to: golden files, and that no value changes the structure."""
 
 import copy
+import json
 from typing import Any
 
 import golden
@@ -9,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.runtimes import (
     RenderContext,
@@ -19,6 +21,7 @@ from overspill.runtimes import (
     templating,
 )
 from overspill.runtimes.base import CHILD_KINDS
+from overspill.runtimes.storage import model_path
 
 CONTEXT = RenderContext(**golden.CONTEXT)
 # What YAML, JSON, Jinja or a shell could take for syntax.
@@ -62,24 +65,238 @@ def test_json_means_the_same_in_yaml(value: Any) -> None:
     assert found == value
 
 
-@given(NASTY, st.lists(NASTY.filter(bool), max_size=4), st.dictionaries(NASTY, FREE, max_size=3))
-def test_no_value_changes_the_structure(note: str, args: list[str], affinity: Any) -> None:
-    plain = render(runtime_of(golden.service()), golden.service(), CONTEXT)
+OWN = golden.runtime(args=["--model", "$(MODEL_PATH)"], metrics={"running": "r"})
+HF = {"uri": "hf://a/b", "secretRef": {"name": "hub"}, "cache": {"claimName": "models"}}
+
+
+def rendered(subject: InferenceService, custom: InferenceRuntime | None = None) -> list[Any]:
+    return render(runtime_of(subject, custom), subject, CONTEXT)
+
+
+def kubelet(text: str, environment: dict[str, str]) -> str:
+    """What the kubelet makes of a word of a container's command, args or env.
+
+    https://github.com/kubernetes/kubernetes/blob/v1.35.0/third_party/forked/golang/expansion/expand.go
+    """
+    out, at = "", 0
+    while at < len(text):
+        following = text[at + 1 : at + 2]
+        if text[at] != "$" or not following:
+            out, at = out + text[at], at + 1
+        elif following == "$":
+            out, at = out + "$", at + 2
+        elif following == "(" and ")" in text[at + 2 :]:
+            end = text.index(")", at + 2)
+            name = text[at + 2 : end]
+            out, at = out + environment.get(name, f"$({name})"), end + 1
+        else:
+            out, at = out + "$" + ("" if following == "(" else following), at + 2
+            out += "(" if following == "(" else ""
+    return out
+
+
+@pytest.mark.parametrize("model", [None, HF], ids=["volume", "loaded"])
+@pytest.mark.parametrize("runtime", ["llamacpp", "vllm", "my-engine"])
+@given(
+    note=NASTY,
+    args=st.lists(NASTY.filter(bool).map(lambda text: text[:256]), max_size=4),
+    value=NASTY,
+    affinity=st.dictionaries(NASTY, FREE, max_size=3),
+)
+def test_no_value_changes_the_structure(
+    runtime: str, model: Any, note: str, args: list[str], value: str, affinity: Any
+) -> None:
+    others = {"model": model} if model else {}
+    plain = rendered(golden.service(engine={"runtime": runtime}, **others), OWN)
     nasty = golden.service(
-        engine={"args": [arg[:256] for arg in args]},
+        engine={"runtime": runtime, "args": args, "env": [{"name": "NOTE", "value": value}]},
         pod={"annotations": {"example.com/note": note}, "affinity": affinity},
+        **others,
     )
-    objects = render(runtime_of(nasty), nasty, CONTEXT)
+    objects = rendered(nasty, OWN)
     assert [o["kind"] for o in objects] == list(CHILD_KINDS)
     assert objects[:-1] == plain[:-1]
     template = objects[-1]["spec"]["template"]
     assert template["metadata"].pop("annotations") == {"example.com/note": note}
     assert template["spec"].pop("affinity", {}) == affinity
-    env = template["spec"]["containers"][0]["env"]
-    template["spec"]["containers"][0]["env"] = [
-        e for e in env if e["name"] != "OVERSPILL_ENGINE_ARGS"
-    ]
+    [engine] = template["spec"]["containers"]
+    env = {e["name"]: e["value"] for e in engine["env"]}
+    assert kubelet(env.pop("NOTE"), env) == value
+    if runtime == "my-engine":
+        written = [kubelet(word, env) for word in engine["args"]]
+        assert written[2:] == args
+        engine["args"] = engine["args"][:2]
+    elif args:
+        assert json.loads(kubelet(env.pop("OVERSPILL_ENGINE_ARGS"), env)) == args
+    engine["env"] = [e for e in engine["env"] if e["name"] in env]
     assert objects[-1] == plain[-1]
+
+
+WORDS = NASTY | st.lists(
+    st.sampled_from(["$", "(", ")", "PORT", "HOME", "MODEL_PATH", "$(PORT)", "$(MODEL_PATH)", "x"])
+).map("".join)
+
+
+@given(command=st.lists(WORDS, max_size=3), args=st.lists(WORDS, max_size=3), value=WORDS)
+def test_a_users_own_engine_gets_its_words_with_the_placeholders_replaced(
+    command: list[str], args: list[str], value: str
+) -> None:
+    """Whatever variables the container has: nothing but our placeholders is ever replaced."""
+    custom = golden.runtime(command=command, args=args, env=[{"name": "V", "value": value}])
+    objects = rendered(golden.service(engine={"runtime": "my-engine"}), custom)
+    assert [o["kind"] for o in objects] == list(CHILD_KINDS)
+    [engine] = objects[-1]["spec"]["template"]["spec"]["containers"]
+    reachable = {"PORT": "no", "HOME": "no", "MODEL_PATH": "no", "x": "no", "": "no"}
+    for given_, got in ((command, engine.get("command", [])), (args, engine.get("args", []))):
+        replaced = [w.replace("$(PORT)", "8000").replace("$(MODEL_PATH)", "/model") for w in given_]
+        assert [kubelet(word, reachable) for word in got] == replaced
+    env = {e["name"]: e["value"] for e in engine["env"]}
+    assert kubelet(env["V"], reachable) == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "runtime"),
+    [
+        ({}, "llamacpp"),
+        ({"resources": {"accelerator": {}}}, "vllm"),
+        ({"engine": {"runtime": "vllm"}}, "vllm"),
+        ({"engine": {"runtime": "llamacpp"}, "resources": {"accelerator": {}}}, "llamacpp"),
+        ({"engine": {"runtime": "my-engine"}}, "my-engine"),
+    ],
+)
+def test_auto_is_vllm_with_an_accelerator(spec: Any, runtime: str) -> None:
+    service = golden.service(**spec)
+    assert service.runtime == runtime
+    assert runtime_of(service, OWN).name == runtime
+    assert service.max_sequences == {"llamacpp": 4, "vllm": 64, "my-engine": 8}[runtime]
+
+
+def test_a_runtime_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(RenderError, match="no InferenceRuntime my-engine"):
+        runtime_of(golden.service(engine={"runtime": "my-engine"}))
+
+
+GPU = {"resources": {"accelerator": {"count": 4}}}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "engine", "lacking"),
+    [
+        ("llamacpp", {}, []),
+        (
+            "llamacpp",
+            {"quantization": "fp8", "kvCache": {"dtype": "fp8"}},
+            ["quantization", "kvCache.dtype"],
+        ),
+        ("llamacpp", {"kvCache": {"dtype": "int8", "hostOffload": "1Gi"}}, []),
+        ("llamacpp", {"parallelism": {"tensor": 2, "pipeline": 2}}, ["parallelism"]),
+        ("llamacpp", {"parallelism": {"pipeline": 4}, "speculative": {"method": "ngram"}}, []),
+        ("vllm", {"quantization": "fp8", "kvCache": {"dtype": "fp8"}}, []),
+        ("vllm", {"parallelism": {"tensor": 2, "pipeline": 2}}, []),
+        ("vllm", {"quantization": "int8"}, ["quantization"]),
+        ("vllm", {"quantization": "int4"}, ["quantization"]),
+        ("my-engine", {}, []),
+        (
+            "my-engine",
+            {
+                "quantization": "fp8",
+                "kvCache": {"dtype": "fp8", "hostOffload": "1Gi"},
+                "batching": {"maxBatchedTokens": 64, "maxSequences": 2},
+                "speculative": {"method": "ngram"},
+                "parallelism": {"tensor": 4},
+            },
+            [
+                "quantization", "kvCache.dtype", "kvCache.hostOffload",
+                "batching.maxBatchedTokens", "speculative", "parallelism",
+            ],
+        ),
+        ("my-engine", {"kvCache": {"prefixCaching": False}}, ["kvCache.prefixCaching"]),
+    ],
+)  # fmt: skip
+def test_an_option_that_an_engine_lacks_is_named_with_a_remedy(
+    runtime: str, engine: Any, lacking: list[str]
+) -> None:
+    service = golden.service(engine={"runtime": runtime, **engine}, **GPU)
+    told = runtime_of(service, OWN).unsupported(service)
+    assert [line.split(":")[0].split(" ")[0] for line in told] == [f"engine.{o}" for o in lacking]
+    assert all(";" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("args", "length", "words"),
+    [
+        (["$(CONTEXT_LENGTH)"], None, "is required"),
+        (["--ctx=$(CONTEXT_LENGTH)"], 4096, ""),
+        ([], 4096, "has no effect"),
+        ([], None, ""),
+    ],
+)
+def test_a_context_length_is_neither_dropped_nor_made_up(
+    args: list[str], length: int | None, words: str
+) -> None:
+    model = {"uri": "pvc://m", **({"contextLength": length} if length else {})}
+    service = golden.service(model=model, engine={"runtime": "my-engine"})
+    told = runtime_of(service, golden.runtime(args=args)).unsupported(service)
+    assert words in "".join(told)
+    assert bool(told) is bool(words)
+
+
+def test_only_what_is_loaded_may_go_out_and_only_the_loader_has_the_secret() -> None:
+    closed, opened = rendered(golden.service()), rendered(golden.service(model=HF))
+    policies = [next(o for o in os if o["kind"] == "NetworkPolicy") for os in (closed, opened)]
+    assert policies[0]["spec"]["egress"] == []
+    assert [p["port"] for rule in policies[1]["spec"]["egress"] for p in rule["ports"]] == [
+        53, 53, 443,
+    ]  # fmt: skip
+    pod = opened[-1]["spec"]["template"]["spec"]
+    assert not any(
+        "secret" in volume for volume in closed[-1]["spec"]["template"]["spec"]["volumes"]
+    )
+    [secret] = [volume["name"] for volume in pod["volumes"] if "secret" in volume]
+    holders = {
+        container["name"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        if any(mount["name"] == secret for mount in container["volumeMounts"])
+    }
+    assert holders == {"loader"}
+    shared = [
+        {m["name"] for m in c["volumeMounts"]} for c in (*pod["initContainers"], *pod["containers"])
+    ]
+    assert set.intersection(*shared) == {"model"}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"secretRef": {"name": "other"}}, True),
+        ({"endpoint": "https://hub.example.com"}, False),
+        ({"uri": "hf://a/c"}, False),
+        ({"uri": "hf://a/b/x.gguf", "sha256": "0" * 64}, False),
+    ],
+)
+def test_a_cache_folder_is_that_of_one_source(change: Any, same: bool) -> None:
+    one, other = (model_path(golden.service(model=m).spec.model) for m in (HF, {**HF, **change}))
+    assert (one == other) is same
+    assert one.count("/") == 2
+
+
+@pytest.mark.parametrize("runtime", ["llamacpp", "vllm", "my-engine"])
+@pytest.mark.parametrize("model", [None, HF], ids=["volume", "loaded"])
+def test_pods_fit_the_restricted_profile(runtime: str, model: Any) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    subject = golden.service(engine={"runtime": runtime}, **({"model": model} if model else {}))
+    pod = rendered(subject, OWN)[-1]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"requests", "limits"} <= set(container["resources"])
 
 
 def test_dollars_are_safe_from_the_kubelet() -> None:
