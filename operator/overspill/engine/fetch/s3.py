@@ -104,13 +104,14 @@ def digests(headers: Message) -> tuple[Digest, ...]:
     A checksum of checksums (`value-3`) tells nothing about the bytes, and an ETag is their MD5
     only where the object was written in one part and not encrypted with a key of KMS's.
     """
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
+    etag = headers.get("ETag", "").strip('"').lower()
+    told = headers.get("x-amz-checksum-type", "")  # older servers leave it out
+    if told == "FULL_OBJECT" or (not told and "-" not in etag):
         for algorithm in _CHECKSUMS:
             text = headers.get(f"x-amz-checksum-{algorithm}", "")
             found = Digest.from_base64(algorithm, text) if text else None
             if found:
                 return (found,)
-    etag = headers.get("ETag", "").strip('"').lower()
     plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
     customer = headers.get("x-amz-server-side-encryption-customer-algorithm")
     if plain and not customer and re.fullmatch(r"[0-9a-f]{32}", etag):

@@ -1,17 +1,15 @@
 """Sites with and without TLS, and loads that go to them."""
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
-from fetch_site import Site, serving
+from fetch_site import Prepare, Site, serving
 
 from overspill.engine.fetch import listing, load, source
 from overspill.engine.fetch.options import Options
-
-Prepare = Callable[..., Options]
 
 
 @pytest.fixture(scope="session")

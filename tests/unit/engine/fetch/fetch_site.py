@@ -4,11 +4,14 @@ import hashlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from overspill.engine.fetch.options import Options
+
+Prepare = Callable[..., Options]  # the fixture `prepare`
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 

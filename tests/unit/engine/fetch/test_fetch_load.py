@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fetch_site import COMMIT, Asked, Page, Served, Site
+from fetch_site import COMMIT, Asked, Page, Prepare, Served, Site
 
-from conftest import Prepare
 from overspill.engine.errors import EngineError, ModelAmbiguous, ModelNotFound
 from overspill.engine.fetch import listing, store
 from overspill.engine.fetch.errors import (
