@@ -239,6 +239,8 @@ def _resource(what: str, obj: Object) -> Finding:
     remedy = "; ".join(f"{c.type}={c.status} {c.reason}: {c.message}" for c in others)
     if ready.status == "True":
         return Finding(name, Verdict.WARNING if others else Verdict.OK, text, remedy)
+    if ready.reason == "Loading":
+        return Finding(name, Verdict.WARNING, text, "its model is on the way: wait")
     if not ready.reason:
         return Finding(name, Verdict.FAILED, "not looked at yet", "is the operator ready?")
     kind = "infsvc" if what == "service" else "infprov"

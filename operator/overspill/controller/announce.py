@@ -17,7 +17,11 @@ from overspill.controller.reasons import EventReason, Reason
 
 log = structlog.get_logger(__name__)
 
-_COURSE = (Reason.STARTING, Reason.ROLLING_OUT)  # bad for a while, as things take their course
+_COURSE = (
+    Reason.LOADING,
+    Reason.STARTING,
+    Reason.ROLLING_OUT,
+)  # bad for a while, as things take their course
 MAX_NOTE = 1024  # characters, the API server's limit
 
 

@@ -12,7 +12,7 @@ from overspill.api.names import ConditionType, SpillReason
 from overspill.api.service import DataPolicy, ProviderRef
 from overspill.controller import engines
 from overspill.controller.capacity import Capacity, refusal
-from overspill.controller.facts import Facts, Fault, Object, ProviderFacts
+from overspill.controller.facts import Facts, Fault, Loading, Object, ProviderFacts
 from overspill.controller.reasons import Reason
 
 # Image volumes are on by default from this version on; older API servers drop the field.
@@ -79,14 +79,34 @@ def _model(facts: Facts) -> Verdict:
             f"PersistentVolumeClaim {facts.claim_missing} does not exist in namespace "
             f"{facts.service.metadata.namespace}; create it or name another",
         )
+    loading = facts.loading if facts.loading and facts.loading.begun else None
     fault = _first_fault(facts, model=True)
-    if fault:
+    if fault and not loading:  # a loader that gets on again has overcome what ended it before
         return _false(fault.reason, f"model.uri {uri}: {fault.message}")
     if facts.ready:
         return _true(Reason.LOADED)
     if facts.scaling.desired == 0:
         return _true(Reason.SCALED_TO_ZERO, "no replica runs; the first request loads the model")
+    if loading:
+        return _false(Reason.LOADING, describe(loading))
     return Verdict("Unknown", Reason.LOADING, "no replica has loaded the model yet")
+
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def describe(loading: Loading) -> str:
+    """Return how far a loader is, in words."""
+    largest = loading.total or loading.loaded
+    size, unit = next((u for u in _UNITS if largest >= u[0]), _UNITS[-1])
+    if loading.total is None:
+        return f"{loading.loaded / size:.1f} {unit} are loaded"
+    percent = 100 * loading.loaded // max(1, loading.total)
+    text = f"{loading.loaded / size:.1f} of {loading.total / size:.1f} {unit} ({percent} %)"
+    if loading.left is None:
+        return text
+    minutes = round(loading.left / 60)
+    return f"{text}, about {minutes} min left" if minutes else f"{text}, less than a minute left"
 
 
 def _replicas(facts: Facts, capacity: Capacity) -> Verdict:
@@ -218,6 +238,7 @@ def _ready(
         return _true(Reason.SERVING, f"{facts.ready} of {facts.scaling.desired} replicas are ready")
     broken = next((v for v in (model, replicas) if v.status == "False"), None)
     faulty = broken is not None and broken.reason not in (
+        Reason.LOADING,
         Reason.STARTING,
         Reason.WAITING_FOR_CAPACITY,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from overspill.api.names import ENGINE_PORT
 from overspill.api.provider import InferenceProvider
 from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
@@ -67,6 +68,20 @@ class Pod:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How far a loader is that runs; all unknown until it has listed the model."""
+
+    loaded: int = 0  # bytes
+    total: int | None = None  # bytes
+    left: float | None = None  # seconds
+
+    @property
+    def begun(self) -> bool:
+        """Whether the loader knows what it loads."""
+        return bool(self.loaded or self.total)
+
+
+@dataclass(frozen=True)
 class ProviderFacts:
     """One listed provider: the object, and what the gateways say of its key."""
 
@@ -105,6 +120,7 @@ class Facts:
     runtime: InferenceRuntime | None = None  # that engine.runtime names
     runtime_invalid: str = ""  # why that object cannot be read
     accelerator_memory: int | None = None  # bytes of one device, by the nodes' labels
+    loading: Loading | None = None  # None: no loader runs
     claim_missing: str = ""  # name of the PersistentVolumeClaim that does not exist
     name_taken_by: str = ""  # an older service of this namespace with the same served name
     refused: Fault | None = None  # why the children could not be rendered or applied
@@ -165,6 +181,21 @@ def count_terminating(raw: Iterable[Object]) -> int:
         bool(pod["metadata"].get("deletionTimestamp") and pod.get("spec", {}).get("nodeName"))
         for pod in raw
     )
+
+
+def loader_addresses(raw: Iterable[Object]) -> list[str]:
+    """Return ``host:port`` of the loaders that run."""
+    found = []
+    for pod in raw:
+        status = pod.get("status", {})
+        host = status.get("podIP", "")
+        runs = any(
+            c["name"] == LOADER_CONTAINER and "running" in c.get("state", {})
+            for c in status.get("initContainerStatuses") or []
+        )
+        if host and runs:
+            found.append(f"[{host}]:{ENGINE_PORT}" if ":" in host else f"{host}:{ENGINE_PORT}")
+    return found
 
 
 def _pod(raw: Object, model_image: str) -> Pod:

@@ -37,8 +37,10 @@ from overspill.controller.facts import (
     ProviderFacts,
     Scaling,
     count_terminating,
+    loader_addresses,
     read_pods,
 )
+from overspill.controller.progress import Loaders
 from overspill.controller.views import Views, version
 from overspill.prometheus.queries import OwnMetrics
 from overspill.runtimes import child_name
@@ -69,6 +71,7 @@ class Observer:
         self._version = server_version
         self._views = views
         self._accelerators = Accelerators(cluster)
+        self._loaders = Loaders()
 
     def met(self, raw: Object) -> None:
         """Take up a service that was read: a list that is stale may have lost it."""
@@ -108,6 +111,7 @@ class Observer:
             runtime=runtime,
             runtime_invalid=invalid,
             accelerator_memory=await self._accelerators.memory(service, by_kind["Deployment"]),
+            loading=await self._loaders.ask(loader_addresses(pods)),
             claim_missing=claim,
             name_taken_by=self._catalog.name_taken_by(key),
         )

@@ -34,6 +34,7 @@ from overspill.runtimes import RenderError, child_name
 log = structlog.get_logger(__name__)
 
 STEPS = 6  # of one reconcile: create, take the count over, give it up, nothing due; two conflicts
+LOADING_SECONDS = 10.0  # until we ask a loader again
 STUCK_SECONDS = 20.0  # until we look again whether what is in our way is gone
 
 
@@ -82,7 +83,8 @@ class Reconciler:
             return None
         later = await self._status(key, raw, facts)
         stuck = bool(facts.foreign or facts.refused)
-        return min(later or STUCK_SECONDS, STUCK_SECONDS) if stuck else later
+        again = STUCK_SECONDS if stuck else LOADING_SECONDS if facts.loading else None
+        return later if again is None else min(later or again, again)
 
     async def _children(self, key: Key, facts: Facts) -> Facts:
         """Write until nothing is due; return the facts as the writes left them.

@@ -18,6 +18,7 @@ from overspill.api.status import (
     CostStatus,
     DecisionStatus,
     InferenceServiceStatus,
+    ModelStatus,
     TrafficStatus,
 )
 from overspill.controller.capacity import Capacity
@@ -75,11 +76,20 @@ def status(
         desired_replicas=facts.scaling.desired,
         selector=",".join(f"{name}={value}" for name, value in labels.items()),
         url=url,
+        model=_model(facts),
         capacity=_capacity(service, capacity, now),
         traffic=rounded(facts.scaling.traffic),
         cost=_cost(facts.scaling.cost),
         last_decisions=_decisions(facts.scaling.decisions, service.status.last_decisions),
     )
+
+
+def _model(facts: Facts) -> ModelStatus | None:
+    """Return how far the model is, until a replica has it."""
+    loading = facts.loading
+    if facts.ready or loading is None or not loading.begun:
+        return None
+    return ModelStatus(loaded_bytes=loading.loaded, total_bytes=loading.total)
 
 
 def _decisions(new: Sequence[DecisionStatus], old: list[DecisionStatus]) -> list[DecisionStatus]:
@@ -135,6 +145,5 @@ def _essence(status: InferenceServiceStatus) -> InferenceServiceStatus:
     """Return the part of a status whose change is told at once."""
     bare = [c.model_copy(update={"message": ""}) for c in status.conditions]
     capacity = status.capacity and status.capacity.model_copy(update={"message": ""})
-    return status.model_copy(
-        update={"conditions": bare, "capacity": capacity, "traffic": None, "cost": None}
-    )
+    told_later = dict.fromkeys(("model", "traffic", "cost"))
+    return status.model_copy(update={"conditions": bare, "capacity": capacity, **told_later})

@@ -137,6 +137,11 @@ def test_what_is_wrong_is_named_with_its_remedy(
             Verdict.WARNING,
             "PrometheusUnavailable",
         ),
+        (
+            [condition("Ready", "False", "Loading", "3.1 of 16.0 GB (19 %)")],
+            Verdict.WARNING,
+            "on the way",
+        ),
     ],
 )
 def test_a_service_is_judged_by_its_conditions(
