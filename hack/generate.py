@@ -97,9 +97,12 @@ def _template(text: str) -> str:
 
 
 def references() -> dict[Path, str]:
-    """Return the field reference, one page a kind, and that of the command line."""
+    """Return the field reference, one page a kind, and those of the command and of metrics."""
     pages = {_page(resource): reference.page(resource) for resource in RESOURCES}
-    return pages | {ROOT / "docs/reference/overspill.md": reference.command_line()}
+    return pages | {
+        ROOT / "docs/reference/overspill.md": reference.command_line(),
+        ROOT / "docs/reference/metrics.md": reference.metrics(),
+    }
 
 
 def _page(resource: type[Resource]) -> Path:

@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
+from overspill.api import metrics as names
 from overspill.api.base import Resource
 from overspill.api.crd import crd
 from overspill.api.names import API_VERSION
+from overspill.autoscaler.meter import Meter
 from overspill.cli import __doc__ as cli_doc
 from overspill.cli.main import app
+from overspill.controller.metrics import Metrics as ControllerMetrics
+from overspill.gateway.metrics import Metrics as GatewayMetrics
+from overspill.gateway.state import State
 
 Schema = dict[str, Any]
 
@@ -125,3 +131,52 @@ def _help(command: list[str]) -> str:
         app, [*command, "--help"], prog_name="overspill"
     )
     return "\n".join(line.rstrip() for line in result.output.strip().splitlines())
+
+
+def metrics() -> str:
+    """Return the page of metrics: what the gateway and the operator export."""
+    operator = CollectorRegistry()
+    ControllerMetrics(operator)
+    Meter(operator)
+    gateway = GatewayMetrics(State(clock=lambda: 0.0, queue_limit=1)).registry
+    service = " and ".join(f"`{label}`" for label in names.SERVICE_LABELS)
+    return "\n".join(
+        [
+            "# Metrics",
+            "",
+            f"What is told per service has the labels {service}. `destination` is `local` or a "
+            "provider's `namespace/name`, `reason` why a request left the cluster (empty for one "
+            "that did not). Histograms have `_bucket`, `_sum` and `_count`.",
+            "",
+            "Generated from the code by `make generate`.",
+            *_metrics("Gateway, port 9090", gateway),
+            *_metrics("Operator, port 9090", operator),
+            "",
+            "Engines export their own, which the autoscaler reads: "
+            f"`{names.LLAMACPP_RUNNING}`, `{names.LLAMACPP_WAITING}`, `{names.VLLM_RUNNING}`, "
+            f"`{names.VLLM_WAITING}`, `{names.VLLM_KV_USAGE}`, and those that an InferenceRuntime "
+            "names.",
+            "",
+        ]
+    )
+
+
+def _metrics(title: str, registry: CollectorRegistry) -> Iterator[str]:
+    yield from ["", f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for row in sorted(_metric_rows(registry)):
+        yield "| " + " | ".join(row) + " |"
+
+
+def _metric_rows(registry: CollectorRegistry) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, type, labels and meaning; a collector without series tells nothing else."""
+    for collector in registry._collector_to_names:
+        described = [collector] if hasattr(collector, "_type") else list(collector.collect())
+        for metric in described:
+            kind = getattr(metric, "_type", "") or metric.type
+            name = getattr(metric, "_name", "") or metric.name
+            labels = [f"`{x}`" for x in metric._labelnames if x not in names.SERVICE_LABELS]
+            if names.SERVICE_LABELS[0] in metric._labelnames:
+                labels.insert(0, "service")
+            meaning = getattr(metric, "_documentation", "") or metric.documentation
+            total = "_total" if kind == "counter" else ""
+            yield f"`{name}{total}`", kind, ", ".join(labels), meaning.rstrip(".") + "."
