@@ -8,6 +8,7 @@ from e2e.story import Story
 from lab import platform
 from lab.kube import Kube, eventually
 from lab.load import send_one
+from overspill.api.crd import RESOURCES
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
 
     kube.command("helm", "uninstall", platform.RELEASE, "-n", platform.NAMESPACE, "--wait")
     eventually("all but the CRDs is gone", lambda: not ours(kube), timeout=60)
-    assert len(crds(kube)) == 2
+    assert len(crds(kube)) == len(RESOURCES)
     assert story.pods("chat")[0]["metadata"]["uid"] == engine
 
     platform.install(kube, platform.values())
@@ -58,7 +59,7 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
 
     listed = platform.overspill(kube, "uninstall", "--purge", "--dry-run")
     assert f"{story.namespace}/chat" in listed
-    assert len(crds(kube)) == 2
+    assert len(crds(kube)) == len(RESOURCES)
     platform.overspill(kube, "uninstall", "--purge", "--yes", timeout=180)
     assert crds(kube) == []
     eventually("nothing of ours is left", lambda: not ours(kube), timeout=60)
