@@ -18,7 +18,10 @@ from overspill.api.crd import RESOURCES
 from overspill.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDERS = (".", "docs", "docs/adr", "charts/overspill", "hack/cluster")
+FOLDERS = (
+    *(".", "docs", "docs/adr", "docs/how-to", "docs/runbooks"),
+    *("charts/overspill", "hack/cluster"),
+)
 DOCUMENTS = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 VALUES = yaml.safe_load((ROOT / "charts/overspill/values.yaml").read_text())
@@ -84,7 +87,7 @@ def test_calls_of_overspill_name_commands_and_options_that_exist(path: Path) -> 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_helm_installs_a_chart_that_is_there_with_values_that_it_has(path: Path) -> None:
     for words in commands(path, "helm"):
-        keys = [pair.partition("=")[0] for pair in after(words, "--set")]
+        keys = [re.split(r"=|\[", pair)[0] for pair in after(words, "--set")]
         assert [key for key in keys if not has_value(key)] == []
         if words[0] == "install" and len(words) > 1:
             assert (ROOT / words[2] / "Chart.yaml").exists(), words
