@@ -72,7 +72,8 @@ class ModelSpec(Model):
     secret_ref: SecretRef | None = Field(
         None,
         description="Credentials for hf://, s3:// and https://. Keys: hosts (required, a comma "
-        "list: to no other host are they sent), token, accessKeyID, secretAccessKey, sessionToken.",
+        "list: to no other host are they sent), token, accessKeyID, secretAccessKey, sessionToken, "
+        "ca.crt (authorities to trust beside the public ones).",
     )
     endpoint: Annotated[str, Field(pattern=URL_PATTERN, max_length=500)] | None = Field(
         None,

@@ -34,7 +34,7 @@ from overspill.runtimes import RenderError, child_name
 log = structlog.get_logger(__name__)
 
 STEPS = 6  # of one reconcile: create, take the count over, give it up, nothing due; two conflicts
-LOADING_SECONDS = 10.0  # until we ask a loader again
+LOADING_SECONDS = 5.0  # until we ask a loader again
 STUCK_SECONDS = 20.0  # until we look again whether what is in our way is gone
 
 

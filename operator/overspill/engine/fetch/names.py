@@ -72,7 +72,7 @@ def under(path: str, names: Iterable[str]) -> dict[str, str]:
     A file: that file alone, and the other parts of a split GGUF. A folder, or "": all of it.
     """
     remote = list(names)
-    if path in remote:
+    if path and path in remote:
         return {name: name.rpartition("/")[2] for name in _with_parts(path, remote)}
     start = f"{path}/" if path else ""
     return {name: name.removeprefix(start) for name in remote if name.startswith(start)}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 from overspill.engine.fetch.options import Options
 
@@ -70,7 +71,8 @@ class Site:
             if len(data) >= 1024:
                 entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             siblings.append(entry)
-            self.answers[f"/{repository}/resolve/{COMMIT}/{name}"] = Served(data)
+            path = quote(name.encode(errors="surrogatepass"))
+            self.answers[f"/{repository}/resolve/{COMMIT}/{path}"] = Served(data)
         body = json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode()
         self.answers[f"/api/models/{repository}/revision/{revision}?blobs=true"] = Page(body=body)
 
