@@ -22,6 +22,7 @@ from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
 from overspill import __version__
+from overspill.cluster.decoding import loads
 from overspill.cluster.errors import NotConfigured, NotFound, TimedOut, Unavailable, from_status
 from overspill.cluster.kinds import TOKEN_REVIEW, Kind
 from overspill.cluster.watching import Event, watch
@@ -362,7 +363,7 @@ async def _split(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _parse(content: bytes) -> Object:
     try:
-        parsed = orjson.loads(content)
+        parsed = loads(content)
     except orjson.JSONDecodeError as error:
         raise Unavailable(f"the answer is not JSON: {content[:100]!r}") from error
     if not isinstance(parsed, dict):

@@ -20,6 +20,7 @@ import orjson
 import structlog
 
 from overspill.cluster.backoff import backoff
+from overspill.cluster.decoding import loads
 from overspill.cluster.errors import ClusterError, Expired, TimedOut, Unavailable, from_status
 
 log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ def _decode(line: bytes) -> tuple[str, Object]:
     :raises Unavailable: for a line that is cut off.
     """
     try:
-        event = orjson.loads(line)
+        event = loads(line)
     except orjson.JSONDecodeError as error:
         raise Unavailable("the watch broke off inside an event") from error
     if event["type"] == "ERROR":

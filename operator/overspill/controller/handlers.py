@@ -7,7 +7,6 @@ Children are watched by label on the server's side.
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.cluster import backoff
 from overspill.controller.catalog import Catalog, Key
+from overspill.controller.sessions import login
 from overspill.controller.views import CHILD_SELECTOR
 from overspill.controller.worker import DirtyKeys
 
@@ -79,11 +79,7 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     """Return the handlers."""
     handlers = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=handlers)
-    def login(**kwargs: Any) -> Any:
-        if os.environ.get("KUBECONFIG"):
-            return kopf.login_with_kubeconfig(**kwargs)
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    kopf.on.login(registry=handlers)(login)
 
     @kopf.on.event(GROUP, VERSION, InferenceService.plural, registry=handlers)
     async def service_changed(type: str | None, body: kopf.Body, **_: Any) -> None:

@@ -13,6 +13,7 @@ from operator_world import Operator, World
 from proxy import Proxy
 
 from overspill.cluster import Cluster
+from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
 from overspill.gateway.watch import Feeder
 
@@ -78,10 +79,11 @@ def edit_of(deployment: dict[str, Any] | None) -> int:
 def followed(kubeconfig: str, namespace: str) -> Iterator[State]:
     """What a gateway behind that kubeconfig knows, followed in a thread of its own."""
     state, stop, up = State(time.monotonic, 100), asyncio.Event(), threading.Event()
+    settings = Settings(namespace, (namespace,), "gateway", "gateway")
 
     async def follow() -> None:
         async with Cluster.connect(kubeconfig=kubeconfig) as cluster:
-            feeder = Feeder(cluster, state, (namespace,), namespace, "gateway")
+            feeder = Feeder(cluster, state, settings)
             feeder.start(on_provider=lambda: None, on_failure=stop.set)
             while not feeder.synced:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.05)

@@ -1,0 +1,70 @@
+"""The connection of kopf, which reads JSON that nests too deep for Python's parser.
+
+Else one object of anybody would end all watches; see :mod:`overspill.cluster.decoding`.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import kopf
+
+from overspill.cluster.decoding import loads, shallow
+
+
+class ShallowLines:
+    """The lines of a watch, whole and cut."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        """Read from a response's content."""
+        self._content = content
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """Yield one or more whole lines at a time."""
+        rest: list[bytes] = []
+        async for chunk in self._content.iter_chunked(size):
+            *head, tail = chunk.split(b"\n")
+            if head:
+                head[0] = b"".join([*rest, head[0]])
+                rest = []
+                yield b"".join(shallow(line) + b"\n" for line in head)
+            rest.append(tail)
+        if any(rest):
+            yield shallow(b"".join(rest))
+
+
+class ShallowResponse(aiohttp.ClientResponse):
+    """A response whose JSON is cut where it is too deep."""
+
+    async def json(self, **_: Any) -> Any:
+        """Return the parsed body."""
+        return loads(await self.read())
+
+    async def start(self, connection: Any) -> "ShallowResponse":
+        """Begin; what comes is read through :class:`ShallowLines` where it is a watch."""
+        await super().start(connection)
+        if self.url.query.get("watch") == "true" and self.status == 200:
+            self.content: Any = ShallowLines(self.content)
+        return self
+
+
+async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+    """Log in as $KUBECONFIG says, or as the pod's service account."""
+    info = None
+    if not os.environ.get("KUBECONFIG"):
+        info = kopf.login_with_service_account(**kwargs)
+    info = info or kopf.login_with_kubeconfig(**kwargs)
+    if info is None:
+        return None
+    return kopf.AiohttpSession(
+        server=info.server,
+        default_namespace=info.default_namespace,
+        aiohttp_session=aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers=info.as_http_headers(),
+            proxy=info.proxy_url,
+            trust_env=info.trust_env,
+            response_class=ShallowResponse,
+        ),
+    )

@@ -1,0 +1,75 @@
+"""JSON that nests deeper than Python reads: cut, so that one object blinds nobody."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overspill.cluster.decoding import MAX_DEPTH, SAFE, loads, shallow
+from overspill.controller.sessions import ShallowLines
+
+TEXTS = st.text() | st.sampled_from(['"', "\\", "{[", '\\"}]', "\\\\"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=30,
+)
+
+
+def nested(depth: int, inside: str = "1") -> str:
+    return '{"a":' * depth + inside + "}" * depth
+
+
+def depth_of(value: Any) -> int:
+    depth = 0
+    while isinstance(value, dict | list) and value:
+        value = value["a"] if isinstance(value, dict) else value[0]
+        depth += 1
+    return depth
+
+
+@given(VALUES, st.booleans())
+def test_what_python_can_read_is_read_as_it_is(value: Any, wide: bool) -> None:
+    text = json.dumps([value, [[]] * SAFE] if wide else value).encode()
+    assert json.loads(shallow(text)) == json.loads(text)
+    assert loads(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("depth", [1100, 9000])
+def test_one_deep_object_hides_no_other(depth: int) -> None:
+    deep = nested(depth, json.dumps('}"{\\'))
+    text = f'{{"items": [{{"name": "a}}"}}, {deep}, {{"name": "b"}}]}}'.encode()
+    with pytest.raises(orjson.JSONDecodeError):
+        orjson.loads(text)
+    first, cut, last = loads(text)["items"]
+    assert (first, last) == ({"name": "a}"}, {"name": "b"})
+    assert depth_of(cut) == MAX_DEPTH - 2
+
+
+def test_what_is_no_json_is_still_none() -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        loads(b'{"a": ' + b"[" * 2000)
+
+
+class Chunks:
+    """The content of a response that comes in pieces of one size."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.text), size):
+            yield self.text[start : start + size]
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096, 100_000])
+async def test_a_watch_gives_every_line_whole(size: int) -> None:
+    lines = [b'{"n":1}', nested(1500).encode(), b'{"n":2}', b'{"n":3}']
+    content: Any = Chunks(b"\n".join(lines))
+    got = b"".join([chunk async for chunk in ShallowLines(content).iter_chunked(size)])
+    numbers = [orjson.loads(line) for line in got.splitlines()]
+    assert [n.get("n") for n in numbers] == [1, None, 2, 3]
