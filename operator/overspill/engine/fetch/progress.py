@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 REQUEST_SECONDS = 5.0  # longest that a client may take to ask
+END_SECONDS = 0.1  # longest that the server takes to end
 
 
 class Meter:
@@ -96,7 +97,7 @@ def serve(port: int, meter: Meter) -> Iterator[int]:
 
     server = ThreadingHTTPServer(("0.0.0.0", port), Handler)  # noqa: S104 - a pod's only way
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": END_SECONDS})
     thread.start()
     try:
         yield server.server_address[1]

@@ -76,15 +76,16 @@ class Web:
 
         Raises Refused, Interrupted, ModelSourceUnreachable, ModelSecretRefused.
         """
-        target, first = url, _origin(url)
+        # Messages name the host that was asked: a redirect's is the server's own words.
+        target, first, host = url, _origin(url), _host(url)
         for _ in range(MAX_REDIRECTS + 1):
             credential = self._authorize(method, target) if _origin(target) == first else {}
-            with self._send(method, target, {**(headers or {}), **credential}) as response:
+            with self._send(method, target, {**(headers or {}), **credential}, host) as response:
                 if response.status not in REDIRECTS:
-                    yield _accepted(response, _host(target))
+                    yield _accepted(response, host)
                     return
-                target = _redirected(target, response.headers.get("Location", ""))
-        raise ModelSourceUnreachable(f"{_host(url)} redirects more than {MAX_REDIRECTS} times")
+                target = _redirected(target, response.headers.get("Location", ""), host)
+        raise ModelSourceUnreachable(f"{host} redirects more than {MAX_REDIRECTS} times")
 
     def page(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
         """A whole small answer. Raises as `request`, and ModelSourceUnreachable when too long."""
@@ -96,7 +97,7 @@ class Web:
 
     @contextmanager
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str]
+        self, method: str, url: str, headers: Mapping[str, str], shown: str
     ) -> Iterator[http.client.HTTPResponse]:
         parts = urllib.parse.urlsplit(url)
         connection: http.client.HTTPConnection
@@ -109,7 +110,7 @@ class Web:
             connection = http.client.HTTPConnection(host, parts.port, timeout=CONNECT_SECONDS)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            with faults(_host(url)):
+            with faults(shown):
                 connection.connect()
                 connection.sock.settimeout(STALL_SECONDS)
                 connection.request(method, path, headers={"User-Agent": "overspill", **headers})
@@ -166,7 +167,7 @@ def _accepted(response: http.client.HTTPResponse, host: str) -> http.client.HTTP
     raise Refused(response.status, code if code in CODES else "", region, host)
 
 
-def _redirected(url: str, location: str) -> str:
+def _redirected(url: str, location: str, host: str) -> str:
     target = urllib.parse.urljoin(url, location)
     try:
         parts = urllib.parse.urlsplit(target)
@@ -174,9 +175,9 @@ def _redirected(url: str, location: str) -> str:
     except ValueError:
         usable = False
     if not usable or not target.isascii() or not target.isprintable() or "@" in parts.netloc:
-        raise ModelSourceUnreachable(f"{_host(url)} redirects to what is no address")
+        raise ModelSourceUnreachable(f"{host} redirects to what is no address")
     if parts.scheme != "https" and parts.scheme != urllib.parse.urlsplit(url).scheme:
-        raise ModelSourceUnreachable(f"{_host(url)} redirects to something other than https")
+        raise ModelSourceUnreachable(f"{host} redirects to something other than https")
     return target
 
 

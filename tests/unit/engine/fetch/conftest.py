@@ -8,7 +8,7 @@ import pytest
 import trustme
 from fetch_site import Prepare, Site, serving
 
-from overspill.engine.fetch import listing, load, source
+from overspill.engine.fetch import listing, load, progress, source
 from overspill.engine.fetch.options import Options
 
 
@@ -77,3 +77,4 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(load, "POLL", 0.02)
     monkeypatch.setattr(load, "BEAT", 0.02)
+    monkeypatch.setattr(progress, "END_SECONDS", 0.005)

@@ -1,5 +1,6 @@
 """Loads from real servers on the loopback: what arrives, what is resumed, what is refused."""
 
+import base64
 import hashlib
 import json
 import os
@@ -300,6 +301,28 @@ def test_a_token_for_another_host(
     with pytest.raises(ModelSecretRefused, match=message.replace("*", ".")):
         load(prepare("hf://org/repo", site.url(), token=TOKEN, **secret))
     assert site.asked == []
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 503])
+def test_a_source_that_repeats_the_token(
+    site: Site, prepare: Prepare, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repeated = {
+        "X-Error-Code": TOKEN,
+        "X-Error-Message": TOKEN,
+        "Location": f"https://{TOKEN.replace('_', '-')}.invalid/{TOKEN}",
+        "x-amz-bucket-region": TOKEN,
+    }
+    body = f"<Error><Code>{TOKEN}</Code><Region>{TOKEN}</Region></Error>".encode()
+    site.answers["/api/models/org/repo/revision/main?blobs=true"] = Page(status, body, repeated)
+    with pytest.raises(EngineError) as raised:
+        load(prepare("hf://org/repo", site.url(), hosts="localhost", token=TOKEN))
+    captured = capfd.readouterr()
+    shown = f"{raised.value} {captured.out} {captured.err}"
+    assert [a.headers["Authorization"] for a in site.asked][:1] == [f"Bearer {TOKEN}"]
+    for secret in (TOKEN, base64.b64encode(TOKEN.encode()).decode()):
+        pieces = {secret[at : at + 8] for at in range(len(secret) - 7)}
+        assert not [piece for piece in pieces if piece in shown]
 
 
 def test_a_token_goes_over_no_plain_http(plain: Site, prepare: Prepare) -> None:
