@@ -365,9 +365,15 @@ def test_no_room(
     assert ranges(site, "/m.gguf") == ["bytes=0-0"]  # asked how large it is, and no more
 
 
-def test_more_than_was_announced(site: Site, cache: Path, prepare: Prepare) -> None:
+@pytest.mark.parametrize("announced", [True, False])
+def test_more_than_was_announced(
+    site: Site, cache: Path, prepare: Prepare, announced: bool
+) -> None:
     """A hub that lists 10 bytes and sends 300,000 fills no disk."""
     site.hub("org/repo", {"model.safetensors": WEIGHTS})
+    file = site.answers[f"/org/repo/resolve/{COMMIT}/model.safetensors"]
+    assert isinstance(file, Served)
+    file.announced = announced
     path = "/api/models/org/repo/revision/main?blobs=true"
     page = site.answers[path]
     assert isinstance(page, Page)
@@ -375,6 +381,7 @@ def test_more_than_was_announced(site: Site, cache: Path, prepare: Prepare) -> N
     with pytest.raises(ModelSourceUnreachable, match="changes faster"):
         load(prepare("hf://org/repo", site.url()))
     assert nothing_shown(cache)
+    assert max(p.stat().st_size for p in cache.rglob("*") if p.is_file()) < 1024
 
 
 @pytest.mark.parametrize("planted", ["key", ".key.work", ".key.work/files", ".key.work/parts"])
