@@ -62,7 +62,11 @@ def values(**overrides: Any) -> dict[str, Any]:
             "queueBound": QUEUE_BOUND,
             "providerSecrets": [{"namespace": CLOUD, "names": [SECRET]}],
         },
-        "engine": {"cpu": {"image": image["engine-cpu"]}},
+        # The image for GPUs is built on demand only, and no story runs it.
+        "engine": {
+            "cpu": {"image": image["engine-cpu"]},
+            "gpu": {"image": image.get("engine-gpu", image["engine-cpu"])},
+        },
         "prometheus": {"enabled": True, "image": image["prometheus"]},
         "autoscaler": {"interval": "2s", "upWindow": "6s", "downWindow": "20s"},
     } | overrides
