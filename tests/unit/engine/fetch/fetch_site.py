@@ -24,6 +24,7 @@ class Served:
     etag: str = ""
     ranges: bool = True
     announced: bool = True  # a Content-Length
+    headers: Mapping[str, str] = field(default_factory=dict)
     cut: list[int] = field(default_factory=list)
     pace: threading.Semaphore | None = None  # one release lets one block of 64 KiB through
 
@@ -69,7 +70,11 @@ class Site:
             git = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
             entry = {"rfilename": name, "size": len(data), "blobId": git}
             if len(data) >= 1024:
-                entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+                entry["lfs"] = {
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "size": len(data),
+                    "pointerSize": 130,
+                }
             siblings.append(entry)
             path = quote(name.encode(errors="surrogatepass"))
             self.answers[f"/{repository}/resolve/{COMMIT}/{path}"] = Served(data)
@@ -135,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(answer)
 
     def _file(self, file: Served) -> None:
-        headers = {"ETag": file.etag} if file.etag else {}
+        headers = dict(file.headers) | ({"ETag": file.etag} if file.etag else {})
         status, data = 200, file.data
         wanted = self.headers.get("Range")
         condition = self.headers.get("If-Range", file.etag)
