@@ -46,6 +46,7 @@ class Upstream:
     before_gate: int = 0
     bodies: list[Object] = field(default_factory=list)
     seen_headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)  # as they came, queries too
     left: int = 0  # clients that left before the end
     address: tuple[str, int] = ("127.0.0.1", 0)
 
@@ -62,7 +63,7 @@ class Upstream:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Upstream"]:
         app = web.Application(client_max_size=2**26)
-        app.router.add_post("/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, *self.address)
@@ -76,6 +77,7 @@ class Upstream:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.seen_headers.append(dict(request.headers))
+        self.paths.append(request.raw_path)
         body = orjson.loads(await request.read())
         self.bodies.append(body)
         self.arrived.set()
