@@ -85,10 +85,12 @@ def read_page(source: Source, body: bytes) -> Page:
         root = ElementTree.fromstring(body)  # noqa: S314 - without entities it is harmless
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
-        keys = {
-            unquote_plus(item.findtext("Key", "")): int(item.findtext("Size", ""))
-            for item in root.iter("Contents")
-        }
+        # Not every server encodes names when it is asked to; one that does says so.
+        encoded = root.findtext("EncodingType", "") == "url"
+        keys = {}
+        for item in root.iter("Contents"):
+            key = item.findtext("Key", "")
+            keys[unquote_plus(key) if encoded else key] = int(item.findtext("Size", ""))
         more = root.findtext("IsTruncated", "") == "true"
         return Page(keys, root.findtext("NextContinuationToken", "") if more else "")
     except (ElementTree.ParseError, ValueError):

@@ -103,14 +103,23 @@ def test_what_an_object_is_checked_by(given: dict[str, str], algorithm: str | No
     assert [d.algorithm for d in s3.digests(headers(**given))] == ([algorithm] if algorithm else [])
 
 
-def listing(*keys: str, token: str = "") -> Page:
+def listing(*keys: str, token: str = "", encoded: bool = True) -> Page:
     more = "<IsTruncated>false</IsTruncated>"
     if token:
         more = (
             f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
         )
+    more += "<EncodingType>url</EncodingType>" if encoded else ""
     objects = "".join(f"<Contents><Key>{k}</Key><Size>1</Size></Contents>" for k in keys)
     return Page(body=XML.format(more=more, objects=objects).encode())
+
+
+@pytest.mark.parametrize(("encoded", "key"), [(True, "chat/ü b"), (False, "chat/%C3%BC+b")])
+def test_names_are_decoded_where_the_server_encoded_them(encoded: bool, key: str) -> None:
+    page = s3.read_page(
+        source.parse("s3://b/chat", ""), listing("chat/%C3%BC+b", encoded=encoded).body
+    )
+    assert list(page.keys) == [key]
 
 
 def test_pages_of_a_bucket_without_a_key(plain: Site, cache: Path, prepare: Prepare) -> None:
