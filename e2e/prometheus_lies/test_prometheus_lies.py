@@ -29,7 +29,7 @@ PERIOD = 2.0 + 5.0 + 2.0  # seconds: a round, what a query may take, and our own
 
 def test_prometheus_lies(story: Story) -> None:
     data_path.paced(
-        story, "chat", replicas=1, slots=4, rate=10,
+        story, "chat", replicas=0, slots=4, rate=10,
         scaling={"minReplicas": 0, "maxReplicas": 3},
     )  # fmt: skip
     with story.load("chat", max_tokens=10).running(6) as load:
