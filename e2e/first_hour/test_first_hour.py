@@ -17,6 +17,7 @@ NAMESPACE = ("-n", platform.NAMESPACE)
 def from_nothing(installed: Kube) -> Iterator[Kube]:
     """The cluster without Overspill, as the page finds it; installed again for the next story."""
     platform.overspill(installed, "uninstall", "--purge", "--yes", timeout=180)
+    installed.kubectl("delete", "namespace", "cloud", "--ignore-not-found", "--timeout=120s")
     services = ("get", "infsvc,pods", "-n", "default", "-o", "name", "--ignore-not-found")
     eventually("nothing runs", lambda: not installed.kubectl(*services, check=False), 60)
     yield installed

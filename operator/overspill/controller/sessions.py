@@ -14,11 +14,15 @@ from overspill.cluster.decoding import loads, shallow
 
 
 class ShallowLines:
-    """The lines of a watch, whole and cut."""
+    """The lines of a watch, whole and cut; all else is asked of the content itself."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         """Read from a response's content."""
         self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the content has: aiohttp ends a response through it."""
+        return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         """Yield one or more whole lines at a time."""

@@ -1,16 +1,21 @@
 """JSON that nests deeper than Python reads: cut, so that one object blinds nobody."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.cluster.decoding import MAX_DEPTH, SAFE, loads, shallow
-from overspill.controller.sessions import ShallowLines
+from overspill.controller.sessions import ShallowLines, ShallowResponse
 
 TEXTS = st.text() | st.sampled_from(['"', "\\", "{[", '\\"}]', "\\\\"])
 VALUES = st.recursive(
@@ -73,3 +78,29 @@ async def test_a_watch_gives_every_line_whole(size: int) -> None:
     got = b"".join([chunk async for chunk in ShallowLines(content).iter_chunked(size)])
     numbers = [orjson.loads(line) for line in got.splitlines()]
     assert [n.get("n") for n in numbers] == [1, None, 2, 3]
+
+
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Send an event, and another that is too deep; end then, or never."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b'{"n":1}\n' + nested(1500).encode() + b"\n")
+    if request.query["ends"] == "false":
+        await asyncio.sleep(60)
+    return response
+
+
+@pytest.mark.parametrize("ends", ["true", "false"])
+async def test_a_watch_that_ends_or_falls_silent_ends_as_any_other(ends: str) -> None:
+    app = web.Application()
+    app.router.add_get("/", follow)
+    got = []
+    async with TestServer(app) as server:
+        url = server.make_url("/").with_query(watch="true", ends=ends)
+        timeout = aiohttp.ClientTimeout(sock_read=0.5)
+        async with aiohttp.ClientSession(response_class=ShallowResponse) as session:
+            with suppress(aiohttp.SocketTimeoutError):
+                async with session.get(url, timeout=timeout) as answer:
+                    async for lines in answer.content.iter_chunked(1 << 20):
+                        got += lines.splitlines()
+    assert [orjson.loads(line).get("n") for line in got] == [1, None]
