@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
 from operator_world import Operator, World
 from proxy import Proxy
 
@@ -73,6 +75,26 @@ def edit_of(deployment: dict[str, Any] | None) -> int:
         return 0
     annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
     return int(annotations.get("edit", 0))
+
+
+def all_rights(world: World, kubeconfig: str, folder: Path) -> Path:
+    """Write a kubeconfig whose token may do everything in the world's namespace.
+
+    A client certificate, as the cluster's administrator may have, ends at a proxy.
+    """
+    where = ("-n", world.namespace)
+    world.kube.kubectl("create", "serviceaccount", "follower", *where)
+    subject = f"--serviceaccount={world.namespace}:follower"
+    world.kube.kubectl(
+        "create", "rolebinding", "follower", "--clusterrole=cluster-admin", subject, *where
+    )
+    token = world.kube.kubectl("create", "token", "follower", *where).strip()
+    config = yaml.safe_load(Path(kubeconfig).read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    path = folder / "follower"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 @contextmanager
