@@ -12,7 +12,7 @@ from conftest import engine
     [
         ('["enforce_eagre=true"]', 2, "InvalidOptions: vLLM: unrecognized arguments: --enforce-e"),
         (
-            '["enforce_eager=true", "kv_cache_memory_bytes=1048576"]',
+            '["enforce_eager=true", "kv_cache_memory_bytes=8388608"]',
             6,
             "ModelDoesNotFit: vLLM: To serve at least one request with the model's max seq len",
         ),
