@@ -151,3 +151,19 @@ def test_a_crash_is_told(start: Callable[..., "subprocess.Popen[str]"]) -> None:
     assert stderr.splitlines()[-1] == (
         "EngineCrashed: llama.cpp ended with status 1: GGML_ASSERT failed"
     )
+
+
+def test_an_engine_may_clean_up_after_itself(
+    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(
+        f"{LEASH}\nimport pathlib, signal\nfolder = pathlib.Path({str(tmp_path)!r})\n"
+        "def end(*_):\n    (folder / 'cleaned').touch()\n    os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n(folder / 'up').touch()\nsignal.pause()\n"
+    )
+    engine = start(0, str(child))
+    until((tmp_path / "up").exists)
+    engine.send_signal(signal.SIGTERM)
+    assert engine.wait(timeout=20) == 0
+    assert (tmp_path / "cleaned").exists()
