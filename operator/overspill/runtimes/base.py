@@ -160,7 +160,6 @@ def common_values(service: InferenceService, context: RenderContext) -> Object:
         "labels": labels(name),
         "selector": selector(name),
         "owner": service.reference(),
-        "replicas": context.replicas,
         "surge": extra,
         # A roll without surge must stop one replica to start one. Pods that cannot be placed
         # are unavailable already: without adding them a roll or a drain would never go on.

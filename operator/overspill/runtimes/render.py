@@ -30,4 +30,8 @@ def render(runtime: Runtime, service: InferenceService, context: RenderContext) 
     name = child_name(service.metadata.name)
     owner = {"namespace": service.metadata.namespace, "reference": service.reference()}
     templating.check(objects, [(kind, name) for kind in CHILD_KINDS], owner)
+    if context.replicas is not None:
+        # Not by the template: with and without its count a new service is rendered once.
+        deployment = next(obj for obj in objects if obj["kind"] == "Deployment")
+        deployment["spec"] = {"replicas": context.replicas, **deployment["spec"]}
     return objects
