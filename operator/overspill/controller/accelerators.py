@@ -18,7 +18,7 @@ import structlog
 from overspill.api.service import AcceleratorSpec, InferenceService
 from overspill.cluster import Cluster, Forbidden
 from overspill.cluster.kinds import NODE
-from overspill.controller.facts import Object
+from overspill.controller.facts import ENGINE_CONTAINER, Object
 from overspill.runtimes.base import node_selector
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ def started_with(deployment: Object | None, service: InferenceService) -> tuple[
     if deployment is None or accelerator is None:
         return False, None
     pod = deployment["spec"]["template"]["spec"]
-    engine: Object = next((c for c in pod["containers"] if c["name"] == "engine"), {})
+    engine: Object = next((c for c in pod["containers"] if c["name"] == ENGINE_CONTAINER), {})
     limits = (engine.get("resources") or {}).get("limits") or {}
     same = (pod.get("nodeSelector") or {}) == node_selector(service)
     env = {one["name"]: one.get("value", "") for one in engine.get("env") or []}

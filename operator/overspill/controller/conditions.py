@@ -30,8 +30,9 @@ class Verdict:
 
 def judge(facts: Facts, capacity: Capacity) -> dict[ConditionType, Verdict]:
     """Return every condition."""
-    model = _model(facts)
-    replicas = _replicas(facts, capacity)
+    unfit = engines.obstacle(facts)
+    model = _model(facts, unfit)
+    replicas = _replicas(facts, capacity, unfit)
     spillover = _spillover(facts)
     return {
         ConditionType.READY: _ready(facts, capacity, model, replicas, spillover),
@@ -61,9 +62,8 @@ def model_mountable(facts: Facts) -> bool:
     return not image or facts.server_version >= IMAGE_VOLUMES_SINCE
 
 
-def _model(facts: Facts) -> Verdict:
+def _model(facts: Facts, unfit: Fault | None) -> Verdict:
     uri = facts.service.spec.model.uri
-    unfit = engines.obstacle(facts)
     if unfit and unfit.model:
         return _false(unfit.reason, unfit.message)
     if not model_mountable(facts):
@@ -109,9 +109,8 @@ def describe(loading: Loading) -> str:
     return f"{text}, about {minutes} min left" if minutes else f"{text}, less than a minute left"
 
 
-def _replicas(facts: Facts, capacity: Capacity) -> Verdict:
+def _replicas(facts: Facts, capacity: Capacity, unfit: Fault | None) -> Verdict:
     desired, ready = facts.scaling.desired, facts.ready
-    unfit = engines.obstacle(facts)
     if unfit and not unfit.model:
         return _false(unfit.reason, unfit.message)
     if facts.refused:

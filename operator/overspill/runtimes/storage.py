@@ -22,12 +22,12 @@ def storage_values(service: InferenceService, pull_policy: str) -> Object:
     values: Object = {"draft_volume": None, "draft_mount": DRAFT_MOUNT}
     if speculative and speculative.draft_model:
         uri = speculative.draft_model.uri
-        values["draft_volume"], _ = mounted("draft", uri, DRAFT_MOUNT, pull_policy)
+        values["draft_volume"] = _volume("draft", uri, pull_policy)
     if model.loaded:
         volume = _cache(model)
         loader = {"loader": _loader(service), "model_mount": CACHE_MOUNT}
         return values | loader | {"volume": volume}
-    volume, _ = mounted("model", model.uri, MODEL_MOUNT, pull_policy)
+    volume = _volume("model", model.uri, pull_policy)
     return values | {"loader": None, "model_mount": MODEL_MOUNT, "volume": volume}
 
 
@@ -35,7 +35,7 @@ def model_path(model: ModelSpec) -> str:
     """Return the path at which the engine finds its model."""
     if model.loaded:
         return f"{_folder(model)}/{model.file_name}".rstrip("/")
-    return mounted("model", model.uri, MODEL_MOUNT, "")[1]
+    return _path(model.uri, MODEL_MOUNT)
 
 
 def draft_path(service: InferenceService) -> str:
@@ -43,11 +43,11 @@ def draft_path(service: InferenceService) -> str:
     speculative = service.spec.engine.speculative
     if not speculative or not speculative.draft_model:
         return ""
-    return mounted("draft", speculative.draft_model.uri, DRAFT_MOUNT, "")[1]
+    return _path(speculative.draft_model.uri, DRAFT_MOUNT)
 
 
-def mounted(name: str, uri: str, mount: str, pull_policy: str) -> tuple[Object, str]:
-    """Return the pod's volume of that name with a model, and the model's path under its mount.
+def _volume(name: str, uri: str, pull_policy: str) -> Object:
+    """Return the pod's volume of that name with a model.
 
     Image volumes: https://kubernetes.io/docs/tasks/configure-pod-container/image-volumes/
 
@@ -55,10 +55,16 @@ def mounted(name: str, uri: str, mount: str, pull_policy: str) -> tuple[Object, 
     """
     scheme, _, rest = uri.partition("://")
     if scheme == "oci":
-        return {"name": name, "image": {"reference": rest, "pullPolicy": pull_policy}}, mount
-    claim, _, path = rest.partition("/")
-    volume = {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-    return volume, f"{mount}/{path}".rstrip("/")
+        return {"name": name, "image": {"reference": rest, "pullPolicy": pull_policy}}
+    claim = {"claimName": rest.partition("/")[0], "readOnly": True}
+    return {"name": name, "persistentVolumeClaim": claim}
+
+
+def _path(uri: str, mount: str) -> str:
+    """Return the path of the model of such a volume under its mount; an image is its root."""
+    scheme, _, rest = uri.partition("://")
+    path = "" if scheme == "oci" else rest.partition("/")[2]
+    return f"{mount}/{path}".rstrip("/")
 
 
 def _cache(model: ModelSpec) -> Object:
