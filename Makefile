@@ -140,6 +140,11 @@ demo-down: venv ## Remove what the demo made
 	@if [ -n "$(DEMO_CONTEXT)" ]; then PYTHONPATH=hack $(PY) -m demo.down; \
 	else python3 hack/cluster/main.py down; fi
 
+.PHONY: bench-operator
+bench-operator: venv ## Services by the thousand: our operator and a plain kopf operator
+	python3 hack/cluster/main.py up
+	PYTHONPATH=hack PATH=$(CLUSTER_BIN):$$PATH $(PY) bench/controller.py
+
 .PHONY: bench-engine
 bench-engine: venv ## Batching and prefix cache of the engine image, as ratios
 	python3 hack/cluster/main.py up

@@ -1,7 +1,7 @@
 """Services by the thousand: our operator and a plain kopf operator, in one run.
 
-    make bench-operator                                100, 1,000 and 5,000 services
-    python bench/controller.py --services 100          one size
+    make bench-operator                                     100, 1,000 and 5,000 services
+    PYTHONPATH=hack python bench/controller.py --services 100   one size
 
 Each target runs as a process of this machine against a real API server ($KUBECONFIG), with a
 service account's rights in a namespace of its own. Services are at zero with all children, so
@@ -29,20 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import yaml
 
 from controller_load import Audit, Load, Target, measure
+from lab.account import OPERATOR, log_in, operator_rights
+from lab.kube import ROOT, Kube
 from overspill.cluster import Cluster
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "hack"))
-
-from lab.kube import Kube  # noqa: E402
 
 RESULT = ROOT / "build" / "bench" / "operator.json"
 AUDIT_LOG = "/var/lib/overspill-cluster/audit/audit.log"
 SIZES = (100, 1000, 5000)
-ACCOUNT = "overspill-operator"
 PROGRAMS = {
     "overspill": (sys.executable, "-c", "from overspill.controller.main import run; run()"),
     "plain-kopf": (sys.executable, str(ROOT / "bench" / "plain_kopf.py")),
@@ -55,12 +50,6 @@ def rights(kube: Kube, namespace: str) -> list[Object]:
 
     A plain kopf operator keeps its progress in annotations of the services.
     """
-    rendered = kube.command(
-        "helm", "template", "overspill", str(ROOT / "charts/overspill"), "-n", namespace,
-        "--set", f"watchNamespaces={{{namespace}}}",
-    ).stdout  # fmt: skip
-    wanted = {"ServiceAccount", "Role", "RoleBinding", "Lease"}
-    objects = [o for o in yaml.safe_load_all(rendered) if o and o["kind"] in wanted]
     api = "rbac.authorization.k8s.io"
     rule = {
         "apiGroups": ["overspill.dev", ""],
@@ -74,20 +63,9 @@ def rights(kube: Kube, namespace: str) -> list[Object]:
         "kind": "RoleBinding",
         "metadata": metadata,
         "roleRef": {"apiGroup": api, "kind": "Role", "name": "plain-kopf"},
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": namespace}],
     }
-    return [*objects, role, binding]
-
-
-def kubeconfig_of(kube: Kube, namespace: str, folder: Path) -> Path:
-    """A kubeconfig with the operator's own token."""
-    token = kube.kubectl("create", "token", ACCOUNT, "-n", namespace, "--duration", "2h").strip()
-    config = yaml.safe_load(Path(kube.kubeconfig).read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    path = folder / f"{namespace}.kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return [*operator_rights(kube, namespace), role, binding]
 
 
 @contextmanager
@@ -97,14 +75,14 @@ def target(kube: Kube, name: str, namespace: str, folder: Path) -> Iterator[Targ
     try:
         kube.apply(*rights(kube, namespace))
         env = {
-            "KUBECONFIG": str(kubeconfig_of(kube, namespace, folder)),
+            "KUBECONFIG": str(log_in(kube, OPERATOR, namespace, folder / namespace)),
             "OVERSPILL_NAMESPACE": namespace,
             "OVERSPILL_WATCH_NAMESPACES": namespace,
             "OVERSPILL_ENGINE_IMAGE": "registry.example/engine:1",
             "OVERSPILL_METRICS_PORT": "0",
             "OVERSPILL_LOG_LEVEL": "warning",
         }
-        user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
+        user = f"system:serviceaccount:{namespace}:{OPERATOR}"
         yield Target(name, PROGRAMS[name], user, env)
     finally:
         kube.kubectl("delete", "namespace", namespace, "--timeout=900s", timeout=930)
@@ -175,7 +153,9 @@ def main() -> None:
     if not (Path(kubeconfig).exists() and options.audit_log.exists()):
         sys.exit("run `make cluster-up` first, or set KUBECONFIG and --audit-log")
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    rows = asyncio.run(run(Kube(kubeconfig), options.services or list(SIZES), options.audit_log))
+    kube = Kube(kubeconfig)
+    kube.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+    rows = asyncio.run(run(kube, options.services or list(SIZES), options.audit_log))
     RESULT.write_text(json.dumps(rows, indent=1) + "\n")
     plot(rows, RESULT.with_suffix(".png"))
     print(f"\n{table(rows)}\n\n{RESULT.relative_to(ROOT)} written")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from operator_world import RELEASE, ROOT, World
+from operator_world import World
 
+from lab.account import OPERATOR, log_in, operator_rights
 from lab.kube import Kube
 from overspill.cli.crds import HELM_MANAGER, definitions
 from overspill.cli.options import Target
@@ -102,20 +103,8 @@ def _alone(kubeconfig: str) -> None:
 def world(kubeconfig: str, namespace: str, tmp_path: Path, _alone: None) -> Iterator[World]:
     """A namespace, a kubeconfig of the operator's service account, and no operator yet."""
     kube = Kube(kubeconfig)
-    rendered = kube.command(
-        "helm", "template", RELEASE, str(ROOT / "charts/overspill"), "-n", namespace,
-        "--set", f"watchNamespaces={{{namespace}}}",
-    ).stdout  # fmt: skip
-    wanted = {"ServiceAccount", "Role", "RoleBinding", "Lease"}
-    rights = [o for o in yaml.safe_load_all(rendered) if o and o["kind"] in wanted]
-    kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
-    account = f"{RELEASE}-operator"
-    token = kube.kubectl("create", "token", account, "-n", namespace, "--duration", "1h").strip()
-    config = yaml.safe_load(Path(kubeconfig).read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    path.chmod(0o600)
+    kube.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(operator_rights(kube, namespace)))
+    log_in(kube, OPERATOR, namespace, tmp_path / "kubeconfig")
     made = World(kube, namespace, tmp_path)
     yield made
     for process in made.processes:

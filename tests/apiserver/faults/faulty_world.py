@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from operator_world import Operator, World
 from proxy import Proxy
 
+from lab.account import log_in
 from overspill.cluster import Cluster
 from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
@@ -77,24 +77,15 @@ def edit_of(deployment: dict[str, Any] | None) -> int:
     return int(annotations.get("edit", 0))
 
 
-def all_rights(world: World, kubeconfig: str, folder: Path) -> Path:
-    """Write a kubeconfig whose token may do everything in the world's namespace.
-
-    A client certificate, as the cluster's administrator may have, ends at a proxy.
-    """
+def all_rights(world: World, folder: Path) -> Path:
+    """Write a kubeconfig whose token may do everything in the world's namespace."""
     where = ("-n", world.namespace)
     world.kube.kubectl("create", "serviceaccount", "follower", *where)
     subject = f"--serviceaccount={world.namespace}:follower"
     world.kube.kubectl(
         "create", "rolebinding", "follower", "--clusterrole=cluster-admin", subject, *where
     )
-    token = world.kube.kubectl("create", "token", "follower", *where).strip()
-    config = yaml.safe_load(Path(kubeconfig).read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    path = folder / "follower"
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return log_in(world.kube, "follower", world.namespace, folder / "follower")
 
 
 @contextmanager

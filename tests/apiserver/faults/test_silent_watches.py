@@ -19,14 +19,14 @@ def watched_again(proxy: Proxy, since: float) -> bool:
 
 
 def test_dead_connections_are_noticed_by_operator_gateway_and_lease(
-    faulty: FaultyWorld, kubeconfig: str, tmp_path: Path
+    faulty: FaultyWorld, tmp_path: Path
 ) -> None:
     operator, proxy = faulty.start()
     faulty.edit("chat", 1)
     faulty.world.settled("chat")
     namespace = faulty.world.namespace
     with (
-        Proxy(all_rights(faulty.world, kubeconfig, tmp_path)) as other,
+        Proxy(all_rights(faulty.world, tmp_path)) as other,
         followed(other.kubeconfig(tmp_path / "gateway"), namespace) as gateway,
     ):
         begun = time.monotonic()
