@@ -22,6 +22,8 @@ from overspill.gateway.state import State
 Object = dict[str, Any]
 TOKEN = "operator-token"
 MESSAGES = [{"role": "user", "content": "hi"}]
+BODY = {"model": "chat", "messages": MESSAGES}
+ONE_SLOT = {"batching": {"maxSequences": 1}}
 WORDS = ["Hel", "lo", " wor", "ld"]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
 

@@ -5,15 +5,7 @@ from collections.abc import AsyncIterator
 import openai
 import orjson
 import pytest
-from gateway_world import USAGE, Upstream, World, endpoint_slice, service, world
-
-MESSAGES = [{"role": "user", "content": "hi"}]
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as upstream:
-        yield upstream
+from gateway_world import MESSAGES, USAGE, Upstream, World, endpoint_slice, service, world
 
 
 @pytest.fixture

@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from gateway_world import MESSAGES, Upstream, World, chat, occupy, service, spillover, world
+from gateway_world import (
+    MESSAGES,
+    ONE_SLOT,
+    Upstream,
+    World,
+    chat,
+    occupy,
+    service,
+    spillover,
+    world,
+)
 
 from overspill.ledger.prices import BYTES_PER_TOKEN
 
-ONE_SLOT = {"batching": {"maxSequences": 1}}
 FAST = {"objective": {"queueWait": {"p95": "100ms"}}}
 COST = "overspill_cost_dollars_total{"
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as upstream:
-        yield upstream
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ from typing import Any
 
 import aiohttp
 import orjson
-from gateway_world import TOKEN, Upstream, World, service, spillover, until, world
+from gateway_world import BODY, TOKEN, Upstream, World, service, spillover, until, world
 
 from overspill.cluster.errors import Unavailable
 from overspill.gateway.internal import TokenCheck
-
-BODY = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def demand(w: World, token: str = TOKEN) -> tuple[int, AsyncIterator[dict[str, Any]]]:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from gateway_world import (
     MESSAGES,
+    ONE_SLOT,
     Upstream,
     World,
     chat,
@@ -20,17 +21,10 @@ from gateway_world import (
     world,
 )
 
-ONE_SLOT = {"batching": {"maxSequences": 1}}
 FAST = {"objective": {"queueWait": {"p95": "100ms"}}}
 PATIENT = {"objective": {"queueWait": {"p95": "1h"}}}
 COST = "overspill_cost_dollars_total{"
 FULL = {"capacity": {"full": True, "reason": "Unschedulable"}, "replicas": 2}
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as upstream:
-        yield upstream
 
 
 @pytest.fixture

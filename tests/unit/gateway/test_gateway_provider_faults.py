@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 from gateway_world import (
+    ONE_SLOT,
     Upstream,
     World,
     chat,
@@ -30,15 +31,8 @@ from overspill.gateway.dispatch import GENERATION_SECONDS, generation_seconds
 from overspill.gateway.provider import FAULT_MEMORY, LONGEST_REST, Provider
 from overspill.providers.base import Fault, ProviderUnusable
 
-ONE_SLOT = {"batching": {"maxSequences": 1}}
 EAGER = {"objective": {"queueWait": {"p95": "1ms"}}}
 QUICK = {"connect": "300ms", "firstByte": "300ms", "idle": "300ms"}
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as upstream:
-        yield upstream
 
 
 @pytest.fixture
