@@ -79,6 +79,7 @@ def target(kube: Kube, name: str, namespace: str, folder: Path) -> Iterator[Targ
             "OVERSPILL_NAMESPACE": namespace,
             "OVERSPILL_WATCH_NAMESPACES": namespace,
             "OVERSPILL_ENGINE_IMAGE": "registry.example/engine:1",
+            "OVERSPILL_ENGINE_GPU_IMAGE": "registry.example/engine-gpu:1",
             "OVERSPILL_METRICS_PORT": "0",
             "OVERSPILL_LOG_LEVEL": "warning",
         }

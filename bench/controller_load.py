@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,10 +75,16 @@ class Process:
     """One running operator."""
 
     def __init__(self, target: Target, log: Path) -> None:
+        self._log = log
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 target.command, env=os.environ | target.env, stdout=file, stderr=file
             )
+
+    def check(self) -> None:
+        """Give up when it has ended by itself."""
+        if self._process.poll() is not None:
+            raise SystemExit(f"the operator ended: {self._log.read_text()[-500:]}")
 
     @property
     def peak_rss(self) -> float:
@@ -148,12 +154,17 @@ class Load:
         await asyncio.gather(*(creator() for _ in range(PARALLEL)))
         return began
 
-    async def settled(self) -> float:
+    async def settled(self, process: Process) -> float:
         """Wait until each service has its children and a status and the operator writes no more.
 
         Returns the time of its last write, in seconds since the epoch.
         """
-        await self._until("all have a status", self._all_have_status)
+        deadline = time.monotonic() + LONGEST
+        while not await self._all_have_status():
+            process.check()
+            if time.monotonic() > deadline:
+                raise SystemExit(f"not within {LONGEST:.0f} s: all have a status")
+            await asyncio.sleep(1.0)
         await self.quiet()
         for kind in CHILDREN.values():
             found = len((await self.cluster.list(kind, self.namespace, labels=OURS)).items)
@@ -176,14 +187,6 @@ class Load:
     async def _all_have_status(self) -> bool:
         services = (await self.cluster.list(INFERENCE_SERVICE, self.namespace)).items
         return len(services) == len(self.names) and all(map(_judged, services))
-
-    @staticmethod
-    async def _until(what: str, probe: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + LONGEST
-        while not await probe():
-            if time.monotonic() > deadline:
-                raise SystemExit(f"not within {LONGEST:.0f} s: {what}")
-            await asyncio.sleep(1.0)
 
     async def edits(self) -> list[float]:
         """Edit services one by one while others are edited too; seconds until each was applied."""
@@ -249,7 +252,7 @@ async def measure(target: Target, load: Load, log: Path) -> Object:
     audit = load.audit
     with running(target, log) as process:
         began = await load.create()
-        seconds = await load.settled() - began
+        seconds = await load.settled(process) - began
         cpu, writes = process.cpu, audit.read()
         edits = await load.edits()
         await load.quiet()

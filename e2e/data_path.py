@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from e2e.fixtures import start_server
 from e2e.story import Story, restricted_pod
 from lab import platform
 from lab.kube import ROOT, Kube, eventually, is_ready
@@ -95,16 +96,9 @@ def faulty_server(story: Story, namespace: str, name: str, **labels: str) -> Non
     """Start the server that fails on command, with a Service of its name in front."""
     program = (ROOT / "hack" / "lab" / "faulty_server.py").read_text()
     pod = restricted_pod(name, ["python3", "-c", program])
-    pod["metadata"]["labels"] = {"app": name, **labels}
+    pod["metadata"]["labels"] = labels
     pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
-    service = {
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"selector": {"app": name}, "ports": [{"port": 8000}]},
-    }  # fmt: skip
-    story.kube.apply(pod, service, namespace=namespace)
-    story.kube.kubectl(
-        "wait", f"pod/{name}", "--for=condition=Ready", "-n", namespace, "--timeout=60s"
-    )
+    start_server(story.kube, namespace, pod, 8000)
 
 
 def tell(story: Story, namespace: str, name: str, mode: str, file: str = "mode") -> None:

@@ -1,18 +1,13 @@
 """A model from a bucket: its progress is seen, it serves, and a second replica loads nothing."""
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
+from e2e.fixtures import claim, start_server
 from e2e.story import Story, assert_no_failure, restricted_pod
 from lab import platform
-from lab.kube import ROOT, eventually
+from lab.kube import eventually
 from lab.load import send_one
 
-FOLDER = ROOT / "build" / "e2e" / "cache"  # on the node, which is this machine
 CLAIM = "cache"
 PORT = 9000
 # A bucket `models` with one object, read-only, without a key; slow, so that there is something to
@@ -46,61 +41,14 @@ http.server.ThreadingHTTPServer(("", 9000), Handler).serve_forever()
 """
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder that any user may write to."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
-    FOLDER.chmod(0o777)
-    yield FOLDER
-    shutil.rmtree(FOLDER)
-
-
 def bucket(story: Story) -> None:
     """Start the bucket, filled from the model's image."""
     pod = restricted_pod("bucket", ["python3", "-c", BUCKET])
-    pod["metadata"]["labels"] = {"app": "bucket"}
     container = pod["spec"]["containers"][0]
     container["volumeMounts"] = [{"name": "model", "mountPath": "/model", "readOnly": True}]
     container["readinessProbe"] = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
     pod["spec"]["volumes"] = [{"name": "model", "image": {"reference": platform.MODEL}}]
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "bucket"},
-        "spec": {"selector": {"app": "bucket"}, "ports": [{"port": PORT}]},
-    }
-    story.kube.apply(pod, service, namespace=story.namespace)
-    story.kube.kubectl(
-        "wait", "pod/bucket", "--for=condition=Ready", "-n", story.namespace, "--timeout=60s"
-    )
-
-
-def claim(story: Story, folder: Path) -> None:
-    """A volume on the node and the claim that binds it."""
-    size = {"storage": "1Gi"}
-    common = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    reference = {"name": CLAIM, "namespace": story.namespace}
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": story.namespace},
-        "spec": common
-        | {
-            "capacity": size,
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": reference,
-            "hostPath": {"path": str(folder)},
-        },
-    }
-    wanted = common | {"resources": {"requests": size}, "volumeName": story.namespace}
-    bound = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": reference,
-        "spec": wanted,
-    }
-    story.kube.apply(volume, bound)
+    start_server(story.kube, story.namespace, pod, PORT)
 
 
 def loads(story: Story) -> list[str]:
@@ -124,10 +72,9 @@ def progress(story: Story) -> dict[str, Any]:
     return found if found.get("loadedBytes") else {}
 
 
-def test_model_from_s3(story: Story, folder: Path) -> None:
+def test_model_from_s3(story: Story) -> None:
     bucket(story)
-    claim(story, folder)
-    try:
+    with claim(story, CLAIM, "ReadWriteMany"):
         story.apply("chat", model=model(story), scaling={"maxReplicas": 2})
         seen = eventually("the status shows progress", lambda: progress(story), 30)
         told = story.condition("chat", "ModelReady")
@@ -148,5 +95,3 @@ def test_model_from_s3(story: Story, folder: Path) -> None:
         story.wait_ready("chat", 2)
         assert loads(story) == ["GET from None"]
         print(f"seen while it was loaded: {told['message']}")
-    finally:
-        story.kube.kubectl("delete", "pv", story.namespace, "--wait=false")
