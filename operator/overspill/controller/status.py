@@ -49,7 +49,7 @@ def conditions(
             type=type_,
             status=verdict.status,
             reason=verdict.reason,
-            message=verdict.message,
+            message=verdict.message[: api.MAX_MESSAGE],  # a scheduler or a refusal can say more
             observed_generation=generation,
         )
         for type_, verdict in verdicts.items()

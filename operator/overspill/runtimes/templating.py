@@ -71,7 +71,13 @@ def render(template: str, values: Object) -> list[Object]:
     :param template: file name in ``templates/``.
     :raises RenderError: when the result is not a list of objects.
     """
-    parsed: list[Object] = json.loads(_rendered(template, json.dumps(values, default=_refuse)))
+    try:
+        parsed: list[Object] = json.loads(_rendered(template, json.dumps(values, default=_refuse)))
+    except RecursionError as error:
+        raise RenderError(
+            "a field without a schema, such as spec.pod.affinity, nests too deep; "
+            "remove the inner levels"
+        ) from error
     return parsed
 
 

@@ -38,6 +38,12 @@ def test_a_status_survives_its_way_through_the_api_server() -> None:
     assert status.wait(first, again, since=1e9) is None
 
 
+def test_a_long_message_of_somebody_else_is_cut() -> None:
+    pod = Pod("probe", lacks_capacity=Reason.UNSCHEDULABLE, message="1 Insufficient x, " * 1000)
+    status = written(pods=(pod,))
+    assert max(len(c.message) for c in status.conditions) == 1024
+
+
 def test_times_stay_while_the_status_stays() -> None:
     first = written(pods=(FULL,))
     later = written(first, NOW + 60, pods=(FULL,))

@@ -387,3 +387,11 @@ def test_what_was_rendered_once_is_not_rendered_again_nor_changed_by_its_user(
     assert deployment(once) == expected
     assert len(loads) == 1
     assert deployment(other) != expected
+
+
+def test_a_value_that_nests_too_deep_is_refused_with_its_remedy() -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = {"a": deep}
+    with pytest.raises(RenderError, match=r"spec\.pod\.affinity, nests too deep"):
+        rendered(golden.service(pod={"affinity": {"podAffinity": deep}}))
