@@ -228,7 +228,8 @@ class Autoscaler:
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), max(seconds, 0.0))
+            async with asyncio.timeout(max(seconds, 0.0)):  # wait_for can lose a cancellation
+                await self._wake.wait()
         except TimeoutError:
             return
 

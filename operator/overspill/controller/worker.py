@@ -65,7 +65,8 @@ class DirtyKeys:
             if key is not None:
                 return key
             try:
-                await asyncio.wait_for(self._changed.wait(), wait)
+                async with asyncio.timeout(wait):  # wait_for can lose a cancellation
+                    await self._changed.wait()
             except TimeoutError:
                 continue
 

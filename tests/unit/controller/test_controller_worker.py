@@ -159,3 +159,19 @@ async def test_a_reconcile_that_hangs_is_cut_and_seen(monkeypatch: pytest.Monkey
         labels = {"kind": "InferenceService", "result": "error"}
         value = harness.registry.get_sample_value
         await until(lambda: value("overspill_reconciles_total", labels) == 1)
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_stop_is_heard_whenever_it_comes(ticks: int) -> None:
+    """While keys are marked, too: the workers of an operator that ends must not go on."""
+    keys = module.DirtyKeys()
+    keys.mark([B], delay=3600)
+    waiting = asyncio.create_task(keys.take())
+    await asyncio.sleep(0.01)
+    keys.mark([A], delay=3600)
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    assert done, "it goes on"
+    assert waiting.cancelled()
