@@ -18,11 +18,14 @@ class ScalingHealth:
     message: str = ""
 
 
-def judge(*, outage: Outage | None, complete: bool, age: float, replicas: int) -> ScalingHealth:
+def judge(
+    *, outage: Outage | None, complete: bool, known: bool, age: float, replicas: int
+) -> ScalingHealth:
     """Return how scaling fares.
 
     :param outage: of Prometheus, None when it answers.
     :param complete: whether it knows the service through a gateway.
+    :param known: whether it has known it before: what it lacks now is lost, not on its way.
     :param age: seconds since we saw the service first.
     :param replicas: wanted now.
     """
@@ -36,7 +39,7 @@ def judge(*, outage: Outage | None, complete: bool, age: float, replicas: int) -
         )
     if complete:
         return ScalingHealth(active=True, reason="Active")
-    if age < GRACE:
+    if age < GRACE and not known:
         return ScalingHealth(active=True, reason="Starting", message="Waiting for first metrics.")
     return ScalingHealth(
         active=False,

@@ -151,9 +151,11 @@ class Autoscaler:
         return self._judge(self._subjects[key], self._readings.signals(key))
 
     def _judge(self, subject: Subject, signals: Signals) -> ScalingHealth:
+        subject.known = subject.known or signals.complete
         return judge(
             outage=self._readings.outage,
             complete=signals.complete,
+            known=subject.known,
             age=self.now() - subject.seen_at,
             replicas=subject.desired,
         )
@@ -201,6 +203,7 @@ class Autoscaler:
         """
         for key, subject in self._subjects.items():
             subject.state, subject.stale, subject.seen_at = None, True, self.now()
+            subject.known = False
             self._on_change(key)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._gateways.run())

@@ -22,6 +22,7 @@ class Subject:
     seen_at: float  # seconds since the epoch
     own: OwnMetrics | None = None  # of an engine that is not ours
     stale: bool = False  # not observed since this process leads again
+    known: bool = False  # to Prometheus, at some time since this process leads
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
     state: PolicyState | None = None
     health: ScalingHealth | None = None

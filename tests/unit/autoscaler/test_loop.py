@@ -205,6 +205,13 @@ async def test_a_service_that_prometheus_does_not_know_is_said_so(rig, monkeypat
         await until(lambda: KEY in r.changes)
 
 
+async def test_metrics_that_a_new_service_had_and_lost_are_missed_at_once(rig):
+    async with rig(1) as r:
+        await until(lambda: r.scaler.health(KEY).reason == "Active")
+        del r.prometheus.values["gateways"]
+        await until(lambda: r.scaler.health(KEY).reason == "NoMetrics")
+
+
 async def test_load_raises_the_count_and_its_absence_lowers_it(rig):
     async with rig(1) as r:
         r.prometheus.values["in_flight"] = 7.0

@@ -70,7 +70,6 @@ FAULTS = [
 async def test_a_lie_is_shown_takes_nothing_away_and_is_forgotten(
     liar: tuple[Liar, str], tmp_path, monkeypatch, mode: str, value: str, reason: str
 ) -> None:
-    monkeypatch.setattr("overspill.autoscaler.health.GRACE", 0.0)
     monkeypatch.setattr("overspill.autoscaler.gateways.RESCAN", 0.02)
     server, url = liar
     async with DemandServer() as gateway:
