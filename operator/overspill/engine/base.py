@@ -37,6 +37,10 @@ class Engine(Protocol):
         """The gauge that counts the requests it has not begun."""
 
     @property
+    def loading(self) -> int | None:
+        """The status of that page while it loads its model; None where nothing listens then."""
+
+    @property
     def ready_line(self) -> str | None:
         """Part of the line that says that it serves; None where its exit status tells."""
 

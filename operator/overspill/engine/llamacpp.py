@@ -59,6 +59,7 @@ class LlamaCpp:
     title = "llama.cpp"
     running = "llamacpp:requests_processing"
     waiting = "llamacpp:requests_deferred"
+    loading: int | None = 503  # of every page: "Loading model"
     ready_line: str | None = None
     smaller_cache = "int8"
 

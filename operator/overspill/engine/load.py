@@ -12,6 +12,9 @@ from dataclasses import dataclass
 TIMEOUT = 5.0  # seconds; a long prompt's step delays the page
 MAX_PAGE = 8 << 20  # bytes
 
+# The engine is in this pod: a proxy that the pod's environment names leads elsewhere.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 def gauge(page: str, name: str) -> float | None:
     """The sum of a gauge's series on a page, None when there is none."""
@@ -25,11 +28,16 @@ def gauge(page: str, name: str) -> float | None:
 
 @dataclass(frozen=True)
 class Gauges:
-    """Where an engine says how many requests it runs, and how many wait (None: it does not)."""
+    """Where an engine says how many requests it runs, and how many wait (None: it does not).
+
+    `loading` is the HTTP status of the page while the model is being loaded, None when no status
+    tells that. Any other status says nothing about requests.
+    """
 
     url: str
     running: str
     waiting: str | None
+    loading: int | None = None
 
     def active(self) -> int | None:
         """Running plus waiting requests now.
@@ -37,10 +45,10 @@ class Gauges:
         0 while no model is loaded, None when the server is too busy or does not say.
         """
         try:
-            with urllib.request.urlopen(self.url, timeout=TIMEOUT) as page:  # noqa: S310 - ours
+            with _direct.open(self.url, timeout=TIMEOUT) as page:
                 return self.read(page.read(MAX_PAGE).decode(errors="replace"))
         except urllib.error.HTTPError as error:
-            return 0 if error.code == 503 else None
+            return 0 if error.code == self.loading else None
         except ConnectionRefusedError:
             return 0
         except (ValueError, http.client.HTTPException):  # no URL, or no HTTP

@@ -43,7 +43,8 @@ def supervise(engine: Engine, launch: Launch, port: int, drain: float) -> None:
     Raises the EngineError that the engine ended with.
     """
     child = Child(engine, launch)
-    gauges = Gauges(f"http://127.0.0.1:{port}/metrics", engine.running, engine.waiting)
+    page = f"http://127.0.0.1:{port}/metrics"
+    gauges = Gauges(page, engine.running, engine.waiting, engine.loading)
     try:
         _wait(child)
         _drain(child, gauges, drain)

@@ -107,6 +107,7 @@ class VLLM:
     title = "vLLM"
     running = "vllm:num_requests_running"
     waiting = "vllm:num_requests_waiting"
+    loading: int | None = None
     ready_line: str | None = "Application startup complete."
     smaller_cache = "fp8"
 

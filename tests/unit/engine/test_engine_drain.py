@@ -1,11 +1,16 @@
 """When a draining engine may stop, told as looks over time."""
 
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.engine.drain import IDLE_LOOKS, INTERVAL, Drain
 from overspill.engine.load import Gauges
+from overspill.engine.main import ENGINES
 
 LLAMA = """# HELP llamacpp:requests_processing Number of requests processing
 # TYPE llamacpp:requests_processing gauge
@@ -58,6 +63,34 @@ def test_an_engine_may_say_only_what_runs() -> None:
         Gauges("", "llamacpp:requests_processing", None).read(LLAMA.format(running=3, waiting=1))
         == 3
     )
+
+
+class Unavailable(BaseHTTPRequestHandler):
+    """Answers 503 to everything, as llama.cpp does while it loads its model."""
+
+    def do_GET(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def unavailable() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Unavailable) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("loading", "active"),
+    [(ENGINES["llamacpp"].loading, 0), (ENGINES["vllm"].loading, None), (500, None)],
+)
+def test_only_an_engine_that_says_so_is_idle_when_unavailable(
+    unavailable: str, loading: int | None, active: int | None
+) -> None:
+    assert Gauges(unavailable, "running", None, loading).active() == active
 
 
 @pytest.mark.parametrize(

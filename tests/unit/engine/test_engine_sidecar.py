@@ -74,7 +74,12 @@ async def start(engine: Engine) -> AsyncIterator[Callable[..., "asyncio.Future[S
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "overspill.engine.main", "drain", "--metrics", url),
             *("--running", "e_running", "--waiting", "e_waiting", "--port", str(port)),
-            env={**os.environ, "OVERSPILL_DRAIN_SECONDS": seconds, "OVERSPILL_DRAIN_DELAY": "0"},
+            env={
+                **os.environ,
+                "OVERSPILL_DRAIN_SECONDS": seconds,
+                "OVERSPILL_DRAIN_DELAY": "0",
+                "http_proxy": "http://127.0.0.1:1",  # where nobody is: not the way to the engine
+            },
             stdout=asyncio.subprocess.PIPE,
         )
         started.append(process)
@@ -113,6 +118,18 @@ async def test_it_answers_when_its_time_is_up(
     engine.reply = reply
     sidecar = await start("0.3")
     assert await sidecar.get("/drain") == b"HTTP/1.1 200 OK"
+
+
+async def test_an_engine_that_is_unavailable_may_have_requests(
+    engine: Engine, start: Callable[..., "asyncio.Future[Sidecar]"]
+) -> None:
+    engine.reply = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    sidecar = await start(NEVER)
+    answer = asyncio.ensure_future(sidecar.get("/drain"))
+    await engine.seen(5)
+    assert not answer.done()
+    engine.reply = page(0, 0)
+    assert await answer == b"HTTP/1.1 200 OK"
 
 
 async def test_an_engine_that_is_gone_has_no_requests(
