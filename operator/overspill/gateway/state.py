@@ -15,7 +15,7 @@ import structlog
 
 from overspill.api.base import InvalidObject
 from overspill.api.conditions import find
-from overspill.api.names import ENGINE_PORT, ENGINE_PORT_NAME, LABEL_SERVICE, ConditionType
+from overspill.api.names import ENGINE_PORT_NAME, LABEL_SERVICE, ConditionType
 from overspill.api.provider import InferenceProvider
 from overspill.api.service import DataPolicy, InferenceService, ProviderRef
 from overspill.api.values import parse_duration
@@ -191,7 +191,7 @@ class State:
         """Add or change an EndpointSlice of an engine Service."""
         owner = service_of(raw)
         if owner:
-            self._slices.setdefault(owner, {})[raw["metadata"]["name"]] = endpoints_of(raw)
+            self._slices.setdefault(owner, {})[raw["metadata"]["name"]] = replicas_of(raw)
             self._place(owner)
 
     def remove_slice(self, raw: Object) -> None:
@@ -210,7 +210,7 @@ class State:
             del self._slices[owner]
         for raw in items:
             if owner := service_of(raw):
-                self._slices.setdefault(owner, {})[raw["metadata"]["name"]] = endpoints_of(raw)
+                self._slices.setdefault(owner, {})[raw["metadata"]["name"]] = replicas_of(raw)
                 before.add(owner)
         for owner in before:
             self._place(owner)
@@ -320,23 +320,29 @@ def service_of(raw: Object) -> str:
     return f"{metadata['namespace']}/{name}" if name else ""
 
 
+def replicas_of(raw: Object) -> tuple[Endpoint, ...]:
+    """Read an EndpointSlice of an engine Service; empty when nobody can be reached by it.
+
+    Pods that match the Service but name none of their ports so are in a slice of their own.
+    """
+    return tuple(endpoint for endpoint in endpoints_of(raw) if endpoint.address[1])
+
+
 def endpoints_of(raw: Object) -> tuple[Endpoint, ...]:
-    """Read an EndpointSlice.
+    """Read an EndpointSlice; port 0 where it has no port of that name, or one without a number.
 
     https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/
     """
-    ports = raw.get("ports") or []
-    port = next((p["port"] for p in ports if p.get("name") == ENGINE_PORT_NAME), ENGINE_PORT)
-    found = []
-    for item in raw.get("endpoints") or []:
-        conditions = item.get("conditions") or {}
-        address = item["addresses"][0]
-        found.append(
-            Endpoint(
-                address=(address, port),
-                uid=(item.get("targetRef") or {}).get("uid", address),
-                ready=conditions.get("ready") is not False,
-                terminating=conditions.get("terminating") is True,
-            )
-        )
-    return tuple(found)
+    ports = {p.get("name"): p.get("port") for p in raw.get("ports") or []}
+    port = ports.get(ENGINE_PORT_NAME) or 0
+    return tuple(_endpoint(e, port) for e in raw.get("endpoints") or [] if e.get("addresses"))
+
+
+def _endpoint(raw: Object, port: int) -> Endpoint:
+    conditions, address = raw.get("conditions") or {}, raw["addresses"][0]
+    return Endpoint(
+        address=(address, port),
+        uid=(raw.get("targetRef") or {}).get("uid", address),
+        ready=conditions.get("ready") is not False,
+        terminating=conditions.get("terminating") is True,
+    )

@@ -92,6 +92,22 @@ async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None
     await until(lambda: not state.services)
 
 
+@pytest.mark.parametrize(
+    "ports", [None, [], [{"name": "http"}], [{"name": "http", "port": None}], [{"port": 8000}]]
+)
+async def test_a_slice_without_a_port_spoils_no_other(
+    fed: tuple[FakeCluster, State, Feeder], ports: list[dict[str, Any]] | None
+) -> None:
+    cluster, state, _ = fed
+    strange = {**endpoint_slice(("10.0.0.2", 8001)), "ports": ports}
+    cluster.send(INFERENCE_SERVICE, "SYNC", service())
+    cluster.send(ENDPOINT_SLICE, "SYNC", strange, endpoint_slice(("10.0.0.1", 8000)))
+    await until(lambda: bool(state.services and state.services["team-a/chat"].endpoints))
+    assert list(state.services["team-a/chat"].admission.replicas) == [("10.0.0.1", 8000)]
+    cluster.send(ENDPOINT_SLICE, "MODIFIED", {**endpoint_slice(("10.0.0.1", 8000)), "ports": ports})
+    await until(lambda: not state.services["team-a/chat"].endpoints)
+
+
 async def test_the_share_follows_the_gateways(fed: tuple[FakeCluster, State, Feeder]) -> None:
     cluster, state, _ = fed
     cluster.peers("SYNC", "a", "b")
