@@ -337,7 +337,7 @@ class Cluster:
             if answer.status >= 300:
                 wait = answer.headers.get("Retry-After", "")
                 raise from_status(answer.status, content, wait)
-        return _parse(content)
+        return await _parse(content)
 
     @asynccontextmanager
     async def _lines(self, path: str, query: dict[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -361,9 +361,9 @@ async def _split(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         raise Unavailable(f"a line of the watch exceeds {MAX_LINE} bytes") from error
 
 
-def _parse(content: bytes) -> Object:
+async def _parse(content: bytes) -> Object:
     try:
-        parsed = loads(content)
+        parsed = await loads(content)
     except orjson.JSONDecodeError as error:
         raise Unavailable(f"the answer is not JSON: {content[:100]!r}") from error
     if not isinstance(parsed, dict):

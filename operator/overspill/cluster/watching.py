@@ -62,7 +62,7 @@ async def watch(snapshot: Snapshot, lines: Lines, *, what: str) -> AsyncIterator
             async with lines(_query(version)) as stream:
                 started = clock()
                 async for line in stream:
-                    kind, obj = _decode(line)
+                    kind, obj = await _decode(line)
                     version = obj["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         yield Event(kind, obj)  # type: ignore[arg-type]
@@ -93,14 +93,14 @@ def _query(version: str) -> dict[str, str]:
     }
 
 
-def _decode(line: bytes) -> tuple[str, Object]:
+async def _decode(line: bytes) -> tuple[str, Object]:
     """Return type and object of one line.
 
     :raises Expired: for the 410 that comes inside a stream.
     :raises Unavailable: for a line that is cut off.
     """
     try:
-        event = loads(line)
+        event = await loads(line)
     except orjson.JSONDecodeError as error:
         raise Unavailable("the watch broke off inside an event") from error
     if event["type"] == "ERROR":

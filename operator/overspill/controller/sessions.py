@@ -9,8 +9,17 @@ from typing import Any
 
 import aiohttp
 import kopf
+import orjson
+import structlog
 
-from overspill.cluster.decoding import loads, shallow
+from overspill.cluster.client import MAX_LINE
+from overspill.cluster.decoding import cut, loads
+
+log = structlog.get_logger(__name__)
+
+_TOO_LONG = f"a line of the watch exceeds {MAX_LINE} bytes, which no API server sends"
+# To kopf a watch that ended: it lists again. A broken one it would go on with, at the same line.
+_EXPIRED = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": _TOO_LONG}}
 
 
 class ShallowLines:
@@ -25,17 +34,24 @@ class ShallowLines:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Yield one or more whole lines at a time."""
-        rest: list[bytes] = []
+        """Yield one or more whole lines at a time.
+
+        A line longer than ``MAX_LINE`` ends the watch, as an expired one.
+        """
+        rest = bytearray()
         async for chunk in self._content.iter_chunked(size):
             *head, tail = chunk.split(b"\n")
             if head:
-                head[0] = b"".join([*rest, head[0]])
-                rest = []
-                yield b"".join(shallow(line) + b"\n" for line in head)
-            rest.append(tail)
-        if any(rest):
-            yield shallow(b"".join(rest))
+                head[0] = bytes(rest) + head[0]
+                rest.clear()
+                yield b"".join([await cut(line) + b"\n" for line in head])
+            rest += tail
+            if len(rest) > MAX_LINE:
+                log.warning("watch ended", error=_TOO_LONG)
+                yield orjson.dumps(_EXPIRED) + b"\n"
+                return
+        if rest:
+            yield await cut(bytes(rest))
 
 
 class ShallowResponse(aiohttp.ClientResponse):
@@ -43,7 +59,7 @@ class ShallowResponse(aiohttp.ClientResponse):
 
     async def json(self, **_: Any) -> Any:
         """Return the parsed body."""
-        return loads(await self.read())
+        return await loads(await self.read())
 
     async def start(self, connection: Any) -> "ShallowResponse":
         """Begin; what comes is read through :class:`ShallowLines` where it is a watch."""

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overspill.cluster.client import MAX_LINE
 from overspill.cluster.decoding import MAX_DEPTH, SAFE, loads, shallow
 from overspill.controller.sessions import ShallowLines, ShallowResponse
 
@@ -41,23 +42,47 @@ def depth_of(value: Any) -> int:
 def test_what_python_can_read_is_read_as_it_is(value: Any, wide: bool) -> None:
     text = json.dumps([value, [[]] * SAFE] if wide else value).encode()
     assert json.loads(shallow(text)) == json.loads(text)
-    assert loads(text) == json.loads(text)
+
+
+@given(VALUES, st.integers(0, 20))
+def test_the_cut_is_at_one_depth(value: Any, more: int) -> None:
+    below = json.dumps(value)
+    text = json.dumps([[[]] * SAFE, 0, value])
+    text = text.replace(" 0,", f" {nested(MAX_DEPTH - 1, below)},", 1)
+    whole, levels = json.loads(text), nested(MAX_DEPTH - 1, "null" if below[0] in "[{" else below)
+    assert json.loads(shallow(text.encode())) == [whole[0], json.loads(levels), whole[2]]
+    deeper = nested(MAX_DEPTH + more, below)
+    assert shallow(f"[{deeper},{'[],' * SAFE}{below}]".encode()).endswith(f",{below}]".encode())
 
 
 @pytest.mark.parametrize("depth", [1100, 9000])
-def test_one_deep_object_hides_no_other(depth: int) -> None:
+async def test_one_deep_object_hides_no_other(depth: int) -> None:
     deep = nested(depth, json.dumps('}"{\\'))
     text = f'{{"items": [{{"name": "a}}"}}, {deep}, {{"name": "b"}}]}}'.encode()
     with pytest.raises(orjson.JSONDecodeError):
         orjson.loads(text)
-    first, cut, last = loads(text)["items"]
+    first, cut, last = (await loads(text))["items"]
     assert (first, last) == ({"name": "a}"}, {"name": "b"})
     assert depth_of(cut) == MAX_DEPTH - 2
 
 
-def test_what_is_no_json_is_still_none() -> None:
+@pytest.mark.parametrize(
+    "end", [b"", b'"', b'"' + b"x" * (1 << 20), b'"' + b"\\" * 999_999, b'"a",' * 99_999 + b'"']
+)
+async def test_what_is_no_json_is_still_none(end: bytes) -> None:
     with pytest.raises(orjson.JSONDecodeError):
-        loads(b'{"a": ' + b"[" * 2000)
+        await loads(b'{"a": ' + b"[" * 2000 + end)
+
+
+async def test_a_long_list_is_cut_beside_the_event_loop() -> None:
+    objects = json.dumps([{"name": "a" * 500}] * SAFE)[1:-1]
+    reading = asyncio.create_task(loads(f"[{nested(1100)},{objects}]".encode()))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(await reading) == SAFE + 1
+    assert turns > 2  # one to begin and one to end would be all, were it done in between
 
 
 class Chunks:
@@ -78,6 +103,14 @@ async def test_a_watch_gives_every_line_whole(size: int) -> None:
     got = b"".join([chunk async for chunk in ShallowLines(content).iter_chunked(size)])
     numbers = [orjson.loads(line) for line in got.splitlines()]
     assert [n.get("n") for n in numbers] == [1, None, 2, 3]
+
+
+async def test_a_watch_ends_at_a_line_that_never_ends_and_is_begun_anew() -> None:
+    content: Any = Chunks(b'{"n":1}\n"' + b"x" * (3 * MAX_LINE))
+    got = b"".join([chunk async for chunk in ShallowLines(content).iter_chunked(1 << 20)])
+    first, last = [orjson.loads(line) for line in got.splitlines()]
+    assert first == {"n": 1}
+    assert (last["type"], last["object"]["code"]) == ("ERROR", 410)
 
 
 async def follow(request: web.Request) -> web.StreamResponse:
