@@ -6,7 +6,7 @@ from lab import platform
 from lab.kube import eventually
 
 NAME = "faulty"
-HOST = f"{NAME}.{platform.CLOUD}.svc.cluster.local"
+HOST = f"{NAME}.{platform.CLOUD}.svc.cluster.local:8000"
 HOSTS = "overspill.dev/provider-hosts"
 REASONS = {"401": "KeyRefused", "429": "RateLimited", "500": "ServerError", "hang": "TimedOut"}
 
@@ -18,7 +18,7 @@ def provider(story: Story) -> None:
     made = platform.stand_in(["*"])
     made["metadata"]["name"] = NAME
     made["spec"] |= {
-        "baseURL": f"http://{HOST}:8000/v1",
+        "baseURL": f"http://{HOST}/v1",
         "timeouts": {"connect": "1s", "firstByte": "2s"},
     }
     story.kube.apply(made)

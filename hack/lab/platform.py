@@ -19,7 +19,7 @@ PACED = "paced"  # the InferenceRuntime of the engine that computes nothing
 HOSTS = "overspill.dev/provider-hosts"
 # GPT-5.2, US dollars per million tokens, 2026-11
 PRICE = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
-CLOUD_HOST = f"model-server.{CLOUD}.svc.cluster.local"
+CLOUD_HOST = f"model-server.{CLOUD}.svc.cluster.local:8000"
 MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
 NODE_PORT = 30080
 LOCAL_GATEWAY = f"http://127.0.0.1:{NODE_PORT}"
@@ -167,7 +167,7 @@ def _provider(allowed: list[str], spec: dict[str, Any]) -> dict[str, Any]:
 def stand_in(allowed: list[str]) -> dict[str, Any]:
     """The InferenceProvider of the stand-in cloud."""
     models = [{"name": CLOUD_MODEL, "price": PRICE}]
-    base_url = f"http://{CLOUD_HOST}:8000/v1"
+    base_url = f"http://{CLOUD_HOST}/v1"
     spec = {"type": "openai-compatible", "baseURL": base_url, "insecure": True, "models": models}
     return _provider(allowed, spec)
 

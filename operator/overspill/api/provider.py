@@ -24,6 +24,7 @@ class ProviderType(StrEnum):
     OPENAI_COMPATIBLE = "openai-compatible"
 
 
+DEFAULT_PORT = {"https": 443, "http": 80}
 DEFAULT_BASE_URL = {ProviderType.OPENAI: "https://api.openai.com/v1"}
 
 
@@ -93,7 +94,8 @@ class InferenceProviderSpec(Model):
     )
     secret_ref: SecretKeyRef = Field(
         description="The API key. Its Secret must list baseURL's host in the annotation "
-        "overspill.dev/provider-hosts, or the key is sent nowhere."
+        "overspill.dev/provider-hosts, with the port where baseURL has one, or the key is sent "
+        "nowhere."
     )
     allowed_namespaces: list[NamespaceOrAll] = Field(
         default_factory=list,
@@ -126,6 +128,15 @@ class InferenceProviderSpec(Model):
             return (urlsplit(self.url).hostname or "").removesuffix(".")
         except ValueError:
             return ""
+
+    @property
+    def port(self) -> int:
+        """Where the key is sent; the scheme's default where the URL has none, 0 when nowhere."""
+        try:
+            found = urlsplit(self.url)
+        except ValueError:
+            return 0
+        return found.port or DEFAULT_PORT[found.scheme]
 
 
 class InferenceProviderStatus(Model):

@@ -23,7 +23,7 @@ from overspill.gateway.state import State
 from overspill.gateway.watch import Feeder, read_secret
 
 HOSTS = "overspill.dev/provider-hosts"
-PROVIDER = InferenceProvider.parse(provider(Upstream(address=("llm.example.com", 443))))
+PROVIDER = InferenceProvider.parse(provider(Upstream(address=("llm.example.com", 80))))
 
 
 def secret(hosts: str = "llm.example.com", **data: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None
     cluster.send(ENDPOINT_SLICE, "SYNC", endpoint_slice(("10.0.0.1", 8000)))
     cluster.send(INFERENCE_SERVICE, "SYNC", service())
     cluster.send(SECRET, "SYNC", key_secret("overspill-system", "ci", digest, "team-a"))
-    cluster.send(INFERENCE_PROVIDER, "SYNC", provider(Upstream(address=("llm.example.com", 443))))
+    cluster.send(INFERENCE_PROVIDER, "SYNC", provider(Upstream(address=("llm.example.com", 80))))
     cluster.peers("SYNC", "b")
     await until(lambda: feeder.synced)
     assert list(state.services["team-a/chat"].admission.replicas) == [("10.0.0.1", 8000)]
@@ -124,7 +124,7 @@ async def test_a_providers_key_follows_its_secret(fed: tuple[FakeCluster, State,
     cluster, state, _ = fed
     only = "metadata.name=cloud-key"
     queue = cluster.queues.setdefault(only, asyncio.Queue())
-    raw = provider(Upstream(address=("llm.example.com", 443)))
+    raw = provider(Upstream(address=("llm.example.com", 80)))
     cluster.send(INFERENCE_PROVIDER, "ADDED", raw)
     queue.put_nowait(Event("SYNC", items=[secret()]))
     await until(lambda: "team-a/cloud" in state.providers)
@@ -144,7 +144,7 @@ async def test_a_changed_host_needs_the_secrets_consent_anew(
 ) -> None:
     cluster, state, _ = fed
     queue = cluster.queues.setdefault("metadata.name=cloud-key", asyncio.Queue())
-    cluster.send(INFERENCE_PROVIDER, "ADDED", provider(Upstream(address=("llm.example.com", 443))))
+    cluster.send(INFERENCE_PROVIDER, "ADDED", provider(Upstream(address=("llm.example.com", 80))))
     queue.put_nowait(Event("SYNC", items=[secret()]))
     await until(lambda: bool(state.providers) and state.providers["team-a/cloud"].secret == "sk-1")
     cluster.send(INFERENCE_PROVIDER, "MODIFIED", provider(Upstream(address=("evil.example", 443))))
@@ -158,7 +158,7 @@ async def test_a_missing_right_says_how_to_grant_it(
 ) -> None:
     cluster, state, _ = fed
     cluster.forbidden = True
-    cluster.send(INFERENCE_PROVIDER, "ADDED", provider(Upstream(address=("llm.example.com", 443))))
+    cluster.send(INFERENCE_PROVIDER, "ADDED", provider(Upstream(address=("llm.example.com", 80))))
     await until(
         lambda: (
             bool(state.providers) and state.providers["team-a/cloud"].reason == "SecretForbidden"

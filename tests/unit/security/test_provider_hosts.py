@@ -42,11 +42,28 @@ SPELLINGS = [
     ("https://llm.example.com/v1", "LLM.EXAMPLE.com", True),
     ("https://llm.example.com./v1", "llm.example.com", True),
     ("https://llm.example.com/v1", "llm.example.com.", True),
-    ("https://llm.example.com:8443/v1", "llm.example.com", True),
-    ("https://[2001:db8::1]:8443/v1", "[2001:DB8::1]", True),
+    ("https://llm.example.com:8443/v1", "llm.example.com:8443", True),
+    ("https://llm.example.com:8443/v1", "llm.example.com.:8443", True),
+    ("https://llm.example.com:443/v1", "llm.example.com", True),
+    ("https://llm.example.com/v1", "llm.example.com:443", True),
+    ("http://llm.example.com/v1", "llm.example.com", True),
+    ("http://llm.example.com/v1", "llm.example.com:80", True),
+    ("https://[2001:db8::1]:8443/v1", "[2001:DB8::1]:8443", True),
+    ("https://[2001:db8::1]/v1", "[2001:db8::1]", True),
     ("https://[2001:db8::1]/v1", "2001:db8::1", True),
     ("https://xn--bcher-kva.example/v1", "xn--bcher-kva.example", True),
     ("https://llm.example.com", "a.example , llm.example.com,", True),
+    ("https://llm.example.com:8443/v1", "llm.example.com", False),
+    ("https://llm.example.com:8443/v1", "llm.example.com:443", False),
+    ("https://llm.example.com:8443/v1", "llm.example.com:08443x", False),
+    ("https://llm.example.com/v1", "llm.example.com:8443", False),
+    ("https://llm.example.com/v1", "llm.example.com:", False),
+    ("https://llm.example.com/v1", "llm.example.com:*", False),
+    ("http://llm.example.com/v1", "llm.example.com:443", False),
+    ("http://llm.example.com:443/v1", "llm.example.com", False),
+    ("https://[2001:db8::1]:8443/v1", "[2001:db8::1]", False),
+    ("https://[2001:db8::1]:8443/v1", "2001:db8::1:8443", False),
+    ("https://[2001:db8::1]/v1", "2001:db8:", False),
     ("https://llm.example.com/v1", "", False),
     ("https://llm.example.com/v1", ",", False),
     ("https://llm.example.com/v1", "*", False),
@@ -126,6 +143,7 @@ def test_whatever_is_accepted_has_one_host_for_the_check_and_for_the_client(url:
         return  # nobody is called
     if found.spec.host:  # else the key goes nowhere
         assert ip_or_name(sent_to) == ip_or_name(found.spec.host)
+        assert URL(found.spec.url).port == found.spec.port
 
 
 def ip_or_name(host: str) -> object:
@@ -142,7 +160,7 @@ def test_any_annotation_is_read_and_lets_nothing_through_that_it_does_not_name(
 ) -> None:
     key, _, _ = read_secret(at("https://llm.example.com/v1"), secret(f"{noise},{hosts}"))
     assert (key == KEY) == any(
-        h.strip().lower().removesuffix(".") == "llm.example.com"
+        h.strip().lower().removesuffix(":443").removesuffix(".") == "llm.example.com"
         for h in f"{noise},{hosts}".split(",")
     )
 
@@ -153,6 +171,20 @@ def test_the_command_that_is_shown_is_safe_to_paste() -> None:
     assert command == (
         f"kubectl annotate secret -n team-a cloud-key {HOSTS}=llm.example.com --overwrite"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://llm.example.com:8443/v1", "llm.example.com:8443"),
+        ("https://[2001:db8::1]:8443/v1", "'[2001:db8::1]:8443'"),
+    ],
+)
+def test_the_command_names_the_port_where_it_is_not_the_default(url: str, shown: str) -> None:
+    _, _, message = read_secret(at(url), secret("llm.example.com"))
+    assert message.endswith(f" {HOSTS}={shown} --overwrite")
+    _, reason, _ = read_secret(at(url), secret(shown.strip("'")))
+    assert reason == "Ready"
 
 
 @asynccontextmanager
@@ -180,7 +212,8 @@ async def test_the_key_stays_with_its_host_while_url_and_annotation_change_under
     ):
         w.state.put_service(service(spillover=spillover(when=["ReplicasUnavailable", "ColdStart"])))
         cluster.send(INFERENCE_PROVIDER, "ADDED", provider(good))
-        cluster.queues[ONLY].put_nowait(Event("SYNC", items=[secret("127.0.0.1")]))
+        named = ":".join(map(str, good.address))
+        cluster.queues[ONLY].put_nowait(Event("SYNC", items=[secret(named)]))
         known = w.state.providers
         await until(lambda: bool(known) and known["team-a/cloud"].secret == KEY)
         for _ in range(30):
@@ -189,7 +222,7 @@ async def test_the_key_stays_with_its_host_while_url_and_annotation_change_under
             url = target.url
             await until(lambda url=url: known["team-a/cloud"].resource.spec.url == url)
             # Now, and once more when the Secret was read again, whatever it says.
-            for hosts in (None, rng.choice(["127.0.0.1", "", "127.0.0.3"]), "127.0.0.1"):
+            for hosts in (None, rng.choice([named, "", "127.0.0.1"]), named):
                 if hosts is not None:
                     cluster.queues[ONLY].put_nowait(Event("SYNC", items=[secret(hosts)]))
                 requests = [chat(w) for _ in range(3)]
