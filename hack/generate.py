@@ -4,10 +4,11 @@
     python hack/generate.py --check    exit 1 and name each file that differs
 
 From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/``
-and the golden files of the runtimes. From the metric names: the chart's dashboards. From the
-health scripts in ``gitops/argocd``: the patch that installs them. From the samples: the examples
-in Chart.yaml. From the chart: ``manifests/install.yaml``. The last needs helm, from PATH or from
-the local cluster's cache; without it that one file is left as it is, and a line says so.
+and the golden files of the runtimes and of pods' fields. From the metric names: the chart's
+dashboards. From the health scripts in ``gitops/argocd``: the patch that installs them. From the
+samples: the examples in Chart.yaml. From the chart: ``manifests/install.yaml``. The last needs
+helm, from PATH or from the local cluster's cache; without it that one file is left as it is, and
+a line says so.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -150,15 +152,23 @@ def _without_helm(obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def golden() -> dict[Path, str]:
-    """Return the golden files of the runtimes."""
-    path = ROOT / "tests/unit/runtimes/golden.py"
-    spec = importlib.util.spec_from_file_location("golden", path)
-    if not path.exists() or spec is None or spec.loader is None:
-        return {}
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    files: dict[Path, str] = module.regenerate()
+    """Return the golden files of the runtimes, and of what users decide in a pod."""
+    files: dict[Path, str] = {}
+    for name in ("runtimes/golden", "security/pod_fields"):
+        module = _module(ROOT / f"tests/unit/{name}.py")
+        files |= module.regenerate()
     return files
+
+
+def _module(path: Path) -> ModuleType:
+    """Load a module of the tests by its path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
 
 
 def boards() -> dict[Path, str]:

@@ -57,7 +57,7 @@ class Specs:
     def draw(self, name: str) -> tuple[str, str]:
         """Return kind and JSON text of an object; the text may be no JSON."""
         kind = self.random.choice(KINDS)
-        spec = self._value(self.schemas[kind])
+        spec = self.spec(kind)
         obj = {
             "apiVersion": "overspill.dev/v1alpha1", "kind": kind,
             "metadata": {"name": name}, "spec": spec,
@@ -71,6 +71,11 @@ class Specs:
         # gigabytes for the field paths of such an object.
         depth = self.random.choice([20, 20, 900, 1100])
         return kind, text.replace(f'"{DEEP}"', '{"a":' * depth + "1" + "}" * depth)
+
+    def spec(self, kind: str) -> dict[str, Any]:
+        """Return a spec that the kind's schema allows, but for rules over several fields."""
+        spec: dict[str, Any] = self._value(self.schemas[kind])
+        return spec
 
     def _value(self, schema: dict[str, Any]) -> Any:
         """Return a value that a schema allows, but for rules over several fields."""
