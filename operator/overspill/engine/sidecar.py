@@ -6,14 +6,15 @@ only when it is answered. First the pod leaves its Service, which takes `delay` 
 https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
 
 It runs as a native sidecar, so it ends after the engine. Whatever happens it answers: an engine
-that says nothing is waited for until the time is up.
+that says nothing is waited for until the time is up. The kubelet has no credential to show, so
+anyone who reaches the port may ask; each gets a wait of their own, and ends nobody else's.
 https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
 """
 
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -35,7 +36,6 @@ class Sidecar:
     delay: float
     seconds: float
     _connections: int = 0
-    _drain: "asyncio.Task[None] | None" = field(default=None)
 
     async def serve(self, port: int) -> None:
         """Answer on `port` until SIGTERM."""
@@ -70,19 +70,14 @@ class Sidecar:
             return "400 Bad Request"
         match head.split(maxsplit=2)[:2]:
             case [b"GET", b"/drain"]:
-                await self._drained()
+                await self._wait()
                 return "200 OK"
             case [b"GET", b"/health"]:
                 return "200 OK"
         return "404 Not Found"
 
-    async def _drained(self) -> None:
-        """Wait for the one drain, however many ask for it."""
-        if self._drain is None:
-            self._drain = asyncio.create_task(self._wait())
-        await asyncio.shield(self._drain)
-
     async def _wait(self) -> None:
+        """Return when the engine has no request left, or when the time is up."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         state = Drain(deadline=began + self.delay + self.seconds)

@@ -132,6 +132,19 @@ async def test_an_engine_that_is_unavailable_may_have_requests(
     assert await answer == b"HTTP/1.1 200 OK"
 
 
+async def test_who_asked_before_does_not_shorten_the_wait(
+    engine: Engine, start: Callable[..., "asyncio.Future[Sidecar]"]
+) -> None:
+    sidecar = await start(NEVER)
+    assert await sidecar.get("/drain") == b"HTTP/1.1 200 OK"
+    engine.reply = page(1, 0)
+    answer = asyncio.ensure_future(sidecar.get("/drain"))
+    await engine.seen(engine.looks + 4)
+    assert not answer.done()
+    engine.reply = page(0, 0)
+    assert await answer == b"HTTP/1.1 200 OK"
+
+
 async def test_an_engine_that_is_gone_has_no_requests(
     start: Callable[..., "asyncio.Future[Sidecar]"],
 ) -> None:

@@ -2,15 +2,17 @@
 
 Every text of the package that could be a route is asked for with every method, and so are the
 paths by which other gateways and engines were taken over (S7). What is not in
-``routes.golden.yaml`` is answered with 404 or 405.
+``routes.golden.yaml`` is answered with 404, 405 or 501. What is answered without a credential has
+its reason there.
 """
 
 import ast
 import asyncio
 import random
 import re
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,12 +22,18 @@ from gateway_world import MESSAGES, TOKEN, Upstream, World, service, world
 from prometheus_client import CollectorRegistry
 
 from overspill.controller import endpoints
+from overspill.engine.fetch import progress
+from overspill.engine.fetch.progress import Meter
+from overspill.engine.load import Gauges
+from overspill.engine.sidecar import Sidecar
 from overspill.gateway.call import ENDPOINTS
 
 ROOT = Path(__file__).resolve().parents[3]
-GOLDEN = Path(__file__).with_name("routes.golden.yaml")
+GOLDEN = yaml.safe_load(Path(__file__).with_name("routes.golden.yaml").read_text())
 ENCODINGS = 1000
-AT_ONCE = 50
+AT_ONCE = 4  # the loader keeps five waiting
+
+Inventory = dict[str, dict[str, int]]
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Of LiteLLM, vLLM, llama.cpp, Ray, Go and Java servers: what must not exist here.
@@ -69,9 +77,9 @@ async def ask(port: int, method: str, target: bytes, *headers: str) -> tuple[int
         writer.transport.abort()
 
 
-async def inventory(port: int, *headers: str) -> dict[str, dict[str, int]]:
-    """Return path → method → status, of all that is not 404."""
-    found: dict[str, dict[str, int]] = {}
+async def inventory(port: int, *headers: str) -> Inventory:
+    """Return path → method → status, of all that is answered at all."""
+    found: Inventory = {}
     asked = requests()
     for start in range(0, len(asked), AT_ONCE):
         part = asked[start : start + AT_ONCE]
@@ -80,7 +88,7 @@ async def inventory(port: int, *headers: str) -> dict[str, dict[str, int]]:
             part, await asyncio.gather(*answers), strict=True
         ):
             assert b"access-control-" not in head, path  # no page of another origin may read it
-            if status not in (404, 405):
+            if status not in (404, 405, 501):
                 found.setdefault(path, {})[method] = status
     return found
 
@@ -101,6 +109,37 @@ async def operator() -> AsyncIterator[int]:
         await runner.cleanup()
 
 
+async def listens(port: int) -> bool:
+    """Whether something answers there."""
+    with suppress(ConnectionRefusedError):
+        return (await ask(port, "GET", b"/health"))[0] == 200
+    return False
+
+
+@asynccontextmanager
+async def drain() -> AsyncIterator[int]:
+    """The drain sidecar of an engine that is gone; its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    sidecar = Sidecar(Gauges("http://127.0.0.1:1/metrics", "running", None), delay=0, seconds=0)
+    serving = asyncio.create_task(sidecar.serve(port))
+    async with asyncio.timeout(10):
+        while not await listens(port):  # noqa: ASYNC110 - it does not say when
+            await asyncio.sleep(0.01)
+    try:
+        yield port
+    finally:
+        serving.cancel()
+
+
+@asynccontextmanager
+async def loader() -> AsyncIterator[int]:
+    """The loader's page of its progress; its port."""
+    with progress.serve(0, Meter()) as port:
+        yield port
+
+
 @pytest.fixture
 async def served() -> AsyncIterator[tuple[World, Upstream]]:
     """A gateway with one service on one engine."""
@@ -110,14 +149,50 @@ async def served() -> AsyncIterator[tuple[World, Upstream]]:
         yield w, engine
 
 
+# What makes an HTTP server, and the modules in which it may stand: each is asked below.
+MAKES_A_SERVER = re.compile(
+    r"\b(start_server|create_server|start_unix_server|TCPSite|UnixSite|SockSite|run_app|"
+    r"uvicorn\.(Server|run)|\w*HTTPServer|\w*TCPServer|make_server|start_http_server)\b"
+)
+SERVERS = {
+    "controller/endpoints.py",
+    "engine/fetch/progress.py",
+    "engine/sidecar.py",
+    "gateway/main.py",  # starts both of server.py
+    "gateway/server.py",
+}
+
+
+def test_there_is_no_other_server() -> None:
+    package = ROOT / "operator/overspill"
+    found = {p for p in package.glob("**/*.py") if MAKES_A_SERVER.search(p.read_text())}
+    assert {str(p.relative_to(package)) for p in found} == SERVERS
+
+
 async def test_the_routes_are_the_golden_ones(served: tuple[World, Upstream]) -> None:
     w, _ = served
-    golden = yaml.safe_load(GOLDEN.read_text())
     key, token = f"authorization: Bearer {w.key}", f"authorization: Bearer {TOKEN}"
-    assert await inventory(w.plane.public.port, key) == golden["gateway, with a key"]
-    assert await inventory(w.plane.internal.port, token) == golden["gateway, internal port"]
-    async with operator() as port:
-        assert await inventory(port) == golden["operator"]
+    found = {
+        "gateway, with a key": await inventory(w.plane.public.port, key),
+        "gateway, internal port": await inventory(w.plane.internal.port, token),
+    }
+    for name, server in OTHERS.items():
+        async with server() as port:
+            found[name] = await inventory(port)
+    assert found == GOLDEN["routes"]
+
+
+OTHERS = {"operator": operator, "drain sidecar": drain, "loader": loader}
+
+
+async def test_what_is_open_to_anyone_says_why(served: tuple[World, Upstream]) -> None:
+    w, _ = served
+    internal = await inventory(w.plane.internal.port)
+    found = {"gateway, internal port": {p for p, by in internal.items() if by != {"GET": 401}}}
+    found |= {name: set(GOLDEN["routes"][name]) for name in OTHERS}  # asked without one
+    assert found == {name: set(paths) for name, paths in GOLDEN["open"].items()}
+    for paths in GOLDEN["open"].values():
+        assert all(paths.values())
 
 
 async def test_without_a_key_every_path_looks_the_same(served: tuple[World, Upstream]) -> None:
