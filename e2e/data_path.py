@@ -8,6 +8,7 @@ stands in: an InferenceRuntime whose image computes nothing and makes tokens at 
 import os
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from e2e.fixtures import start_server
 from e2e.story import Story, restricted_pod
 from lab import platform
 from lab.kube import ROOT, Kube, eventually, is_ready
-from lab.load import Load, Sent, failures
+from lab.load import Load, Sent, failures, send_one
 
 LONG = bool(os.environ.get("OVERSPILL_CHAOS"))
 LOOPS, STREAM_SECONDS = (100, 60) if LONG else (30, 20)
@@ -72,6 +73,28 @@ def scale(kube: Kube, count: int) -> None:
 def gateway_pods(kube: Kube) -> list[dict[str, Any]]:
     """The gateways' pods, those that leave too."""
     return kube.list("pods", platform.NAMESPACE, GATEWAY_PODS)
+
+
+def reach_each_gateway(story: Story, name: str) -> None:
+    """Wait until new connections to the gateways' Service come to each of them.
+
+    A gateway is ready some time before the node's rules lead to it, and what connected before
+    that stays with the others: a load would then miss it for good.
+    """
+    client = story.client(name, max_tokens=1)
+
+    def reached() -> bool:
+        assert not send_one(client).failed
+        return all(_answered(pod) for pod in gateway_pods(story.kube))
+
+    eventually("the Service leads to each gateway", reached, timeout=60)
+
+
+def _answered(pod: dict[str, Any]) -> bool:
+    """Whether a gateway has answered a request since it started."""
+    url = f"http://{pod['status']['podIP']}:9090/metrics"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return any(line.startswith(b"overspill_requests_total{") for line in answer)
 
 
 def streams(story: Story, name: str, seconds: float = STREAM_SECONDS, rate: float = RATE) -> Load:

@@ -13,6 +13,7 @@ FLOOR = 10_000 if LONG else 2_000  # requests without which a share of successes
 def test_gateway_killed_under_load(story: Story) -> None:
     data_path.paced(story, "chat", slots=2 * LOOPS, rate=20, prefill=0.01)
     with data_path.gateways(story.kube, 3):
+        data_path.reach_each_gateway(story, "chat")
         victim = data_path.gateway_pods(story.kube)[0]
         with (
             story.load("chat", max_tokens=4).running(LOOPS) as short,
