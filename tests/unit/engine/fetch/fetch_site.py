@@ -166,6 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if length is not None:
             self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")  # or a client sends its next request into the end
         self.end_headers()
         if self.command == "HEAD":
             return
