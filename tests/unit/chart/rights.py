@@ -35,9 +35,9 @@ def matrix(manifest: list[Object]) -> dict[str, dict[str, list[str]]]:
         namespace = binding["metadata"].get("namespace", "") if ref["kind"] == "Role" else ""
         rules = roles[ref["kind"], namespace, ref["name"]]
         for subject in binding["subjects"]:
-            lines = result[subject["name"]].setdefault(scope, [])
-            lines += [line for rule in rules for line in _lines(rule)]
-            lines.sort()
+            found = result[subject["name"]].setdefault(scope, [])
+            found += [line for rule in rules for line in lines(rule)]
+            found.sort()
     return result
 
 
@@ -46,7 +46,8 @@ def _key(obj: Object) -> tuple[str, str, str]:
     return obj["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
-def _lines(rule: Object) -> list[str]:
+def lines(rule: Object) -> list[str]:
+    """What one rule allows, one line for each resource."""
     only = f" named {', '.join(rule['resourceNames'])}" if rule.get("resourceNames") else ""
     group = rule["apiGroups"][0] or "core"
     return [f"{group}/{r}{only}: {', '.join(rule['verbs'])}" for r in rule["resources"]]
