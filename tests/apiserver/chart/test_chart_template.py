@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from chart_world import CHART, ROOT, Helm, HelmFailed, named, settings
+from network import reach
 from rights import matrix
 
 from overspill.api.crd import RESOURCES
@@ -171,6 +172,13 @@ def test_network_policies_may_be_left_out_and_let_a_scraper_in(helm: Helm) -> No
     assert {"kubernetes.io/metadata.name": "monitoring"} in [
         p.get("namespaceSelector", {}).get("matchLabels") for p in peers
     ]
+
+
+def test_network_policies_of_all_parts_are_the_golden_ones(helm: Helm) -> None:
+    golden = yaml.safe_load((ROOT / "tests/unit/chart/network.golden.yaml").read_text())
+    scraped = {"scrapeNamespaces": ["monitoring"]}
+    objects = helm.template(prometheus={"enabled": True}, networkPolicy=scraped)
+    assert reach(objects) == golden["with everything"]
 
 
 def test_another_release_has_names_of_its_own(helm: Helm) -> None:
