@@ -51,7 +51,17 @@ class Loaders:
             async with self._slots, session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     return Loading()
-                report = Report.model_validate_json(await response.content.read(MAX_REPORT))
+                report = Report.model_validate_json(await _read(response.content))
         except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
             return Loading()
         return Loading(report.bytes, report.total, report.left)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The whole of it, in however many pieces it comes; no JSON any more when it is too long."""
+    body = b""
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > MAX_REPORT:
+            return b""
+    return body

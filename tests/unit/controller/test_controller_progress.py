@@ -26,6 +26,17 @@ ANSWERS: dict[str, Any] = {
 }
 
 
+async def pieces(request: web.Request) -> web.StreamResponse:
+    """Send a good answer, the second half of it when the first has surely been read."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    half = len(ANSWERS["good"]) // 2
+    await response.write(ANSWERS["good"][:half].encode())
+    await asyncio.sleep(0.05)
+    await response.write(ANSWERS["good"][half:].encode())
+    return response
+
+
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
     """A server whose first path segment says what it answers."""
@@ -37,6 +48,8 @@ async def address() -> AsyncIterator[str]:
             await done.wait()
         if what == "redirect":
             raise web.HTTPFound("/good/progress")
+        if what == "pieces":
+            return await pieces(request)
         if what not in ANSWERS:
             raise web.HTTPNotFound
         return web.Response(text=ANSWERS[what])
@@ -57,6 +70,7 @@ async def address() -> AsyncIterator[str]:
     [
         ("good", Loading(5, 10, 2.5)),
         *((name, Loading()) for name in ANSWERS if name != "good"),
+        ("pieces", Loading(5, 10, 2.5)),
         ("none", Loading()),
         ("redirect", Loading()),
     ],

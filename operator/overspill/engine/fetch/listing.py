@@ -19,6 +19,7 @@ from overspill.engine.fetch.source import Source
 from overspill.engine.fetch.web import Refused, Web, explain
 
 TRIES = 6  # in a row without a new byte; about half a minute
+MAX_PAGES = 1_000  # of one listing; AWS puts 1,000 objects on each
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds
 
 T = TypeVar("T")
@@ -150,15 +151,22 @@ def _wanted(web: Web, bucket: s3.Bucket) -> dict[str, str]:
 
 
 def _keys(web: Web, bucket: s3.Bucket) -> list[str]:
+    """All keys of the prefix. Raises ModelSourceUnreachable when they do not end."""
     keys: list[str] = []
     token = ""
-    while True:
+    for _ in range(MAX_PAGES):
         url = bucket.listing_url(f"{bucket.source.path}/", token)
         page = s3.read_page(bucket.source, persist(partial(web.page, url)))
         keys += page.keys
         token = page.token
-        if not token or len(keys) > names.MAX_FILES:
+        if len(keys) > names.MAX_FILES:
+            break
+        if not token:
             return keys
+    raise ModelSourceUnreachable(
+        f"the listing of {bucket.source.uri} has not ended after {len(keys)} objects, at most "
+        f"{names.MAX_FILES} are taken; name a smaller prefix in spec.model.uri"
+    )
 
 
 def _head(web: Web, bucket: s3.Bucket, key: str) -> RemoteFile:

@@ -32,6 +32,8 @@ def load(options: Options) -> None:
     Raises an EngineError that says why it cannot be.
     """
     store = Store(options.folder, options.holder)
+    with volume():
+        store.sweep()
     if store.complete():
         log.info("model is there already", folder=str(options.folder))
         return

@@ -2,6 +2,7 @@
 
     CACHE/NAME/            the model; there only when all of it is, with a manifest
     CACHE/.NAME.work/      while it is loaded: `lease-…`, files/ (verified), parts/ (begun)
+    CACHE/.NAME.old-…      on its way out
 
 A part's file is named by a hash, so a remote name touches the disk only after it was checked.
 What lies on a shared volume is not trusted: a link where a folder or file of ours should be ends
@@ -25,6 +26,7 @@ from overspill.engine.fetch.files import RemoteFile
 
 MANIFEST = ".overspill.json"
 SPARE = 64 << 20  # bytes that a load leaves free
+STRIDE = 16 << 20  # bytes of a file of unknown size between two looks at what is free
 CHUNK = 1 << 20
 GB = 1e9
 
@@ -114,6 +116,11 @@ class Store:
         _sync(self.folder.parent)
         self._remove(self._aside)
 
+    def sweep(self) -> None:
+        """Remove what loaders that were killed had put aside; nobody reads it."""
+        for path in self.folder.parent.glob(f".{self.folder.name}.old-*"):
+            self._remove(path)
+
     def clear(self) -> None:
         """Remove the work folder, with the lease in it."""
         self.work.rename(self._aside)
@@ -137,6 +144,7 @@ class Part:
         self._file = file
         self._check = Check((), 0)
         self._descriptor = -1
+        self._allowed = 0  # bytes until the next look at what is free
         self.size = 0  # bytes that are there and counted in
 
     @property
@@ -186,12 +194,27 @@ class Part:
             self.size += len(data)
 
     def write(self, data: bytes) -> None:
-        """Append."""
+        """Append. Raises ModelDiskFull where nobody could tell before that it would not fit."""
+        if self._file.size is None:
+            self._take(len(data))
         left = memoryview(data)
         while left:
             left = left[os.write(self._descriptor, left) :]
         self._check.update(data)
         self.size += len(data)
+
+    def _take(self, count: int) -> None:
+        """See that `count` more bytes fit; what was loaded is of no use when they do not."""
+        if count > self._allowed:
+            free = shutil.disk_usage(self._descriptor).free - SPARE
+            if count > free:
+                self.discard()
+                raise ModelDiskFull(
+                    f"the source does not say how long the file is; after {self.size / GB:.2f} GB "
+                    "the volume has no more room; give it more"
+                )
+            self._allowed = min(free, STRIDE)
+        self._allowed -= count
 
     def restart(self) -> None:
         """Forget the bytes."""

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 import urllib.request
@@ -365,6 +366,29 @@ def test_no_room(
     assert ranges(site, "/m.gguf") == ["bytes=0-0"]  # asked how large it is, and no more
 
 
+def test_a_file_of_unknown_size_leaves_room(
+    site: Site, cache: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume has 100,000 bytes beyond what a load leaves free; the file has 300,000."""
+    real = shutil.disk_usage(cache)
+    used = store.SPARE + 100_000
+
+    def usage(where: Any) -> Any:
+        there = sum(p.stat().st_blocks * 512 for p in cache.rglob("*") if p.is_file())
+        return real._replace(free=used - there)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    site.answers["/m.gguf"] = Served(WEIGHTS, '"v1"', ranges=False, announced=False)
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    with pytest.raises(ModelDiskFull, match="does not say how long .* give it more"):
+        load(prepare(site.url("/m.gguf"), sha256=digest))
+    assert nothing_shown(cache)
+    assert max(p.stat().st_size for p in cache.rglob("*") if p.is_file()) < 1024
+    used += 10**6
+    load(prepare(site.url("/m.gguf"), sha256=digest))
+    assert loaded(cache) == {"m.gguf": WEIGHTS}
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_more_than_was_announced(
     site: Site, cache: Path, prepare: Prepare, announced: bool
@@ -427,6 +451,25 @@ def test_what_is_incomplete_is_replaced(site: Site, cache: Path, prepare: Prepar
     load(options)
     assert loaded(cache) == {"m.gguf": WEIGHTS}
     assert [p.name for p in cache.iterdir()] == ["key"]
+
+
+def test_what_killed_loaders_put_aside_is_removed(
+    site: Site, cache: Path, prepare: Prepare, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    site.answers["/m.gguf"] = Served(WEIGHTS, '"v1"')
+    for _ in "new", "there":
+        for name in ".key.old-one", ".key.old-two":
+            (cache / name / "files").mkdir(parents=True)
+            (cache / name / "files" / "m.gguf").write_bytes(b"half")
+        (cache / ".key.old-three").symlink_to(outside)
+        (cache / ".key2.old-one").mkdir(exist_ok=True)  # of another model
+        load(prepare(site.url("/m.gguf")))
+        assert loaded(cache) == {"m.gguf": WEIGHTS}
+        assert {p.name for p in cache.iterdir()} == {"key", ".key2.old-one"}
+    assert (outside / "kept").exists()
 
 
 def test_two_loaders_of_one_volume_load_once(site: Site, cache: Path, prepare: Prepare) -> None:

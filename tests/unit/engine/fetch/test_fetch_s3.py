@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from fetch_site import Page, Prepare, Served, Site
 
-from overspill.engine.fetch import s3, source
+from overspill.engine.fetch import listing as listing_of
+from overspill.engine.fetch import names, s3, source
+from overspill.engine.fetch.errors import ModelSourceUnreachable
 from overspill.engine.fetch.load import load
 from overspill.engine.fetch.sigv4 import EMPTY, Keys, sign
 
@@ -132,6 +134,21 @@ def test_pages_of_a_bucket_without_a_key(plain: Site, cache: Path, prepare: Prep
     assert (cache / "key" / "a b.json").read_bytes() == b"{}"
     assert (cache / "key" / "m.gguf").read_bytes() == b"weights"
     assert not any("Authorization" in asked.headers for asked in plain.asked)
+
+
+def test_a_listing_without_end(
+    plain: Site, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "MAX_FILES", 100)
+    monkeypatch.setattr(listing_of, "MAX_PAGES", 7)
+    query = "encoding-type=url&list-type=2&prefix=chat%2F"
+    for keys, asked in ([], 7), ([f"chat/{n}.bin" for n in range(60)], 3):
+        plain.asked.clear()
+        plain.answers[f"/b/?{query}"] = listing("chat/m.gguf", token="t")
+        plain.answers[f"/b/?continuation-token=t&{query}"] = listing(*keys, token="t")
+        with pytest.raises(ModelSourceUnreachable, match="not ended after .* smaller prefix"):
+            load(prepare("s3://b/chat", plain.url()))
+        assert len(plain.asked) == asked
 
 
 def test_a_bucket_of_another_region(plain: Site, prepare: Prepare) -> None:
