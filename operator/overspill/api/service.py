@@ -8,7 +8,7 @@ file only when the operator or the gateway obeys it.
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from overspill.api.base import Model, Resource, cel
 from overspill.api.engine import (
@@ -195,6 +195,42 @@ def _keys_rule(field: str) -> str:
     return f"!has(self.{field}) || self.{field}.all(k, size(k) <= 317 && k.matches('{LABEL_KEY}'))"
 
 
+# Annotations that loosen a pod's isolation or give it devices and host folders that it does not
+# ask for, however its securityContext reads: AppArmor and seccomp of older Kubernetes, CRI-O,
+# crun, Kata Containers, the Container Device Interface, plugins of the Node Resource Interface.
+CLOSED_ANNOTATIONS = (
+    "overspill.dev/",
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/",
+    "seccomp-profile.kubernetes.cri-o.io",
+    "io.kubernetes.cri-o.",
+    "run.oci.",
+    "io.katacontainers.",
+    "cdi.k8s.io/",
+    "devices.nri.io/",
+    "mounts.nri.io/",
+    "net-devices.nri.io/",
+)
+
+
+def _open(key: str) -> str:
+    """Refuse a closed annotation, in an object that was stored before there was the rule."""
+    if key.startswith(CLOSED_ANNOTATIONS):
+        raise ValueError("it changes a pod's isolation or its devices; remove it")
+    return key
+
+
+AnnotationKey = Annotated[LabelKey, AfterValidator(_open)]
+
+
+@cel(
+    "!has(self.annotations) || !self.annotations.exists(k, "
+    + " || ".join(f"k.startsWith('{prefix}')" for prefix in CLOSED_ANNOTATIONS)
+    + ")",
+    "annotations that change a pod's isolation or its devices are refused: "
+    + ", ".join(CLOSED_ANNOTATIONS),
+)
 @cel(
     "!has(self.labels) || !self.labels.exists(k, k.startsWith('overspill.dev/') "
     "|| k.startsWith('app.kubernetes.io/'))",
@@ -214,8 +250,10 @@ class PodSpec(Model):
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="Labels, for example a Kueue queue name."
     )
-    annotations: dict[LabelKey, Annotated[str, Field(max_length=1024)]] = Field(
-        default_factory=dict, max_length=32, description="Annotations."
+    annotations: dict[AnnotationKey, Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="Annotations, but for those that change a pod's isolation or its devices.",
     )
     node_selector: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=16, description="Node labels to run on."

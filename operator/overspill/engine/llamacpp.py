@@ -29,15 +29,17 @@ PROMPT_CACHE_MAX_MIB = 8192
 # A kept-alive connection holds one of llama.cpp's HTTP threads: health checks need spare ones.
 SPARE_HTTP_THREADS = 64
 
-# What the operator's probes, Service and NetworkPolicy rely on.
+# What the operator's probes, Service and NetworkPolicy rely on, and what keeps requests apart.
 RESERVED = frozenset(
     {
         "api_keys",
         "api_prefix",
         "endpoint_metrics",
+        "endpoint_slots",
         "hostnames",
         "model.path",
         "model_alias",
+        "offline",
         "port",
         "ssl_file_cert",
         "ssl_file_key",

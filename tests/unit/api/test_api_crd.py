@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from overspill.api.base import Model, Resource, cel
+from overspill.api.base import InvalidObject, Model, Resource, cel
 from overspill.api.crd import RESOURCES, crd, schema
 from overspill.api.provider import InferenceProvider
-from overspill.api.service import InferenceService
+from overspill.api.service import CLOSED_ANNOTATIONS, InferenceService
 
 Schema = dict[str, Any]
 
@@ -107,3 +107,32 @@ def test_an_optional_object_with_a_rule_keeps_the_rule() -> None:
     ]
     assert pair["description"] == "May be left out."
     assert "default" not in pair
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "container.apparmor.security.beta.kubernetes.io/engine",
+        "seccomp.security.alpha.kubernetes.io/pod",
+        "io.kubernetes.cri-o.Devices",
+        "run.oci.keep_original_groups",
+        "cdi.k8s.io/gpu",
+        "mounts.nri.io/container.engine",
+        "overspill.dev/metrics-path",
+    ],
+)
+def test_an_annotation_that_opens_a_pod_is_refused(key: str) -> None:
+    def parse(key: str) -> InferenceService:
+        spec = {"model": {"uri": "pvc://models/a.gguf"}, "pod": {"annotations": {key: "x"}}}
+        return InferenceService.parse({"metadata": {"name": "chat"}, "spec": spec})
+
+    with pytest.raises(InvalidObject, match=rf"spec.pod.annotations.{key}.*isolation"):
+        parse(key)
+    assert parse(f"x-{key}").spec.pod.annotations == {f"x-{key}": "x"}
+    rules = root(InferenceService)["properties"]["spec"]["properties"]["pod"]
+    assert any(
+        f"k.startsWith('{prefix}')" in rule["rule"]
+        for rule in rules["x-kubernetes-validations"]
+        for prefix in CLOSED_ANNOTATIONS
+        if key.startswith(prefix)
+    )

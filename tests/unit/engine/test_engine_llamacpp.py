@@ -233,3 +233,9 @@ def test_an_argument_reaches_a_nested_option() -> None:
 def test_wrong_arguments_say_what_to_do(name: str, text: str, words: str) -> None:
     with pytest.raises(InvalidOptions, match=words):
         parameters.apply_args(Params(), {name: text})
+
+
+@pytest.mark.parametrize("name", sorted(llamacpp.RESERVED | {"offline", "endpoint_slots"}))
+def test_reserved_arguments_are_refused(name: str) -> None:
+    with pytest.raises(InvalidOptions, match=f"'{name}' is set by Overspill; remove it"):
+        parameters.apply_args(Params(), {name: "true"})
