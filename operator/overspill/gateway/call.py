@@ -1,5 +1,8 @@
 """What a client asked: a body, parsed once, held against an allow-list of fields and bounds.
 
+What is sent on is written anew from what was checked, never the client's own bytes: of two equal
+keys, or of a number that is too large, parsers read different things (docs/adr/0010).
+
 What is not listed here reaches no engine and no provider: templates, fetchers and transfer
 knobs of engines (``chat_template``, ``mm_processor_kwargs``, ``kv_transfer_params``, …) stop
 with a 400 that names them. Numbers are bounded, media come inside the body or not at all.
@@ -89,8 +92,8 @@ _BOOLEANS = frozenset({"stream", "echo", "store", "parallel_tool_calls", "ignore
 class Call:
     """A request that passed the checks.
 
-    :param body: as the client sent it.
-    :param fields: the same, parsed.
+    :param body: for an engine, the model first.
+    :param fields: what the client sent.
     :param wants_usage: the client asked for the usage chunk of a stream.
     """
 
@@ -126,25 +129,34 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
     if options and not stream:
         raise bad_request("stream_options needs stream: true", "stream_options")
     wants_usage = bool(options and options.get("include_usage"))
-    return Call(endpoint, model, body, fields, stream, wants_usage)
+    written = _written(fields, ask_usage=stream and not wants_usage)
+    return Call(endpoint, model, written, fields, stream, wants_usage)
+
+
+def _written(fields: Fields, *, ask_usage: bool) -> bytes:
+    """Write a body for an engine.
+
+    Streams always ask for usage, so that tokens are counted; the extra chunk is taken out again.
+    """
+    changed = {"model": fields["model"]} | fields
+    if ask_usage:
+        changed["stream_options"] = {"include_usage": True}
+    try:
+        return orjson.dumps(changed)
+    except orjson.JSONEncodeError:
+        raise bad_request("the body nests too deep", code="invalid_json") from None
 
 
 def engine_body(call: Call, served_name: str) -> bytes:
-    """Return the body for an engine, byte for byte the client's where that is possible.
+    """Return the body for an engine; the model is named as the engine serves it."""
+    if call.model == served_name:
+        return call.body
+    return _start(served_name) + call.body[len(_start(call.model)) :]
 
-    Streams always ask for usage, so that tokens are counted; the extra chunk is taken out
-    again. The model is named as the engine serves it.
-    """
-    rename = call.model != served_name
-    ask_usage = call.stream and not call.wants_usage
-    if rename or (ask_usage and "stream_options" in call.fields):
-        changed = call.fields | {"model": served_name}
-        if ask_usage:
-            changed["stream_options"] = {"include_usage": True}
-        return orjson.dumps(changed)
-    if ask_usage:
-        return call.body.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
-    return call.body
+
+def _start(model: str) -> bytes:
+    """Return how a body begins."""
+    return b'{"model":' + orjson.dumps(model)
 
 
 def _object(body: bytes) -> Fields:

@@ -1,5 +1,6 @@
 """What reaches an upstream is an allow-list; every refusal names the field."""
 
+import json
 from typing import Any
 
 import orjson
@@ -82,16 +83,54 @@ def test_data_urls_and_nulls_are_fine() -> None:
     parse(CHAT, chat(messages=[{"role": "user", "content": parts}], max_tokens=None, stop=None))
 
 
-def test_a_body_is_passed_on_byte_for_byte() -> None:
+@pytest.mark.parametrize("served", ["m", "served", 'n/\u00e9"'])
+def test_an_engine_gets_what_the_client_asked_and_no_more(served: str) -> None:
     body = b'{ "messages" : [{"role":"user","content":"\\u00e9"}], "model":"m", "n": 1 }\n'
-    assert engine_body(parse(CHAT, body), "m") is body
+    call = parse(CHAT, body)
+    assert orjson.loads(engine_body(call, served)) == call.fields | {"model": served}
 
 
-def test_a_stream_asks_for_usage_without_a_new_serialisation() -> None:
+def test_a_stream_asks_for_usage() -> None:
     body = b'{"model":"m", "messages":[{"role":"user"}],"stream":true} \n'
-    sent = engine_body(parse(CHAT, body), "m")
-    assert sent.startswith(body.rstrip()[:-1])
-    assert orjson.loads(sent)["stream_options"] == {"include_usage": True}
+    call = parse(CHAT, body)
+    usage = {"stream_options": {"include_usage": True}}
+    assert orjson.loads(engine_body(call, "m")) == call.fields | usage
+
+
+def first_wins(text: bytes) -> Any:
+    """Read JSON as a parser that keeps the first of equal keys."""
+    return json.loads(text, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+
+
+PART = b'{"type":"image_url","image_url":{"url":"http://169.254.169.254/","url":"data:,"}}'
+TWICE = [
+    b'"max_tokens":1000000000,"max_tokens":5',
+    b'"stream":true,"stream":false',
+    b'"model":"other"',
+    b'"n":1000,"n":1',
+    b'"stop":"' + b"x" * 2000 + b'","stop":"x"',
+    b'"messages":[{"role":"user","content":[' + PART + b"]}]",
+    b'"\\u006e":900,"n":1',
+    b'"tools":[{"type":"function","function":{"name":"a","name":"b"}}]',
+]
+
+
+@pytest.mark.parametrize("twice", TWICE)
+@pytest.mark.parametrize("served", ["m", "served"])
+def test_every_parser_reads_what_was_checked(twice: bytes, served: str) -> None:
+    body = b'{"messages":[{"role":"user","content":"hi"}],"model":"m",' + twice + b"}"
+    call = parse(CHAT, body)
+    assert first_wins(body) != json.loads(body)
+    sent = engine_body(call, served)
+    assert first_wins(sent) == json.loads(sent) == call.fields | {"model": served}
+
+
+def test_a_body_that_nests_too_deep_is_refused() -> None:
+    deep = b"[" * 300 + b"]" * 300
+    body = b'{"model":"m","messages":[{"role":"user","content":"x","x":' + deep + b"}]}"
+    with pytest.raises(ApiError, match="nests too deep") as info:
+        parse(CHAT, body)
+    assert info.value.status == 400
 
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}])
