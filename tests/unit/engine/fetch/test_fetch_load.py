@@ -380,7 +380,7 @@ def test_a_file_of_unknown_size_leaves_room(
     monkeypatch.setattr(shutil, "disk_usage", usage)
     site.answers["/m.gguf"] = Served(WEIGHTS, '"v1"', ranges=False, announced=False)
     digest = hashlib.sha256(WEIGHTS).hexdigest()
-    with pytest.raises(ModelDiskFull, match="does not say how long .* give it more"):
+    with pytest.raises(ModelDiskFull, match=r"does not say how long .* give it more"):
         load(prepare(site.url("/m.gguf"), sha256=digest))
     assert nothing_shown(cache)
     assert max(p.stat().st_size for p in cache.rglob("*") if p.is_file()) < 1024

@@ -146,7 +146,7 @@ def test_a_listing_without_end(
         plain.asked.clear()
         plain.answers[f"/b/?{query}"] = listing("chat/m.gguf", token="t")
         plain.answers[f"/b/?continuation-token=t&{query}"] = listing(*keys, token="t")
-        with pytest.raises(ModelSourceUnreachable, match="not ended after .* smaller prefix"):
+        with pytest.raises(ModelSourceUnreachable, match=r"not ended after .* smaller prefix"):
             load(prepare("s3://b/chat", plain.url()))
         assert len(plain.asked) == asked
 
