@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 
+from overspill.api.status import CapacityStatus
 from overspill.controller.facts import Facts, Object
 from overspill.controller.reasons import Reason
+
+HOLD_SECONDS = 30.0  # that a lack is shown after its last sign
 
 
 @dataclass(frozen=True)
 class Capacity:
     """Lack of capacity, with the words of whoever refused; ``reason`` is None with enough."""
 
-    reason: Reason | None = None
+    reason: Reason | str | None = None
     message: str = ""
     unplaceable: int = 0  # wanted replicas that have no place
 
@@ -43,6 +46,20 @@ def judge(facts: Facts) -> Capacity:
     if not waiting:
         return Capacity()
     return Capacity(waiting[0].lacks_capacity, waiting[0].message, len(waiting))
+
+
+def shown(found: Capacity, before: CapacityStatus | None, quiet: float) -> Capacity:
+    """Return the lack that is told: once there, it is taken back only after a while without any.
+
+    Else the status would change, and the gateway's reason to spill with it, as often as a place
+    comes and goes. What the replicas themselves are is told as it is.
+
+    :param before: as told last.
+    :param quiet: seconds since the last sign of a lack.
+    """
+    if found.reason or before is None or not before.full or quiet >= HOLD_SECONDS:
+        return found
+    return Capacity(before.reason, before.message)
 
 
 def _wanted(deployment: Object | None) -> int:

@@ -39,7 +39,7 @@ def judge(facts: Facts, capacity: Capacity) -> dict[ConditionType, Verdict]:
         ConditionType.MODEL_READY: model,
         ConditionType.REPLICAS_READY: replicas,
         ConditionType.SCALING_ACTIVE: _scaling(facts),
-        ConditionType.CAPACITY_AVAILABLE: _capacity(capacity),
+        **of_capacity(capacity),
         ConditionType.SPILLOVER_READY: spillover,
     }
 
@@ -162,10 +162,11 @@ def _scaling(facts: Facts) -> Verdict:
     return Verdict("True" if scaling.active else "False", scaling.reason, scaling.message)
 
 
-def _capacity(capacity: Capacity) -> Verdict:
+def of_capacity(capacity: Capacity) -> dict[ConditionType, Verdict]:
+    """Return the condition that tells of the cluster's room."""
     if capacity.reason is None:
-        return _true(Reason.AVAILABLE)
-    return _false(capacity.reason, capacity.message)
+        return {ConditionType.CAPACITY_AVAILABLE: _true(Reason.AVAILABLE)}
+    return {ConditionType.CAPACITY_AVAILABLE: _false(capacity.reason, capacity.message)}
 
 
 def _spillover(facts: Facts) -> Verdict:

@@ -28,13 +28,17 @@ class Plan:
     scale_to: int | None = None  # count to write to /scale, to take the field over
 
 
-def decide_status(facts: Facts, settings: Settings, now: float) -> InferenceServiceStatus:
+def decide_status(
+    facts: Facts, settings: Settings, now: float, quiet: float
+) -> InferenceServiceStatus:
     """Return the status that the facts call for.
 
     :param now: seconds since the epoch.
+    :param quiet: seconds since a replica last lacked capacity.
     """
-    capacity = capacities.judge(facts)
-    verdicts = conditions.judge(facts, capacity)
+    found = capacities.judge(facts)
+    capacity = capacities.shown(found, facts.service.status.capacity, quiet)
+    verdicts = conditions.judge(facts, found) | conditions.of_capacity(capacity)
     return status.status(facts, capacity, verdicts, settings.url, now)
 
 

@@ -19,7 +19,7 @@ from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler
 from overspill.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound, Terminating
 from overspill.cluster.kinds import DEPLOYMENT, INFERENCE_PROVIDER, INFERENCE_SERVICE, Kind
-from overspill.controller import announce, status
+from overspill.controller import announce, capacity, status
 from overspill.controller.announce import Announcer
 from overspill.controller.catalog import Key
 from overspill.controller.conditions import Verdict
@@ -50,6 +50,7 @@ class Reconciler:
     settings: Settings
     # Status writes, in monotonic seconds; after a restart, all count as made just now.
     _written: dict[Key, float] = field(default_factory=dict)
+    _lacked: dict[Key, float] = field(default_factory=dict)  # last sign of a lack; likewise
     _started: float = field(default_factory=time.monotonic)
 
     async def reconcile(self, key: Key) -> float | None:
@@ -138,16 +139,21 @@ class Reconciler:
         return replace(facts, children={**facts.children, "Deployment": live})
 
     async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
-        old, new = facts.service.status, decide_status(facts, self.settings, time.time())
-        since = time.monotonic() - self._written.get(key, self._started)
-        wait = status.wait(old, new, since)
+        moment = time.monotonic()
+        if capacity.judge(facts).reason:
+            self._lacked[key] = moment
+        quiet = moment - self._lacked.get(key, self._started)
+        old, new = facts.service.status, decide_status(facts, self.settings, time.time(), quiet)
+        wait = status.wait(old, new, moment - self._written.get(key, self._started))
+        held = new.capacity is not None and new.capacity.full and quiet > 0
+        again = capacity.HOLD_SECONDS - quiet if held else None
         if wait != 0.0:
-            return wait
+            return min((s for s in (wait, again) if s is not None), default=None)
         await self._write_status(INFERENCE_SERVICE, raw, new.to_dict())
         self._written[key] = time.monotonic()
         for type_, reason, message in announce.changes(old, new):
             await self.announcer.announce(raw, type_, reason, message)
-        return None
+        return again
 
     async def _write_status(self, kind: Kind, raw: Object, new: Object) -> None:
         metadata = {name: raw["metadata"][name] for name in ("name", "namespace")}
@@ -175,6 +181,7 @@ class Reconciler:
         self.autoscaler.forget(key.path)
         self.observer.forget(key)
         self._written.pop(key, None)
+        self._lacked.pop(key, None)
 
     async def _provider(self, key: Key) -> None:
         try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from overspill.api.status import CostStatus, DecisionStatus, InferenceServiceStatus, TrafficStatus
 from overspill.controller import announce, status
+from overspill.controller.capacity import HOLD_SECONDS
 from overspill.controller.decide import decide_status
 from overspill.controller.facts import Pod, Scaling
 from overspill.controller.reasons import Reason
@@ -24,9 +25,11 @@ def decision(second: int, to: int = 1, reason: str = "LoadAboveCapacity") -> Dec
     )
 
 
-def written(old: Any = None, now: float = NOW, **how: Any) -> InferenceServiceStatus:
+def written(
+    old: Any = None, now: float = NOW, quiet: float = 1e9, **how: Any
+) -> InferenceServiceStatus:
     service = world.service(status=old.to_dict() if old else None)
-    return decide_status(world.facts(service, **how), world.SETTINGS, now)
+    return decide_status(world.facts(service, **how), world.SETTINGS, now, quiet)
 
 
 def test_a_status_survives_its_way_through_the_api_server() -> None:
@@ -53,6 +56,34 @@ def test_times_stay_while_the_status_stays() -> None:
     assert healed.conditions[0].last_transition_time > first.conditions[0].last_transition_time
     assert healed.capacity is not None
     assert healed.capacity.full is False
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=80))
+def test_a_lack_that_comes_and_goes_is_told_once_in_a_while(lacks: list[bool]) -> None:
+    """A look every 10 s: told at once, taken back when the last sign is 30 s old, not before."""
+    told, last, now = None, None, 0.0
+    for lack in lacks:
+        last = now if lack else last
+        quiet = 1e9 if last is None else now - last
+        told = written(told, NOW + now, quiet, pods=(FULL if lack else world.READY,))
+        wanted = quiet < HOLD_SECONDS
+        condition = next(c for c in told.conditions if c.type == "CapacityAvailable")
+        assert told.capacity is not None
+        assert (told.capacity.full, condition.status == "False") == (wanted, wanted)
+        if wanted:
+            assert (told.capacity.reason, told.capacity.message) == (
+                FULL.lacks_capacity,
+                FULL.message,
+            )
+        now += 10
+
+
+def test_replicas_are_told_as_they_are_while_a_lack_is_held() -> None:
+    full = written(quiet=0, pods=(FULL,))
+    held = written(full, NOW + 5, quiet=5, pods=(world.STARTING,))
+    assert held.capacity == full.capacity
+    reasons = {c.type: c.reason for c in held.conditions}
+    assert (reasons["ReplicasReady"], reasons["CapacityAvailable"]) == ("Starting", "Unschedulable")
 
 
 def scaled(**numbers: Any) -> InferenceServiceStatus:
