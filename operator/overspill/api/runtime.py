@@ -1,7 +1,7 @@
 """The InferenceRuntime: an engine of the user's own.
 
 Its arguments have a closed list of placeholders and no template language: nothing that a user
-writes is ever evaluated (see docs/adr/0010-placeholders-of-an-inference-runtime.md).
+writes is ever evaluated (see docs/adr/0011-placeholders-of-an-inference-runtime.md).
 """
 
 from enum import StrEnum

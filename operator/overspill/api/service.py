@@ -238,11 +238,6 @@ AnnotationKey = Annotated[LabelKey, AfterValidator(_open)]
 )
 @cel(_keys_rule("labels"), "labels: a key must be a label key such as team or example.com/team")
 @cel(_keys_rule("annotations"), "annotations: a key must be one such as team or example.com/team")
-@cel(
-    "!has(self.annotations) || "
-    "!self.annotations.exists(k, k.matches('security[.](alpha|beta)[.]kubernetes[.]io/'))",
-    "annotations: those of AppArmor and seccomp are not for users to set; pods run confined",
-)
 @cel(_keys_rule("nodeSelector"), "nodeSelector: a key must be a label key such as example.com/zone")
 class PodSpec(Model):
     """What a replica's pods carry for scheduling; an allow-list of the pod's own fields."""
