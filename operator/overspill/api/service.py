@@ -54,7 +54,7 @@ class AcceleratorSpec(Model):
     )
     memory: Quantity | None = Field(
         None,
-        description="Bytes of one device, where nodes carry no label nvidia.com/gpu.memory.",
+        description="Bytes of one device; default: the nodes' label nvidia.com/gpu.memory.",
     )
 
 

@@ -1,8 +1,8 @@
 """Which services concern each other; kept from events, so that no reconcile lists a namespace.
 
 Two things tie objects together: a served name that two services of a namespace share (the older
-wins), and what a service names: its providers and its InferenceRuntime. Every resync replaces the
-whole catalog, so a lost event heals.
+wins), and what a service names: its providers, its InferenceRuntime and its models' claims. Every
+audit replaces what a list tells, so a lost event heals.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overspill.api.engine import AUTO, BUNDLED
-from overspill.cluster.kinds import INFERENCE_PROVIDER, INFERENCE_RUNTIME, INFERENCE_SERVICE, Kind
+from overspill.cluster.kinds import (
+    INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
+    INFERENCE_SERVICE,
+    PVC,
+    Kind,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -35,6 +41,11 @@ class Key:
     def runtime(cls, namespace: str, name: str) -> "Key":
         """Return the key of an InferenceRuntime."""
         return cls(INFERENCE_RUNTIME.kind, namespace, name)
+
+    @classmethod
+    def claim(cls, namespace: str, name: str) -> "Key":
+        """Return the key of a PersistentVolumeClaim."""
+        return cls(PVC.kind, namespace, name)
 
     @property
     def path(self) -> str:
@@ -93,22 +104,36 @@ class Catalog:
         """Say that a complete list is being read: what changes from now on is newer than it."""
         self._touched.clear()
 
-    def replace(self, listed: Mapping[Key, Entry]) -> set[Key]:
+    def replace(self, listed: Mapping[Key, Entry], namespace: str = "") -> set[Key]:
         """Take a complete list as the truth of what did not change since ``begin_list``.
 
+        :param namespace: of the list; empty means all.
         :return: services that a difference concerns, those that are gone included.
         """
         newer = frozenset(self._touched)
         concerned: set[Key] = set()
-        for key in self.entries.keys() - listed.keys() - newer:
+        for key in self.within(namespace) - listed.keys() - newer:
             concerned |= self.remove(key)
         for key in listed.keys() - newer:
             if self.entries.get(key) != listed[key]:
                 concerned |= self._put(key, listed[key])
         return concerned
 
+    def within(self, namespace: str) -> set[Key]:
+        """Return the services of a namespace; empty means all."""
+        return {key for key in self.entries if namespace in ("", key.namespace)}
+
+    def named(self, kind: Kind, namespace: str) -> set[Key]:
+        """Return the objects of a kind that the services of a namespace name; empty means all."""
+        return {
+            key
+            for service in self.within(namespace)
+            for key in self.entries[service].names
+            if key.kind == kind.kind
+        }
+
     def users(self, named: Key) -> set[Key]:
-        """Return the services that name a provider or a runtime."""
+        """Return the services that name an object."""
         return {key for key, entry in self.entries.items() if named in entry.names}
 
     def name_taken_by(self, key: Key) -> str:
@@ -135,8 +160,20 @@ def entry_of(raw: dict[str, Any]) -> tuple[Key, Entry]:
     providers = (Key.provider(i.get("namespace") or key.namespace, i["name"]) for i in listed)
     runtime = (spec.get("engine") or {}).get("runtime", AUTO)
     runtimes = () if runtime in BUNDLED else (Key.runtime(key.namespace, runtime),)
+    claims = (Key.claim(key.namespace, name) for name in _claims(spec))
     return key, Entry(
         served_name=(spec.get("model") or {}).get("servedName") or key.name,
         created=raw["metadata"].get("creationTimestamp", ""),
-        names=frozenset((*providers, *runtimes)),
+        names=frozenset((*providers, *runtimes, *claims)),
+    )
+
+
+def _claims(spec: dict[str, Any]) -> list[str]:
+    """Return what ``InferenceService.claims`` does, of a spec that nobody has checked yet."""
+    model = spec.get("model") or {}
+    draft = ((spec.get("engine") or {}).get("speculative") or {}).get("draftModel") or {}
+    uris = [uri for uri in (model.get("uri", ""), draft.get("uri", "")) if uri.startswith("pvc://")]
+    cache = (model.get("cache") or {}).get("claimName")
+    return [uri.removeprefix("pvc://").partition("/")[0] for uri in uris] + (
+        [cache] if cache else []
     )

@@ -162,13 +162,17 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     observer = Observer(cluster, autoscaler, catalog, version, views)
     announcer = Announcer(guarded, settings.identity)
     reconciler = Reconciler(guarded, observer, autoscaler, scale, announcer, settings)
+
+    async def leading() -> None:
+        await leader.wait(held=True)
+
     return Operator(
         settings=settings,
         leader=leader,
-        worker=Worker(keys, reconciler.reconcile, lambda: leader.wait(held=True), metrics),
+        worker=Worker(keys, reconciler.reconcile, leading, metrics),
         autoscaler=autoscaler,
         nudger=Nudger(autoscaler, catalog, keys),
-        auditor=Auditor(cluster, catalog, keys, views, settings.watch_namespaces),
+        auditor=Auditor(cluster, catalog, keys, views, settings.watch_namespaces, leading),
         addresses=addresses,
         sink=handlers.Sink(keys, catalog),
         watching=threading.Event(),

@@ -98,19 +98,23 @@ class Observer:
         )
         key = Key.service(namespace, service.metadata.name)
         own = version(service.metadata.uid, service.metadata.resource_version)
-        self._views.saw(key, own, [*(child for child in children if child), *pods])
         by_kind = dict(zip(CHILDREN, children, strict=True))
+        seen = {kind: [child] for kind, child in by_kind.items() if child}
+        self._views.saw(key, own, {**seen, POD.kind: pods})
+        replicas = read_pods(pods, _model_image(service))
         facts = Facts(
             service=service,
             children=by_kind,
-            pods=read_pods(pods, _model_image(service)),
+            pods=replicas,
             terminating=count_terminating(pods),
             scaling=Scaling(desired=0),
             server_version=self._version,
             providers={ref.path: known for ref, known in zip(refs, providers, strict=True)},
             runtime=runtime,
             runtime_invalid=invalid,
-            accelerator_memory=await self._accelerators.memory(service, by_kind["Deployment"]),
+            accelerator_memory=await self._accelerators.memory(
+                service, by_kind["Deployment"], replicas
+            ),
             loading=await self._loaders.ask(loader_addresses(pods)),
             claim_missing=claim,
             name_taken_by=self._catalog.name_taken_by(key),

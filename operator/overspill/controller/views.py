@@ -1,10 +1,10 @@
-"""What the last reconcile of each service saw, as one number: is it still what is? Pure.
+"""What the last reconcile of each service saw, as a number a kind: is it still what is? Pure.
 
-The number stands for the versions of the service and of everything that is its own by label,
-so that lists, which are read by label, give the same one.
+A number stands for the versions of the service, or of everything of one kind that is its own by
+label, so that a list of that kind, which is read by label, gives the same one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,20 +36,31 @@ def labelled(obj: Object, service: str) -> bool:
 class Views:
     """The numbers of all services."""
 
-    _seen: dict[Key, int] = field(default_factory=dict)
+    _seen: dict[Key, dict[str, int]] = field(default_factory=dict)
 
-    def saw(self, key: Key, own: int, others: Iterable[Object]) -> None:
+    def saw(self, key: Key, own: int, others: Mapping[str, Iterable[Object]]) -> None:
         """Take up what a reconcile read.
 
         :param own: the service's own number.
-        :param others: children and pods; those that do not bear its labels do not count.
+        :param others: children and pods, by kind; those that do not bear its labels do not count.
         """
-        self._seen[key] = own + fingerprint(o for o in others if labelled(o, key.name))
+        self._seen[key] = {key.kind: own} | {
+            kind: number
+            for kind, objects in others.items()
+            if (number := fingerprint(o for o in objects if labelled(o, key.name)))
+        }
 
     def forget(self, key: Key) -> None:
         """Forget a service that is gone."""
         self._seen.pop(key, None)
 
-    def differ(self, now: dict[Key, int]) -> set[Key]:
-        """Return the services that are no longer as their last reconcile saw them."""
-        return {key for key, number in now.items() if self._seen.get(key) != number}
+    def differ(self, kind: str, now: Mapping[Key, int]) -> set[Key]:
+        """Return the services whose objects of a kind are no longer as their last reconcile saw.
+
+        :param now: the number of each service; 0 where it has no such object.
+        """
+        return {
+            key
+            for key, number in now.items()
+            if key not in self._seen or self._seen[key].get(kind, 0) != number
+        }

@@ -79,12 +79,12 @@ def _speculative(service: InferenceService) -> str | None:
 
 
 def _accelerator(service: InferenceService, context: RenderContext) -> dict[str, object]:
-    """Return what the fit of the model is judged by; the nodes' labels win over the field."""
+    """Return what the fit of the model is judged by; the field wins over the nodes' labels."""
     wanted = service.spec.resources.accelerator
     if wanted is None:
         return {}
     return {
         "ACCELERATOR": wanted.product or wanted.resource,
         "ACCELERATOR_COUNT": wanted.count,
-        "ACCELERATOR_MEMORY": context.accelerator_memory or _bytes(wanted.memory),
+        "ACCELERATOR_MEMORY": _bytes(wanted.memory) or context.accelerator_memory,
     }

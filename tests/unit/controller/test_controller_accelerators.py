@@ -1,5 +1,6 @@
 """Nodes' labels → bytes of a device; what runs keeps the number that it was started with."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from overspill.api.service import InferenceService
 from overspill.cluster import Cluster
 from overspill.controller import accelerators
 from overspill.controller.accelerators import Accelerators, smallest, started_with
+from overspill.controller.facts import Fault, Pod
 from overspill.runtimes import RenderContext, render, runtime_of
 
 MIB = 1 << 20
@@ -86,9 +88,12 @@ class Nodes:
         self.labels = [L4, H100]
         self.asked: list[str] = []
         self.status = 200
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.query["labelSelector"])
+        await self.goes_on.wait()
         items = [{"metadata": {"name": "n", "labels": labels}} for labels in self.labels]
         body = {"metadata": {"resourceVersion": "1"}, "items": items}
         return web.json_response(body, status=self.status)
@@ -124,8 +129,7 @@ async def test_nodes_are_listed_once_a_minute_and_only_when_asked(
 ) -> None:
     known = Accelerators(cluster)
     assert await known.memory(service(), None) is None
-    running = deployment(accelerated(), 7 * MIB)
-    assert await known.memory(accelerated(), running) == 7 * MIB
+    assert await known.memory(accelerated(), running(7 * MIB)) == 7 * MIB
     assert nodes.asked == []
     for _ in range(3):
         assert await known.memory(accelerated(), None) == 23034 * MIB
@@ -138,18 +142,52 @@ async def test_nodes_are_listed_once_a_minute_and_only_when_asked(
     assert len(nodes.asked) == 3
 
 
-async def test_a_node_that_leaves_rolls_nothing(cluster: Cluster, nodes: Nodes) -> None:
-    nodes.labels = []
-    running = deployment(accelerated(), 7 * MIB)
-    assert await Accelerators(cluster).memory(accelerated(), running) == 7 * MIB
+def running(memory: int | None, replicas: int = 1, **spec: Any) -> Object:
+    """A Deployment, started with that memory by the nodes' labels."""
+    found = deployment(accelerated(**spec), memory)
+    return {**found, "spec": {**found["spec"], "replicas": replicas}}
 
 
-async def test_with_the_field_the_labels_are_asked_again(cluster: Cluster, nodes: Nodes) -> None:
-    running = deployment(accelerated(memory="24Gi"), None)
-    known = Accelerators(cluster)
-    assert await known.memory(accelerated(memory="48Gi"), running) == 23034 * MIB
-    nodes.labels = []
-    assert await Accelerators(cluster).memory(accelerated(memory="48Gi"), running) is None
+FITS, UNFIT = Pod("p", ready=True), Pod("p", fault=Fault("ModelDoesNotFit", "", model=True))
+
+
+@pytest.mark.parametrize(
+    ("labels", "started", "pods", "expected"),
+    [
+        # What runs keeps its number, also that it has none.
+        ([L4, H100], running(7 * MIB), (FITS,), 7 * MIB),
+        ([], running(7 * MIB), (FITS,), 7 * MIB),
+        ([H100], running(None), (), None),
+        # One that does not fit is told what there is now, which may be nothing.
+        ([H100], running(7 * MIB), (UNFIT,), 81559 * MIB),
+        ([], running(7 * MIB), (UNFIT,), None),
+        # Where none is wanted nothing is rolled; nodes that left may come again.
+        ([H100], running(7 * MIB, 0), (), 81559 * MIB),
+        ([], running(7 * MIB, 0), (), 7 * MIB),
+        # Other devices than before.
+        ([H100], running(7 * MIB, product="NVIDIA-L4"), (FITS,), 81559 * MIB),
+        ([], running(7 * MIB, product="NVIDIA-L4"), (FITS,), None),
+    ],
+)
+async def test_a_node_that_comes_or_goes_rolls_nothing_that_runs(
+    cluster: Cluster,
+    nodes: Nodes,
+    labels: list[dict[str, str]],
+    started: Object,
+    pods: tuple[Pod, ...],
+    expected: int | None,
+) -> None:
+    nodes.labels = labels
+    assert await Accelerators(cluster).memory(accelerated(), started, pods) == expected
+
+
+async def test_the_field_wins_whatever_nodes_come_and_go(cluster: Cluster, nodes: Nodes) -> None:
+    subject = accelerated(memory="24Gi")
+    for started in (None, running(7 * MIB), running(7 * MIB, 0)):
+        assert await Accelerators(cluster).memory(subject, started) is None
+    assert nodes.asked == []
+    for by_label in (None, 23034 * MIB):
+        assert started_with(deployment(subject, by_label), subject) == (True, 24 << 30)
 
 
 async def test_without_the_right_nobody_knows_and_it_is_not_asked_again_at_once(
@@ -160,3 +198,45 @@ async def test_without_the_right_nobody_knows_and_it_is_not_asked_again_at_once(
     for _ in range(3):
         assert await known.memory(accelerated(), None) is None
     assert nodes.asked == [LABEL]
+
+
+async def test_a_list_that_fails_spoils_no_reconcile_and_backs_off(
+    cluster: Cluster, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+
+    def backoff(failures: int, longest: float) -> float:
+        pauses.append(failures)
+        return 0.0 if failures < 2 else longest
+
+    monkeypatch.setattr(accelerators, "backoff", backoff)
+    nodes.status = 500
+    known = Accelerators(cluster)
+    for _ in range(4):
+        assert await known.memory(accelerated(), None) is None
+    assert pauses == [1, 2]
+    assert len(nodes.asked) == 2
+
+
+async def test_what_was_known_stands_while_nodes_cannot_be_read(
+    cluster: Cluster, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerators, "FRESH_SECONDS", 0)
+    known = Accelerators(cluster)
+    assert await known.memory(accelerated(), None) == 23034 * MIB
+    nodes.status = 500
+    assert await known.memory(accelerated(), None) == 23034 * MIB
+
+
+async def test_nobody_waits_long_for_a_slow_list_and_all_wait_for_the_same(
+    cluster: Cluster, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerators, "WAIT_SECONDS", 0.05)
+    nodes.goes_on.clear()
+    known = Accelerators(cluster)
+    slow = [known.memory(accelerated(), None) for _ in range(4)]
+    assert await asyncio.wait_for(asyncio.gather(*slow), 5) == [None] * 4
+    monkeypatch.setattr(accelerators, "WAIT_SECONDS", 5)
+    nodes.goes_on.set()
+    assert await known.memory(accelerated(), None) == 23034 * MIB
+    assert len(nodes.asked) == 1

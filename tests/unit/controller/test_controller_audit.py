@@ -1,13 +1,22 @@
 """An audit marks what the watches did not tell, and nothing else."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from overspill.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
-from overspill.cluster import Kind
-from overspill.cluster.kinds import DEPLOYMENT, INFERENCE_PROVIDER, INFERENCE_SERVICE, POD, SERVICE
+from overspill.cluster import Forbidden, Kind, NotFound
+from overspill.cluster.kinds import (
+    DEPLOYMENT,
+    INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
+    INFERENCE_SERVICE,
+    POD,
+    PVC,
+    SERVICE,
+)
 from overspill.controller import audit as module
 from overspill.controller.audit import Auditor
 from overspill.controller.catalog import Catalog, Key
@@ -33,17 +42,37 @@ class Lists:
 
     def __init__(self) -> None:
         providers = {"providers": [{"name": "openai"}]}
+        other: Object = {"engine": {"runtime": "mine"}, "model": {"uri": "pvc://weights/a.gguf"}}
         self.objects: dict[Kind, list[Object]] = {
-            INFERENCE_SERVICE: [obj("chat", 1, spillover=providers), obj("other", 2)],
+            INFERENCE_SERVICE: [obj("chat", 1, spillover=providers), obj("other", 2, **other)],
+            INFERENCE_RUNTIME: [obj("mine", 10)],
+            PVC: [obj("weights", 11), obj("of-somebody-else", 12)],
             INFERENCE_PROVIDER: [obj("openai", 3)],
             DEPLOYMENT: [obj("chat-engine", 4, "chat"), obj("a-copy", 5, "chat")],
             SERVICE: [obj("chat-engine", 6, "chat"), obj("gone-engine", 7, "gone")],
             POD: [obj("chat-engine-x", 8, "chat"), obj("other-engine-y", 9, "other")],
         }
 
+        self.broken: dict[Kind, Exception] = {}
+        self.asked: list[Kind] = []
+
     async def scan(self, kind: Kind, namespace: str, **_: Any) -> AsyncIterator[Object]:
-        for item in self.objects.get(kind, []):
-            yield item
+        assert kind is not PVC, "there is no right to list claims"
+        for item in self._found(kind):
+            if namespace in ("", item["metadata"]["namespace"]):
+                yield item
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        for item in self._found(kind):
+            if item["metadata"]["name"] == name and item["metadata"]["namespace"] == namespace:
+                return item
+        raise NotFound(name)
+
+    def _found(self, kind: Kind) -> list[Object]:
+        self.asked.append(kind)
+        if kind in self.broken:
+            raise self.broken[kind]
+        return list(self.objects.get(kind, []))
 
 
 class Harness:
@@ -52,19 +81,25 @@ class Harness:
     def __init__(self) -> None:
         self.lists, self.keys, self.views, self.catalog = Lists(), DirtyKeys(), Views(), Catalog()
         cluster: Any = self.lists
-        self.auditor = Auditor(cluster, self.catalog, self.keys, self.views, ())
+        self.lease = asyncio.Event()
+        self.auditor = Auditor(cluster, self.catalog, self.keys, self.views, (), self._leading)
+
+    async def _leading(self) -> None:
+        await self.lease.wait()
 
     def reconcile(self) -> None:
         """See what is, as the observer does: children by name, pods by label."""
         objects = self.lists.objects
         for raw in objects[INFERENCE_SERVICE]:
             key, metadata = Key.service("ns", raw["metadata"]["name"]), raw["metadata"]
-            named = [
-                o for kind in (DEPLOYMENT, SERVICE) for o in objects[kind]
-                if o["metadata"]["name"] == f"{key.name}-engine"
-            ]  # fmt: skip
+            named = {
+                kind.kind: [
+                    o for o in objects[kind] if o["metadata"]["name"] == f"{key.name}-engine"
+                ]
+                for kind in (DEPLOYMENT, SERVICE)
+            }
             own = version(metadata["uid"], metadata["resourceVersion"])
-            self.views.saw(key, own, [*objects[POD], *named])
+            self.views.saw(key, own, {**named, "Pod": objects[POD]})
 
     async def marked(self) -> set[Key]:
         self.keys._due.clear()
@@ -92,6 +127,7 @@ async def seen() -> Harness:
         (SERVICE, 1, set()),  # its service is gone, and the garbage collector comes
         (POD, 1, {OTHER}),
         (INFERENCE_PROVIDER, 0, {OPENAI, CHAT}),
+        (INFERENCE_RUNTIME, 0, {OTHER}),
     ],
 )
 async def test_a_change_that_no_event_told(
@@ -104,6 +140,85 @@ async def test_a_change_that_no_event_told(
     seen.reconcile()
     assert await seen.marked() <= {OTHER}  # a service that is gone is forgotten
     assert await seen.marked() == set()
+
+
+async def test_a_claim_that_comes_or_goes_unseen(seen: Harness) -> None:
+    weights, other = seen.lists.objects[PVC]
+    weights["metadata"]["resourceVersion"] = "99"  # bound, resized: of no matter
+    seen.lists.objects[PVC].remove(other)
+    assert await seen.marked() == set()
+    seen.lists.objects[PVC].remove(weights)
+    assert await seen.marked() == {OTHER}
+    assert await seen.marked() == set()
+    seen.lists.objects[PVC].append(weights)
+    assert await seen.marked() == {OTHER}
+
+
+@pytest.mark.parametrize("error", [Forbidden("a right is missing"), KeyError("a bug")])
+@pytest.mark.parametrize(
+    ("broken", "hidden"),
+    [
+        (INFERENCE_SERVICE, {OTHER}),
+        (POD, {CHAT}),
+        (DEPLOYMENT, {CHAT}),
+        (INFERENCE_PROVIDER, {OPENAI, CHAT}),
+        (PVC, set()),
+    ],
+)
+async def test_a_list_that_cannot_be_read_hides_its_own_kind_only(
+    seen: Harness, broken: Kind, hidden: set[Key], error: Exception
+) -> None:
+    changes = [(INFERENCE_SERVICE, 1), (POD, 0), (DEPLOYMENT, 0), (INFERENCE_PROVIDER, 0)]
+    for kind, index in changes:
+        seen.lists.objects[kind][index]["metadata"]["resourceVersion"] = "99"
+    seen.lists.broken[broken] = error
+    assert await seen.marked() >= {CHAT, OTHER, OPENAI} - hidden
+    assert not await seen.auditor.audit()
+    seen.lists.broken.clear()
+    assert await seen.marked() >= hidden
+    assert await seen.auditor.audit()
+
+
+async def test_a_namespace_that_cannot_be_read_hides_no_other() -> None:
+    harness = Harness()
+    harness.lists.objects[INFERENCE_SERVICE][1]["metadata"]["namespace"] = "gone"
+    harness.auditor._namespaces = ("gone", "ns")
+    assert await harness.marked() == {CHAT, Key.service("gone", "other"), OPENAI}
+    real = harness.lists.scan
+
+    async def scan(kind: Kind, namespace: str, **how: Any) -> AsyncIterator[Object]:
+        if namespace == "gone":
+            raise Forbidden("no role there any more")
+        async for item in real(kind, namespace, **how):
+            yield item
+
+    harness.lists.scan = scan  # type: ignore[method-assign]
+    harness.lists.objects[INFERENCE_SERVICE].clear()
+    assert CHAT in await harness.marked()
+    assert set(harness.catalog.entries) == {Key.service("gone", "other")}
+
+
+async def test_a_replica_without_the_lease_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AUDIT_SECONDS", 0.0)
+    harness = Harness()
+    task = asyncio.create_task(harness.auditor.run())
+    await asyncio.sleep(0.02)
+    assert harness.lists.asked == []
+    harness.lease.set()
+    async with asyncio.timeout(5):
+        while POD not in harness.lists.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_all_are_looked_at_whatever_the_lists_say(
+    seen: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seen.auditor, "_resync_at", 0.0)
+    for kind in (INFERENCE_SERVICE, INFERENCE_PROVIDER, POD):
+        seen.lists.broken[kind] = Forbidden("a right is missing")
+    assert await seen.marked() == {CHAT, OTHER, OPENAI}
 
 
 async def test_a_name_that_is_free_again_concerns_who_waited_for_it(seen: Harness) -> None:

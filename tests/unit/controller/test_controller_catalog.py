@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overspill.cluster.kinds import PVC
 from overspill.controller.catalog import Catalog, Key, entry_of
 from overspill.controller.settings import Settings, SettingsError
 
@@ -108,6 +109,32 @@ def test_the_users_of_a_runtime() -> None:
     catalog.put(raw("a", engine={"runtime": "yours"}))
     assert catalog.users(Key.runtime("ns", "mine")) == {key("d")}
     assert catalog.users(Key.runtime("ns", "vllm")) == set()
+
+
+@pytest.mark.parametrize(
+    ("spec", "claims"),
+    [
+        ({}, set()),
+        ({"model": {"uri": "oci://registry.example/m:1"}}, set()),
+        ({"model": {"uri": "pvc://weights/a.gguf"}}, {"weights"}),
+        ({"model": {"uri": "hf://org/repo", "cache": {"claimName": "cache"}}}, {"cache"}),
+        (
+            {
+                "model": {"uri": "pvc://weights"},
+                "engine": {"speculative": {"draftModel": {"uri": "pvc://small/b.gguf"}}},
+            },
+            {"weights", "small"},
+        ),
+    ],
+)
+def test_the_claims_that_a_service_names(spec: dict[str, Any], claims: set[str]) -> None:
+    catalog = Catalog()
+    named = {**raw("a"), "spec": spec}
+    catalog.put(named)
+    assert catalog.named(PVC, "ns") == {Key.claim("ns", claim) for claim in claims}
+    assert catalog.named(PVC, "other") == set()
+    for claim in claims:
+        assert catalog.users(Key.claim("ns", claim)) == {key("a")}
 
 
 @pytest.mark.parametrize(
