@@ -14,6 +14,7 @@ from overspill.controller import engines
 from overspill.controller.capacity import Capacity, refusal
 from overspill.controller.facts import Facts, Fault, Loading, Object, ProviderFacts
 from overspill.controller.reasons import Reason
+from overspill.runtimes import child_name
 
 # Image volumes are on by default from this version on; older API servers drop the field.
 IMAGE_VOLUMES_SINCE = (1, 35)
@@ -127,6 +128,8 @@ def _replicas(facts: Facts, capacity: Capacity, unfit: Fault | None) -> Verdict:
     fault = _first_fault(facts, model=False)
     if fault:
         return _false(fault.reason, fault.message)
+    if facts.contested:
+        return _false(Reason.CONTESTED, _contested(facts))
     if desired == 0:
         return _true(Reason.SCALED_TO_ZERO, "no replica is wanted")
     count = f"{ready} of {desired} replicas are ready"
@@ -136,6 +139,14 @@ def _replicas(facts: Facts, capacity: Capacity, unfit: Fault | None) -> Verdict:
     if capacity.reason:
         return _false(Reason.WAITING_FOR_CAPACITY, f"{count}; see CapacityAvailable")
     return _false(Reason.STARTING, count)
+
+
+def _contested(facts: Facts) -> str:
+    path, rival = next(iter(facts.contested.items()))
+    return (
+        f"{path} of {child_name(facts.service.metadata.name)} is changed back again and again by "
+        f"{rival or 'somebody'}; stop that, or say in the service what you want there"
+    )
 
 
 def _rolling_out(deployment: Object | None) -> str:
@@ -241,6 +252,7 @@ def _ready(
         Reason.LOADING,
         Reason.STARTING,
         Reason.WAITING_FOR_CAPACITY,
+        Reason.CONTESTED,
     )
     from_zero = facts.service.spec.scaling.min_replicas == 0
     if from_zero and not faulty and not capacity.reason:

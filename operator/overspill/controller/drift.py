@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from overspill.api.names import AUTOSCALER_MANAGER, OPERATOR_MANAGER
 from overspill.api.values import parse_quantity
 
 Object = dict[str, Any]
@@ -62,6 +63,18 @@ def owned(live: Object, manager: str, subresource: str = "") -> Object | None:
 def owns_replicas(live: Object, manager: str, subresource: str = "") -> bool:
     """Whether a manager owns ``spec.replicas``."""
     return "f:replicas" in (owned(live, manager, subresource) or {}).get("f:spec", {})
+
+
+def last_writer(live: Object) -> str:
+    """Return the manager, other than ours, that wrote to an object last, "" when none did."""
+    others = [
+        entry
+        for entry in live["metadata"].get("managedFields") or []
+        if entry["manager"] not in (OPERATOR_MANAGER, AUTOSCALER_MANAGER)
+        and not entry.get("subresource")
+    ]
+    last = max(others, key=lambda entry: entry.get("time", ""), default=None)
+    return last["manager"] if last else ""
 
 
 def _missing(

@@ -124,6 +124,7 @@ class Facts:
     claim_missing: str = ""  # name of the PersistentVolumeClaim that does not exist
     name_taken_by: str = ""  # an older service of this namespace with the same served name
     refused: Fault | None = None  # why the children could not be rendered or applied
+    contested: Mapping[str, str] = field(default_factory=dict)  # our fields: who changes them back
 
     @property
     def deployment(self) -> Object | None:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     OPTION_UNSUPPORTED = "OptionUnsupported"  # by the engine
     APPLY_REFUSED = "ApplyRefused"  # the API server refuses a child
     NAME_CONFLICT = "NameConflict"  # an object of a child's name belongs to somebody else
+    CONTESTED = "Contested"  # somebody keeps changing a field of a child back
     WAITING_FOR_CAPACITY = "WaitingForCapacity"
     NOT_SCHEDULABLE = "NotSchedulable"  # for a cause that more capacity would not mend
     REPLICA_FAILURE = "ReplicaFailure"  # pods are not admitted

@@ -23,6 +23,7 @@ from overspill.controller import announce, capacity, status
 from overspill.controller.announce import Announcer
 from overspill.controller.catalog import Key
 from overspill.controller.conditions import Verdict
+from overspill.controller.contest import Contests
 from overspill.controller.decide import Plan, decide, decide_status
 from overspill.controller.facts import Facts, Fault, Object
 from overspill.controller.observe import CHILDREN, Observer
@@ -48,6 +49,7 @@ class Reconciler:
     scale: ScaleWriter
     announcer: Announcer
     settings: Settings
+    contests: Contests = field(default_factory=Contests)
     # Status writes, in monotonic seconds; after a restart, all count as made just now.
     _written: dict[Key, float] = field(default_factory=dict)
     _lacked: dict[Key, float] = field(default_factory=dict)  # last sign of a lack; likewise
@@ -82,10 +84,15 @@ class Reconciler:
             facts = await self._children(key, facts)
         except Terminating:
             return None
-        later = await self._status(key, raw, facts)
-        stuck = bool(facts.foreign or facts.refused)
-        again = STUCK_SECONDS if stuck else LOADING_SECONDS if facts.loading else None
-        return later if again is None else min(later or again, again)
+        contested = self.contests.open(key, time.monotonic())
+        facts = replace(facts, contested={path: c.rival for path, c in contested.items()})
+        waits = [
+            await self._status(key, raw, facts),
+            STUCK_SECONDS if facts.foreign or facts.refused else None,
+            LOADING_SECONDS if facts.loading else None,
+            self.contests.again(key, time.monotonic()),
+        ]
+        return min((wait for wait in waits if wait is not None), default=None)
 
     async def _children(self, key: Key, facts: Facts) -> Facts:
         """Write until nothing is due; return the facts as the writes left them.
@@ -95,6 +102,7 @@ class Reconciler:
         try:
             for left in reversed(range(STEPS)):
                 plan = decide(facts, self.settings)
+                plan = self.contests.allowed(key, plan, time.monotonic())
                 if plan == Plan():
                     break
                 try:
@@ -115,9 +123,10 @@ class Reconciler:
     async def _apply(self, key: Key, facts: Facts, plan: Plan) -> Facts:
         """Carry a plan out; the status speaks of the children as these writes left them."""
         children = dict(facts.children)
-        for obj in plan.apply:
+        for obj, path in zip(plan.apply, plan.drifted, strict=True):
             kind = obj["kind"]
             children[kind] = await self.cluster.apply(CHILDREN[kind], obj, manager=OPERATOR_MANAGER)
+            self.contests.wrote(key, facts, obj, path, time.monotonic())
         if plan.apply:
             log.info("applied", service=key.path, fields=plan.drifted)
         if plan.scale_to is not None and facts.deployment is not None:
@@ -180,6 +189,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self.autoscaler.forget(key.path)
         self.observer.forget(key)
+        self.contests.forget(key)
         self._written.pop(key, None)
         self._lacked.pop(key, None)
 

@@ -107,6 +107,31 @@ def test_a_count_that_somebody_changed_is_taken_back(world: World) -> None:
     world.settled()
 
 
+def test_a_field_that_somebody_keeps_changing_back_is_set_ever_more_seldom(world: World) -> None:
+    operator = world.start()
+    world.apply(**ZERO)
+    world.settled()
+    world.eventually("judged", lambda: world.condition("ReplicasReady")[0] == "True")
+    applied = operator.log.read_text().count('"applied"')
+
+    def fought() -> Any:
+        patch = ("--type=merge", "--field-manager=rival", "-p", '{"spec":{"maxUnavailable":7}}')
+        world.kube.kubectl("patch", "pdb", "chat-engine", "-n", world.namespace, *patch)
+        verdict = world.condition("ReplicasReady")
+        return verdict[1] == "Contested" and verdict
+
+    verdict = world.eventually("told", fought)
+    assert "PodDisruptionBudget spec.maxUnavailable of chat-engine" in verdict[2]
+    assert "rival" in verdict[2]
+    assert world.condition("Ready")[:2] == ("True", "ScaledToZero")
+    for _ in range(20):
+        fought()
+    assert operator.log.read_text().count('"applied"') - applied < 9
+    world.apply(**ZERO, rollout={"drain": "77s"})  # what is not contested waits for nothing
+    world.eventually("applied", lambda: "77" in str(world.get("deployment")), 5)
+    world.eventually("in the end", lambda: world.get("pdb")["spec"]["maxUnavailable"] != 7, 60)
+
+
 def test_a_service_deleted_while_the_operator_is_down_leaves_nothing(world: World) -> None:
     operator = world.start()
     world.apply()

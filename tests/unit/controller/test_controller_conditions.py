@@ -1,5 +1,6 @@
 """The conditions, case by case."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -304,3 +305,27 @@ def test_replicas_are_not_all_ready_while_some_run_the_old_spec(
     found = judge(facts)
     assert found[T.REPLICAS_READY] == ("True" if expected == "AllReady" else "False", expected)
     assert found[T.READY] == ("True", "Serving")
+
+
+@pytest.mark.parametrize(
+    ("facts", "ready", "replicas"),
+    [
+        (world.facts(pods=(world.READY,)), ("True", "Serving"), ("False", "Contested")),
+        (
+            world.facts(world.service(scaling=ZERO), desired=0),
+            ("True", "ScaledToZero"), ("False", "Contested"),
+        ),
+        (world.facts(pods=(CRASHED,)), ("False", "CrashLoop"), ("False", "CrashLoop")),
+    ],
+)  # fmt: skip
+def test_a_contested_field_is_told_and_stops_no_request(
+    facts: Facts, ready: tuple[str, str], replicas: tuple[str, str]
+) -> None:
+    facts = replace(facts, contested={"Deployment spec.paused": "kubectl-edit"})
+    verdicts = conditions.judge(facts, capacity.judge(facts))
+    assert (verdicts[T.READY].status, verdicts[T.READY].reason) == ready
+    found = verdicts[T.REPLICAS_READY]
+    assert (found.status, found.reason) == replicas
+    if found.reason == Reason.CONTESTED:
+        assert "Deployment spec.paused of chat-engine" in found.message
+        assert "kubectl-edit" in found.message
