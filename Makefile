@@ -151,6 +151,11 @@ bench-engine: venv ## Batching and prefix cache of the engine image, as ratios
 	$(PY) hack/images.py build --only engine-cpu,model --load
 	$(PY) bench/engine.py
 
+TRACES ?= ../shared/traces
+.PHONY: bench-autoscaler
+bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the optimum
+	$(PY) bench/autoscaler.py --traces $(TRACES)
+
 .PHONY: clean
 clean: ## Remove build output (the cluster must be down)
 	rm -rf build dist .venv

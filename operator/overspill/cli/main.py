@@ -4,6 +4,7 @@ The modules are imported when their command runs: help must not wait for a Kuber
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -182,6 +183,37 @@ def uninstall(
     from overspill.cli import uninstall as command
 
     command.run(Target(context, kubeconfig, system, release), purge, dry_run, yes, output)
+
+
+@app.command()
+def simulate(
+    trace: Annotated[Path, typer.Argument(help="A recorded load; a folder of ServeGen's clients.")],
+    policy: Annotated[
+        list[str] | None, typer.Option(help="May be repeated. Default: all that are known.")
+    ] = None,
+    ratio: Annotated[float, typer.Option(min=0.0, help="Cloud over replica, for the work.")] = 3.0,
+    boot: Annotated[float, typer.Option(min=0.0, help="Seconds until a replica serves.")] = 120.0,
+    capacity: Annotated[float, typer.Option(min=1e-6, help="Requests/s of one replica.")] = 5.0,
+    hourly: Annotated[float, typer.Option(min=0.0, help="USD per replica and hour.")] = 2.5,
+    scale: Annotated[float, typer.Option(min=0.0, help="Times the recorded rates.")] = 1.0,
+    begin: Annotated[float, typer.Option(min=0.0, help="Second of the trace to begin at.")] = 0.0,
+    end: Annotated[float, typer.Option(min=0.0, help="Second to end at. Default: its end.")] = 1e18,
+    learn: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of it that is only learned from.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the arrivals that a trace gives as rates.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a chart as PNG (needs matplotlib).")
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """What would other autoscalers have cost under a recorded load? No cluster is asked."""
+    from overspill.cli import simulate as command
+
+    question = command.Question(
+        trace, ratio, boot, capacity, hourly, scale, begin, end, learn, seed
+    )
+    command.run(question, tuple(policy or ()), plot, output)
 
 
 def run() -> None:

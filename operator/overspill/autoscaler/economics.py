@@ -1,0 +1,128 @@
+"""Layer 2: how many replicas are cheaper than the cloud.
+
+Replicas fill one after another, so each count is a question of its own: is the next replica, for
+as busy as it would be, cheaper than sending that work to a provider? It is where
+``busy × price ratio > 1``. To start one costs its boot, during which it serves nothing: a ski
+rental. The classic answer, lazy capacity provisioning, waits until the regret of not having
+switched equals that cost (Lin, Wierman, Andrew, Thereska, https://doi.org/10.1109/TNET.2012.2226216).
+It waits for noise as long as for news. Here noise is taken out first (``regime``), so a part of
+the regret is enough, provided that the switch is expected to pay before the load changes again.
+
+Limits: what the demand layer says of one replica's capacity is taken as true; a provider's limits
+and budgets are not known here.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from overspill.autoscaler import regime
+from overspill.autoscaler.regime import Outlook
+
+PATIENCE = 0.2  # of the cost of a start: the regret after which a count changes
+REACH = 2  # counts beyond the load and the present count that are looked at
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What decides between a replica and the cloud."""
+
+    ratio: float  # cost of one busy replica's work in the cloud, over the replica's own
+    boot: float  # seconds from the order until a replica serves, billed
+
+
+@dataclass(frozen=True, slots=True)
+class EconomicsState:
+    """What one decision hands to the next."""
+
+    outlook: Outlook
+    replicas: int = 0  # wanted when the regret was counted
+    regret: tuple[float, ...] = ()  # replica-seconds lost by each count's being on or off
+
+    @classmethod
+    def start(cls, now: float, load: float) -> Self:
+        """Begin with a first look at the load, in replicas' worth of work."""
+        return cls(Outlook.start(now, load))
+
+    def learn(self, now: float, load: float) -> "EconomicsState":
+        """Look at the load without a decision, as at a recorded past."""
+        return EconomicsState(regime.observe(now, self.outlook, load))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How many replicas, and what decided."""
+
+    replicas: int
+    current: int
+    busy: tuple[float, ...]  # share of its time that each replica would be busy, first to last
+    ratio: float
+
+    @property
+    def message(self) -> str:
+        """Say what the last replica that runs does, and what the next one would do."""
+        n = self.replicas
+        last = f"replica {n} is {self.busy[n - 1]:.0%} busy" if n else ""
+        following = (
+            f"replica {n + 1} would be {self.busy[n]:.0%} busy" if n < len(self.busy) else ""
+        )
+        worth = "the cloud is never dearer"
+        if self.ratio > 1:
+            worth = (
+                f"the cloud is {self.ratio:.2g} times dearer: worth it from {1 / self.ratio:.0%}"
+            )
+        return "; ".join(part for part in (last, following, worth) if part)
+
+
+def choose(
+    now: float, state: EconomicsState, load: float, current: int, prices: Prices
+) -> tuple[Choice, EconomicsState]:
+    """Decide how many replicas are cheaper than the cloud.
+
+    :param now: seconds since the epoch; later than in the last call.
+    :param load: offered now, spilled work included, in replicas' worth of work.
+    :param current: replicas wanted now, pending ones among them.
+    """
+    outlook = regime.observe(now, state.outlook, load)
+    levels = max(current, state.replicas, math.ceil(load)) + REACH
+    busy = outlook.busy(levels)
+    step = now - state.outlook.time
+    saving = [prices.ratio * share - 1 for share in busy]
+    regret = _regret(state, current, [rate * step for rate in saving])
+    count = _switch(regret, saving, current, prices.boot, outlook)
+    choice = Choice(count, current, tuple(busy), prices.ratio)
+    return choice, EconomicsState(outlook, current, tuple(regret))
+
+
+def _regret(state: EconomicsState, current: int, saving: list[float]) -> list[float]:
+    """Return what it has cost so far that each replica runs, or that it does not.
+
+    Where the count has changed since, by us or by others, that begins anew.
+    """
+    before = [*state.regret, *(0.0,) * (len(saving) - len(state.regret))]
+    for changed in range(min(state.replicas, current), max(state.replicas, current)):
+        before[changed] = 0.0
+    running = [max(0.0, r - s) for r, s in zip(before[:current], saving, strict=False)]
+    missing = [max(0.0, r + s) for r, s in zip(before[current:], saving[current:], strict=False)]
+    return running + missing
+
+
+def _switch(
+    regret: list[float], saving: list[float], current: int, boot: float, outlook: Outlook
+) -> int:
+    """Return the count past every replica whose regret is enough, and whose switch still pays.
+
+    A start has to earn its boot, and a stop the next one, before the load is another.
+    """
+    due = [r > PATIENCE * boot for r in regret]
+    if not due[current] and not (current and due[current - 1]):
+        return current
+    left, served = outlook.lasting(0.0), outlook.lasting(boot)
+    count = current
+    while count < len(due) and due[count] and saving[count] * served > boot:
+        count += 1
+    if count > current:
+        return count
+    while count and due[count - 1] and -saving[count - 1] * left > boot:
+        count -= 1
+    return count

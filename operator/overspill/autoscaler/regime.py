@@ -1,0 +1,207 @@
+"""What the load is now, told apart from its noise: how busy one more replica would be.
+
+A load is a sequence of regimes: for some minutes it wavers about one mean with one variance, then
+both are others. How long ago the present regime began is unknown, so every beginning that is still
+likely is kept, weighted by how well it foretold what came since
+(Adams and MacKay, Bayesian online changepoint detection, https://arxiv.org/abs/0710.3742), with
+the normal-gamma prior of a mean and a variance that are both unknown.
+
+Loads often change at the same minutes of an hour, as jobs and clients' schedules do. Those minutes
+are learned from the past: at them a change is expected sooner. This helps where it holds, and is
+bounded where it does not.
+
+Limits: a few microseconds for each beginning that is kept, at most ``MAX_BEGINNINGS`` of them.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Self
+
+REGIME = 1500.0  # seconds that a regime lasts, before anything is learned
+HOUR, SLOT = 3600, 15  # seconds; changes are remembered by their place in the hour
+SLOTS = HOUR // SLOT
+HORIZON = 2 * HOUR  # seconds ahead, beyond which nothing is expected
+FORGONE = 0.02  # probability below which a regime is over
+HINDSIGHT = 120.0  # seconds after which a beginning is judged
+LEARNING = 1 / 24  # weight of the newest hour in what is learned
+MOST, LEAST = 0.5, 0.002  # probability that a regime begins in one slot
+SLOW = 3600.0  # seconds of memory of the load's usual mean and noise
+PRIOR_COUNT = 0.3  # observations that the usual mean counts for when a regime begins
+DOUBT = 0.37  # deviation of a regime's first observation, as a part of its jump
+MAX_COUNT = 60  # observations that a regime remembers
+UNLIKELY = 1e-3  # weight below which a beginning is dropped
+MAX_BEGINNINGS = 16
+NEGLIGIBLE = 0.02  # weight below which a beginning has no say in an expectation
+FAR = 4.5  # standard deviations beyond which a normal distribution is taken as empty
+DENSITY, HALF = 1 / math.sqrt(2 * math.pi), math.sqrt(0.5)
+_GAMMA = [  # log Γ(α+½)/Γ(α) − ½ log 2πα for α = 1 + count/2
+    math.lgamma(a + 0.5) - math.lgamma(a) - 0.5 * math.log(2 * math.pi * a)
+    for a in (1 + count / 2 for count in range(MAX_COUNT + 1))
+]
+
+
+class Beginning(NamedTuple):
+    """One guess when the present regime began, with what was seen since."""
+
+    since: float  # seconds since the epoch
+    weight: float
+    mean: float
+    seen: int  # observations
+    squares: float  # β of the normal-gamma distribution; α is 1 + seen/2
+    doubt: float  # of the first observation: it may be on its way to another level
+
+    @property
+    def variance(self) -> float:
+        """Variance of the next observation."""
+        known = self.squares * (self.seen + 1) / ((1 + self.seen / 2) * self.seen)
+        return known + (self.doubt / self.seen) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The beginnings that are still likely, and what the hours taught. Load in any unit."""
+
+    time: float
+    last: float
+    mean: float  # of the past hour
+    noise: float  # mean logarithm of the variance between two observations
+    beginnings: tuple[Beginning, ...]
+    hour: tuple[float, ...]  # probability of a change, by slot of the hour
+
+    @classmethod
+    def start(cls, now: float, load: float) -> Self:
+        """Begin with a first observation."""
+        floor = _floor(load)
+        first = Beginning(now, 1.0, load, 1, floor, DOUBT * load)
+        hour = (SLOT / REGIME,) * SLOTS
+        return cls(now, load, load, math.log(floor), (first,), hour)
+
+    def busy(self, levels: int) -> list[float]:
+        """Return how busy each of so many replicas would be, when they fill one after another.
+
+        :param levels: replicas; the load is counted in replicas' worth of work.
+        """
+        above = [0.0] * (levels + 1)
+        total = 0.0
+        for beginning in self.beginnings:
+            if beginning.weight >= NEGLIGIBLE:
+                total += beginning.weight
+                _add_excess(above, beginning)
+        shares = ((a - b) / total for a, b in pairwise(above))
+        return [min(1.0, max(0.0, share)) for share in shares]
+
+    def lasting(self, after: float) -> float:
+        """Return the seconds that the present regime is expected to last, after the first few.
+
+        :param after: seconds that do not count. No more than ``HORIZON`` are looked at.
+        """
+        slot, remains, total = _slot(self.time), 1.0, 0.0
+        for ahead in range(HORIZON // SLOT):
+            if remains < FORGONE:
+                break
+            if ahead * SLOT >= after:
+                total += remains * SLOT
+            slot = (slot + 1) % SLOTS
+            remains *= 1 - max(LEAST, min(self.hour[slot], MOST))
+        return total
+
+
+def observe(now: float, outlook: Outlook, load: float) -> Outlook:
+    """Return the outlook after one more observation.
+
+    :param now: seconds since the epoch, later than the last.
+    """
+    step = now - outlook.time
+    hazard = min(MOST, max(LEAST, outlook.hour[_slot(now)]) * step / SLOT)
+    posterior = [_follow(b, b.weight * (1 - hazard), load) for b in outlook.beginnings]
+    posterior.append(_begin(now, outlook, hazard, load))
+    beginnings = _likely(posterior)
+    share = min(1.0, step / SLOW)
+    difference = max(_floor(load), (load - outlook.last) ** 2 / 2)
+    return Outlook(
+        now,
+        load,
+        outlook.mean + share * (load - outlook.mean),
+        outlook.noise + share * (math.log(difference) - outlook.noise),
+        beginnings,
+        _learn(outlook, now, step, beginnings),
+    )
+
+
+def _floor(load: float) -> float:
+    """Variance that every load has at least."""
+    return 1e-4 + (0.01 * load) ** 2
+
+
+def _begin(now: float, outlook: Outlook, prior: float, load: float) -> Beginning:
+    """Weigh that a regime began just now: about where loads usually are (Student's t).
+
+    What it begins with may be on its way to another level, the more so the farther it jumped: a
+    part of the jump is not believed until more is seen.
+    """
+    noise, jump = math.exp(outlook.noise), load - outlook.mean
+    variance = noise * (1 + 1 / PRIOR_COUNT)
+    log_odds = _GAMMA[0] - 0.5 * math.log(variance) - 1.5 * math.log1p(jump * jump / (2 * variance))
+    mean = load - jump * PRIOR_COUNT / (1 + PRIOR_COUNT)
+    return Beginning(now, prior * math.exp(log_odds), mean, 1, noise, DOUBT * abs(jump))
+
+
+def _follow(beginning: Beginning, prior: float, load: float) -> Beginning:
+    """Weigh a beginning by how well it foretold the load (Student's t), and let it learn."""
+    since, _, mean, seen, squares, doubt = beginning
+    alpha, variance, error = 1 + seen / 2, beginning.variance, load - mean
+    off = error * error / (2 * alpha * variance)
+    log_odds = _GAMMA[seen] - 0.5 * math.log(variance) - (alpha + 0.5) * math.log1p(off)
+    weight = prior * math.exp(log_odds)
+    mean += error / (seen + 1)
+    squares += error * error * seen / (seen + 1) / 2
+    if seen == MAX_COUNT:  # as much is forgotten as is learned
+        return Beginning(since, weight, mean, seen, squares * (1 - 1 / seen), doubt)
+    return Beginning(since, weight, mean, seen + 1, squares, doubt)
+
+
+def _likely(posterior: list[Beginning]) -> tuple[Beginning, ...]:
+    """Normalise the weights and drop the unlikely."""
+    total = sum(b.weight for b in posterior)
+    if total <= 0.0:  # nothing foretold this load: only the newest beginning can explain it
+        return (posterior[-1]._replace(weight=1.0),)
+    least = UNLIKELY * total
+    if len(posterior) > MAX_BEGINNINGS:
+        least = max(least, sorted((b.weight for b in posterior), reverse=True)[MAX_BEGINNINGS])
+    return tuple(
+        Beginning(since, weight / total, mean, seen, squares, doubt)
+        for since, weight, mean, seen, squares, doubt in posterior
+        if weight >= least
+    )
+
+
+def _learn(
+    outlook: Outlook, now: float, step: float, beginnings: tuple[Beginning, ...]
+) -> tuple[float, ...]:
+    """Judge, with hindsight, whether a regime began in the slot that is two minutes old."""
+    end = (now - HINDSIGHT) // SLOT * SLOT
+    if now - HINDSIGHT - step >= end:
+        return outlook.hour  # that slot was judged before
+    slot = _slot(end - SLOT)
+    began = sum(b.weight for b in beginnings if end - SLOT <= b.since < end)
+    hour = outlook.hour
+    learned = hour[slot] + LEARNING * (began - hour[slot])
+    return (*hour[:slot], learned, *hour[slot + 1 :])
+
+
+def _slot(time: float) -> int:
+    return int(time % HOUR) // SLOT
+
+
+def _add_excess(above: list[float], beginning: Beginning) -> None:
+    """Add the load expected above each count: E max(0, X − n) of a normal distribution."""
+    weight, mean, deviation = beginning.weight, beginning.mean, math.sqrt(beginning.variance)
+    first = max(0, min(len(above), math.ceil(mean - FAR * deviation)))
+    last = max(0, min(len(above), math.ceil(mean + FAR * deviation)))
+    for n in range(first):
+        above[n] += weight * (mean - n)
+    scale = weight * deviation
+    for n in range(first, last):
+        z = (mean - n) / deviation
+        above[n] += scale * (math.exp(z * z / -2) * DENSITY + z / 2 * math.erfc(z * -HALF))

@@ -1,0 +1,81 @@
+"""Ray Serve and SkyServe: a wish that must last before it is followed.
+
+Ray Serve (https://docs.ray.io/en/latest/serve/advanced-guides/advanced-autoscaling.html):
+``replicas × (1 + factor × (ongoing / target / replicas − 1))``, held 30 s up and 600 s down.
+
+SkyServe (https://docs.skypilot.co/en/latest/serving/autoscaling.html): ``ceil(rate / target)`` of
+the last 60 s, looked at every 20 s, held 300 s up and 1,200 s down.
+"""
+
+import math
+from collections import deque
+
+from overspill.simulator.fluid import Sight
+
+QPS_WINDOW, SKY_INTERVAL = 60.0, 20.0  # seconds
+
+
+class Delay:
+    """Follows a wish when its direction has held for a while."""
+
+    def __init__(self, up: float, down: float) -> None:
+        """Hold wishes for so many seconds."""
+        self._hold = {1: up, -1: down, 0: 0.0}
+        self._direction, self._since = 0, 0.0
+
+    def follow(self, now: float, replicas: int, wanted: int) -> int:
+        """Return the wish when it has held long enough, else the count as it is."""
+        direction = (wanted > replicas) - (wanted < replicas)
+        if direction != self._direction:
+            self._direction, self._since = direction, now
+        if now - self._since < self._hold[direction]:
+            return replicas
+        self._direction = 0
+        return wanted
+
+
+class RayServe:
+    """One deployment's autoscaling policy."""
+
+    def __init__(self, target: float, factor: float = 1.0) -> None:
+        """Scale for a target share of capacity, by a smoothing factor."""
+        self._target, self._factor = target, factor
+        self._delay = Delay(30.0, 600.0)
+
+    def learn(self, now: float, load: float) -> None:
+        """It learns nothing from the past."""
+
+    def target(self, sight: Sight) -> int:
+        """Return the count for the next tick."""
+        replicas = max(1, sight.replicas)
+        smoothed = replicas + self._factor * (sight.load / self._target - replicas)
+        wanted = max(1, math.ceil(smoothed - 1e-9))
+        return self._delay.follow(sight.now, replicas, wanted)
+
+
+class SkyServe:
+    """One service's request rate autoscaler."""
+
+    def __init__(self, target: float) -> None:
+        """Scale for so much work per replica, as a share of its capacity."""
+        self._target = target
+        self._delay = Delay(300.0, 1200.0)
+        self._seen: deque[tuple[float, float]] = deque()
+        self._looked = -math.inf
+        self._count = 0
+
+    def learn(self, now: float, load: float) -> None:
+        """It learns nothing from the past."""
+
+    def target(self, sight: Sight) -> int:
+        """Return the count of the last look."""
+        self._seen.append((sight.now, sight.load))
+        while self._seen[0][0] <= sight.now - QPS_WINDOW:
+            self._seen.popleft()
+        if sight.now < self._looked + SKY_INTERVAL:
+            return self._count
+        self._looked = sight.now
+        rate = sum(load for _, load in self._seen) / len(self._seen)
+        wanted = max(1, math.ceil(rate / self._target - 1e-9))
+        self._count = self._delay.follow(sight.now, max(1, sight.replicas), wanted)
+        return self._count
