@@ -36,4 +36,5 @@ def test_gateway_killed_under_load(story: Story) -> None:
     assert lost, "nothing was lost, so nobody was killed"
     assert not data_path.cut(short.sent, 4)
     assert not data_path.cut(long.sent, STREAM_SECONDS * 20)
-    assert len(broken) < 6
+    # Which streams the dead gateway carried is up to the node's rules; none begun later breaks.
+    assert [s for s in broken if s["t"] > killed + 1] == []
