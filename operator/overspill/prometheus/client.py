@@ -55,7 +55,8 @@ class PrometheusClient:
             self._threads, self._query, self._connect, promql
         )
         try:
-            return await asyncio.wait_for(running, self._timeout)
+            async with asyncio.timeout(self._timeout):  # wait_for can lose a cancellation
+                return await running
         except TimeoutError:
             raise PrometheusUnavailable(
                 f"{self.name} did not answer within {self._timeout:g} s", retry=True
