@@ -7,14 +7,13 @@ from lab.kube import eventually
 
 NAME = "faulty"
 HOST = f"{NAME}.{platform.CLOUD}.svc.cluster.local:8000"
-HOSTS = "overspill.dev/provider-hosts"
 REASONS = {"401": "KeyRefused", "429": "RateLimited", "500": "ServerError", "hang": "TimedOut"}
 
 
 def provider(story: Story) -> None:
     """A provider of its own, with the key of the stand-in cloud."""
     annotate = ("annotate", "secret", platform.SECRET, "-n", platform.CLOUD, "--overwrite")
-    story.kube.kubectl(*annotate, f"{HOSTS}={platform.CLOUD_HOST},{HOST}")
+    story.kube.kubectl(*annotate, f"{platform.HOSTS}={platform.CLOUD_HOST},{HOST}")
     made = platform.stand_in(["*"])
     made["metadata"]["name"] = NAME
     made["spec"] |= {

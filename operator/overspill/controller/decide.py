@@ -29,14 +29,14 @@ class Plan:
 
 
 def decide_status(
-    facts: Facts, settings: Settings, now: float, quiet: float
+    facts: Facts, found: capacities.Capacity, settings: Settings, now: float, quiet: float
 ) -> InferenceServiceStatus:
     """Return the status that the facts call for.
 
+    :param found: the lack of capacity that these facts tell of.
     :param now: seconds since the epoch.
     :param quiet: seconds since a replica last lacked capacity.
     """
-    found = capacities.judge(facts)
     capacity = capacities.shown(found, facts.service.status.capacity, quiet)
     verdicts = conditions.judge(facts, found) | conditions.of_capacity(capacity)
     return status.status(facts, capacity, verdicts, settings.url, now)

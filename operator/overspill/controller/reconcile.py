@@ -149,10 +149,12 @@ class Reconciler:
 
     async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
         moment = time.monotonic()
-        if capacity.judge(facts).reason:
+        found = capacity.judge(facts)
+        if found.reason:
             self._lacked[key] = moment
         quiet = moment - self._lacked.get(key, self._started)
-        old, new = facts.service.status, decide_status(facts, self.settings, time.time(), quiet)
+        old = facts.service.status
+        new = decide_status(facts, found, self.settings, time.time(), quiet)
         wait = status.wait(old, new, moment - self._written.get(key, self._started))
         held = new.capacity is not None and new.capacity.full and quiet > 0
         again = capacity.HOLD_SECONDS - quiet if held else None

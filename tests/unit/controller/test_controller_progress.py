@@ -149,7 +149,7 @@ def test_from_zero_a_model_on_its_way_is_no_fault() -> None:
 def test_progress_alone_is_written_every_half_minute() -> None:
     def written(loading: Loading | None, **how: Any) -> Any:
         facts = world.facts(pods=(world.STARTING,), loading=loading, **how)
-        return decide_status(facts, world.SETTINGS, 1_800_000_000.0, 0.0)
+        return decide_status(facts, capacity.judge(facts), world.SETTINGS, 1_800_000_000.0, 0.0)
 
     first, later = written(HALF), written(Loading(4 * GB, 16 * GB, 200.0))
     assert first.model.to_dict() == {"loadedBytes": 3_100_000_000, "totalBytes": 16 * GB}

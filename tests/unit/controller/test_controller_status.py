@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.api.status import CostStatus, DecisionStatus, InferenceServiceStatus, TrafficStatus
-from overspill.controller import announce, status
+from overspill.controller import announce, capacity, status
 from overspill.controller.capacity import HOLD_SECONDS
 from overspill.controller.decide import decide_status
 from overspill.controller.facts import Pod, Scaling
@@ -29,7 +29,8 @@ def written(
     old: Any = None, now: float = NOW, quiet: float = 1e9, **how: Any
 ) -> InferenceServiceStatus:
     service = world.service(status=old.to_dict() if old else None)
-    return decide_status(world.facts(service, **how), world.SETTINGS, now, quiet)
+    facts = world.facts(service, **how)
+    return decide_status(facts, capacity.judge(facts), world.SETTINGS, now, quiet)
 
 
 def test_a_status_survives_its_way_through_the_api_server() -> None:
