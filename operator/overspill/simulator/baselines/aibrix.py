@@ -5,8 +5,7 @@ within 10 % above or below the target, at most twice the pods up and half of the
 here every tick. It reckons with the pods it sees, pending ones among them.
 """
 
-import math
-
+from overspill.simulator.baselines.shared import Memoryless, replicas_for
 from overspill.simulator.fluid import Sight
 
 TOLERANCE_UP, TOLERANCE_DOWN = 0.1, 0.1
@@ -20,7 +19,7 @@ def desired(replicas: int, load: float, target: float) -> int:
     :param target: share of its capacity that a pod should use.
     """
     ratio = load / replicas / target
-    wanted = math.ceil(replicas * ratio - 1e-9)
+    wanted = replicas_for(replicas * ratio)
     if ratio > 1 + TOLERANCE_UP:
         return min(wanted, replicas * RATE_UP)
     if ratio < 1 - TOLERANCE_DOWN:
@@ -28,15 +27,12 @@ def desired(replicas: int, load: float, target: float) -> int:
     return replicas
 
 
-class AibrixPodAutoscaler:
+class AibrixPodAutoscaler(Memoryless):
     """One PodAutoscaler object with at least one pod."""
 
     def __init__(self, target: float) -> None:
         """Scale for a target share of capacity."""
         self._target = target
-
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
 
     def target(self, sight: Sight) -> int:
         """Return the count for the next tick."""

@@ -14,19 +14,17 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 
+from overspill.simulator.baselines.shared import Memoryless
 from overspill.simulator.fluid import Sight
 
 
-class LazyCapacityProvisioning:
+class LazyCapacityProvisioning(Memoryless):
     """Keeps, by count, what not having switched has cost."""
 
     def __init__(self, ratio: float, boot_ticks: int) -> None:
         """Know the price ratio and what a start costs, in replica-ticks."""
         self._ratio, self._boot = ratio, float(boot_ticks)
         self._walk: list[float] = []  # 0: the running optima agree on off; boot: on on
-
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
 
     def target(self, sight: Sight) -> int:
         """Return the count between the two optima that is nearest to the present one."""
@@ -68,15 +66,12 @@ class Newsvendor:
         return round(self._sorted[max(0, index)])
 
 
-class Constant:
+class Constant(Memoryless):
     """The same count whatever comes; 0 sends everything to the cloud."""
 
     def __init__(self, replicas: int) -> None:
         """Hold a count."""
         self._replicas = replicas
-
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
 
     def target(self, sight: Sight) -> int:
         """Return the count."""

@@ -8,8 +8,8 @@ the last 60 s, looked at every 20 s, held 300 s up and 1,200 s down.
 """
 
 import math
-from collections import deque
 
+from overspill.simulator.baselines.shared import Memoryless, Window, replicas_for
 from overspill.simulator.fluid import Sight
 
 QPS_WINDOW, SKY_INTERVAL = 60.0, 20.0  # seconds
@@ -34,7 +34,7 @@ class Delay:
         return wanted
 
 
-class RayServe:
+class RayServe(Memoryless):
     """One deployment's autoscaling policy."""
 
     def __init__(self, target: float, factor: float = 1.0) -> None:
@@ -42,40 +42,33 @@ class RayServe:
         self._target, self._factor = target, factor
         self._delay = Delay(30.0, 600.0)
 
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
-
     def target(self, sight: Sight) -> int:
         """Return the count for the next tick."""
         replicas = max(1, sight.replicas)
         smoothed = replicas + self._factor * (sight.load / self._target - replicas)
-        wanted = max(1, math.ceil(smoothed - 1e-9))
+        wanted = max(1, replicas_for(smoothed))
         return self._delay.follow(sight.now, replicas, wanted)
 
 
-class SkyServe:
+class SkyServe(Memoryless):
     """One service's request rate autoscaler."""
 
     def __init__(self, target: float) -> None:
         """Scale for so much work per replica, as a share of its capacity."""
         self._target = target
         self._delay = Delay(300.0, 1200.0)
-        self._seen: deque[tuple[float, float]] = deque()
+        self._seen = Window(QPS_WINDOW)
         self._looked = -math.inf
         self._count = 0
 
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
-
     def target(self, sight: Sight) -> int:
         """Return the count of the last look."""
-        self._seen.append((sight.now, sight.load))
-        while self._seen[0][0] <= sight.now - QPS_WINDOW:
-            self._seen.popleft()
+        self._seen.add(sight.now, sight.load)
         if sight.now < self._looked + SKY_INTERVAL:
             return self._count
         self._looked = sight.now
-        rate = sum(load for _, load in self._seen) / len(self._seen)
-        wanted = max(1, math.ceil(rate / self._target - 1e-9))
+        loads = self._seen.values()
+        rate = sum(loads) / len(loads)
+        wanted = max(1, replicas_for(rate / self._target))
         self._count = self._delay.follow(sight.now, max(1, sight.replicas), wanted)
         return self._count

@@ -6,9 +6,7 @@ ready count as 0 on the way up. Up at most 100 % or four pods in 15 s, whichever
 the highest recommendation of the last five minutes.
 """
 
-import math
-from collections import deque
-
+from overspill.simulator.baselines.shared import Memoryless, Window, replicas_for
 from overspill.simulator.fluid import Sight
 
 TOLERANCE = 0.1
@@ -29,20 +27,17 @@ def recommend(replicas: int, ready: int, load: float, target: float) -> int:
     if ratio > 1:
         # All pods, those that are not ready at 0; a reversed direction changes nothing.
         all_pods = load / replicas / target
-        return max(replicas, math.ceil(replicas * all_pods - 1e-9)) if all_pods > 1.1 else replicas
-    return max(1, math.ceil(ready * ratio - 1e-9))
+        return max(replicas, replicas_for(replicas * all_pods)) if all_pods > 1.1 else replicas
+    return max(1, replicas_for(ready * ratio))
 
 
-class HorizontalPodAutoscaler:
+class HorizontalPodAutoscaler(Memoryless):
     """The controller's state: its recommendations of the last five minutes."""
 
     def __init__(self, target: float) -> None:
         """Scale for a target share of capacity."""
         self._target = target
-        self._recent: deque[tuple[float, int]] = deque()
-
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
+        self._recent = Window(STABILISATION)
 
     def target(self, sight: Sight) -> int:
         """Return the count for the next 15 s."""
@@ -51,9 +46,7 @@ class HorizontalPodAutoscaler:
 
     def behave(self, now: float, replicas: int, wanted: int) -> int:
         """Return the count after stabilisation and rates."""
-        self._recent.append((now, wanted))
-        while self._recent[0][0] <= now - STABILISATION:
-            self._recent.popleft()
+        self._recent.add(now, wanted)
         if wanted < replicas:
-            return min(replicas, max(n for _, n in self._recent))
+            return min(replicas, int(max(self._recent.values())))
         return min(wanted, max(2 * replicas, replicas + 4))

@@ -8,12 +8,13 @@ the HPA that KEDA makes. ``cooldownPeriod`` (300 s) is about the way to zero onl
 import math
 
 from overspill.simulator.baselines.hpa import TOLERANCE, HorizontalPodAutoscaler
+from overspill.simulator.baselines.shared import Memoryless, replicas_for
 from overspill.simulator.fluid import Sight
 
 POLL = 30.0  # seconds
 
 
-class Keda:
+class Keda(Memoryless):
     """A ScaledObject with one trigger and at least one replica."""
 
     def __init__(self, threshold: float) -> None:
@@ -23,9 +24,6 @@ class Keda:
         self._polled = -math.inf
         self._value = 0.0
 
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
-
     def target(self, sight: Sight) -> int:
         """Return the count that the HPA makes of the last value."""
         if sight.now >= self._polled + POLL:
@@ -33,5 +31,5 @@ class Keda:
         usage = self._value / self._threshold / max(1, sight.replicas)
         wanted = sight.replicas
         if abs(usage - 1) > TOLERANCE:
-            wanted = max(1, math.ceil(self._value / self._threshold - 1e-9))
+            wanted = max(1, replicas_for(self._value / self._threshold))
         return self._hpa.behave(sight.now, sight.replicas, wanted)

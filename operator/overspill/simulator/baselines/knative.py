@@ -7,8 +7,8 @@ when it has not wanted that for a stable window.
 """
 
 import math
-from collections import deque
 
+from overspill.simulator.baselines.shared import Memoryless, Window, replicas_for
 from overspill.simulator.fluid import Sight
 
 STABLE, PANIC = 60.0, 6.0  # seconds
@@ -16,25 +16,20 @@ MAX_UP, MAX_DOWN = 1000.0, 2.0
 PANIC_THRESHOLD = 2.0
 
 
-class KnativePodAutoscaler:
+class KnativePodAutoscaler(Memoryless):
     """One revision's scaler."""
 
     def __init__(self, target: float) -> None:
         """Scale for so much work per pod, as a share of its capacity."""
         self._target = target
-        self._seen: deque[tuple[float, float]] = deque()
+        self._seen = Window(STABLE)
         self._panicked: float | None = None  # last time that it wanted to
         self._highest = 0  # while in panic
-
-    def learn(self, now: float, load: float) -> None:
-        """It learns nothing from the past."""
 
     def target(self, sight: Sight) -> int:
         """Return the count that the windows ask for."""
         now, ready = sight.now, max(1, sight.ready)
-        self._seen.append((now, sight.load))
-        while self._seen[0][0] <= now - STABLE:
-            self._seen.popleft()
+        self._seen.add(now, sight.load)
         stable, panic = (self._wanted(now, window, ready) for window in (STABLE, PANIC))
         if self._raw(now, PANIC) / ready >= PANIC_THRESHOLD:
             if self._panicked is None:
@@ -48,8 +43,8 @@ class KnativePodAutoscaler:
         return self._highest
 
     def _raw(self, now: float, window: float) -> int:
-        loads = [load for time, load in self._seen if time > now - window]
-        return math.ceil(sum(loads) / len(loads) / self._target - 1e-9)
+        loads = self._seen.values(now - window)
+        return replicas_for(sum(loads) / len(loads) / self._target)
 
     def _wanted(self, now: float, window: float, ready: int) -> int:
         up, down = math.ceil(MAX_UP * ready), math.floor(ready / MAX_DOWN)
