@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import quote
 
+from overspill.engine.fetch import store
 from overspill.engine.fetch.options import Options
 
 Prepare = Callable[..., Options]  # the fixture `prepare`
 COMMIT = "c0ffee" * 6 + "c0ff"
+WEIGHTS = os.urandom(300_000)
 
 
 @dataclass
@@ -45,6 +49,18 @@ class Asked:
     method: str
     path: str
     headers: Mapping[str, str]
+
+
+def carried(asked: list[Asked]) -> list[str]:
+    """The credentials of requests."""
+    return [a.headers.get("Authorization", "") for a in asked]
+
+
+def loaded(cache: Path) -> dict[str, bytes]:
+    """The files of the model that is shown."""
+    folder = cache / "key"
+    found = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
+    return {str(n): p.read_bytes() for n, p in found.items() if n.name != store.MANIFEST}
 
 
 class Site:

@@ -1,6 +1,5 @@
 """Loads from real servers on the loopback: what arrives, what is resumed, what is refused."""
 
-import base64
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fetch_site import COMMIT, Asked, Page, Prepare, Served, Site
+from fetch_site import COMMIT, WEIGHTS, Page, Prepare, Served, Site, loaded
 
 from overspill.engine.errors import EngineError, ModelAmbiguous, ModelNotFound
 from overspill.engine.fetch import listing, store
@@ -21,14 +20,12 @@ from overspill.engine.fetch.errors import (
     ModelDiskFull,
     ModelForbidden,
     ModelPathUnsafe,
-    ModelSecretRefused,
     ModelSourceUnreachable,
 )
 from overspill.engine.fetch.load import load
 from overspill.engine.fetch.options import Options
 from overspill.engine.fetch.web import Web
 
-WEIGHTS = os.urandom(300_000)
 REPOSITORY = {
     ".gitattributes": b"x",
     "README.md": b"# words",
@@ -42,22 +39,12 @@ REPOSITORY = {
 SPLIT = {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}
 
 
-def loaded(cache: Path) -> dict[str, bytes]:
-    folder = cache / "key"
-    found = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
-    return {str(n): p.read_bytes() for n, p in found.items() if n.name != store.MANIFEST}
-
-
 def nothing_shown(cache: Path) -> bool:
     return not (cache / "key").exists()
 
 
 def ranges(site: Site, path: str) -> list[str]:
     return [a.headers.get("Range", "") for a in site.asked if a.path == path]
-
-
-def carried(asked: list[Asked]) -> list[str]:
-    return [a.headers.get("Authorization", "") for a in asked]
 
 
 def test_a_repository_of_a_hub(site: Site, cache: Path, prepare: Prepare) -> None:
@@ -269,91 +256,6 @@ def test_a_certificate_of_nobody_we_know(site: Site, prepare: Prepare) -> None:
     (options.secret / "ca.crt").unlink()
     with pytest.raises(ModelSourceUnreachable, match=r"certificate of localhost.* is not trusted"):
         load(options)
-
-
-TOKEN = "hf_canary0123456789abcdef"
-
-
-def test_a_token_goes_to_its_host_only(
-    site: Site, other: Site, cache: Path, prepare: Prepare
-) -> None:
-    site.hub("org/repo", {"model.safetensors": WEIGHTS})
-    path = f"/org/repo/resolve/{COMMIT}/model.safetensors"
-    other.answers["/blob"] = site.answers[path]
-    site.answers[path] = Page(302, b"", {"Location": other.url("/blob")})
-    load(prepare("hf://org/repo", site.url(), hosts="localhost", token=TOKEN))
-    assert loaded(cache) == {"model.safetensors": WEIGHTS}
-    assert set(carried(site.asked)) == {f"Bearer {TOKEN}"}
-    assert carried(other.asked) == [""]  # the same host, another port: another origin
-
-
-@pytest.mark.parametrize(
-    ("secret", "message"),
-    [
-        ({}, "add the key hosts: localhost"),
-        ({"hosts": "huggingface.co"}, "is for huggingface.co, not for localhost"),
-        ({"hosts": "*.localhost"}, "not for localhost"),
-    ],
-)
-def test_a_token_for_another_host(
-    site: Site, prepare: Prepare, secret: dict[str, str], message: str
-) -> None:
-    site.hub("org/repo", {"model.safetensors": WEIGHTS})
-    with pytest.raises(ModelSecretRefused, match=message.replace("*", ".")):
-        load(prepare("hf://org/repo", site.url(), token=TOKEN, **secret))
-    assert site.asked == []
-
-
-@pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 503])
-def test_a_source_that_repeats_the_token(
-    site: Site, prepare: Prepare, status: int, capfd: pytest.CaptureFixture[str]
-) -> None:
-    repeated = {
-        "X-Error-Code": TOKEN,
-        "X-Error-Message": TOKEN,
-        "Location": f"https://{TOKEN.replace('_', '-')}.invalid/{TOKEN}",
-        "x-amz-bucket-region": TOKEN,
-    }
-    body = f"<Error><Code>{TOKEN}</Code><Region>{TOKEN}</Region></Error>".encode()
-    site.answers["/api/models/org/repo/revision/main?blobs=true"] = Page(status, body, repeated)
-    with pytest.raises(EngineError) as raised:
-        load(prepare("hf://org/repo", site.url(), hosts="localhost", token=TOKEN))
-    captured = capfd.readouterr()
-    shown = f"{raised.value} {captured.out} {captured.err}"
-    assert [a.headers["Authorization"] for a in site.asked][:1] == [f"Bearer {TOKEN}"]
-    for secret in (TOKEN, base64.b64encode(TOKEN.encode()).decode()):
-        pieces = {secret[at : at + 8] for at in range(len(secret) - 7)}
-        assert not [piece for piece in pieces if piece in shown]
-
-
-def test_a_token_goes_over_no_plain_http(plain: Site, prepare: Prepare) -> None:
-    plain.hub("org/repo", {"model.safetensors": WEIGHTS})
-    with pytest.raises(ModelSecretRefused, match="over https only"):
-        load(prepare("hf://org/repo", plain.url(), token=TOKEN, hosts="localhost"))
-    assert plain.asked == []
-
-
-def test_plain_http_without_a_token(plain: Site, cache: Path, prepare: Prepare) -> None:
-    plain.hub("org/repo", {"model.safetensors": WEIGHTS})
-    load(prepare("hf://org/repo", plain.url()))
-    assert loaded(cache) == {"model.safetensors": WEIGHTS}
-
-
-@pytest.mark.parametrize(
-    "location",
-    ["http://localhost:1/x", "file:///etc/passwd", "ftp://h/x", "https://u:p@h/", "", "https://h:99999/"],
-)  # fmt: skip
-def test_a_redirect_to_somewhere_odd(site: Site, prepare: Prepare, location: str) -> None:
-    site.answers["/m.gguf"] = Page(302, b"", {"Location": location})
-    with pytest.raises(ModelSourceUnreachable, match="redirects to"):
-        load(prepare(site.url("/m.gguf")))
-
-
-def test_a_redirect_without_end(site: Site, prepare: Prepare) -> None:
-    site.answers["/m.gguf"] = Page(302, b"", {"Location": "/m.gguf"})
-    with pytest.raises(ModelSourceUnreachable, match="redirects more than 5 times"):
-        load(prepare(site.url("/m.gguf")))
-    assert len(site.asked) == 6
 
 
 def test_no_room(
