@@ -1,17 +1,47 @@
 """dataPolicy Never with a full cluster: nothing leaves; what cannot wait is told when to retry."""
 
+import base64
+import urllib.request
+from dataclasses import dataclass
+
 from e2e.story import Story
 from lab import platform
 from lab.kube import Kube, eventually
+from lab.load import Client, send_one
 from lab.platform import QUEUE_BOUND
 
+COUNTER = b"llamacpp:prompt_tokens_total "
 
-def provider_requests(kube: Kube) -> float:
-    """Requests that the stand-in cloud has processed, by its own count of prompt tokens."""
-    path = f"/api/v1/namespaces/{platform.CLOUD}/services/http:model-server:8000/proxy/metrics"
-    text = kube.kubectl("get", "--raw", path, check=False)
-    lines = [x for x in text.splitlines() if x.startswith("llamacpp:prompt_tokens")]
-    return sum(float(x.split()[-1]) for x in lines if "_total" in x)
+
+@dataclass(frozen=True)
+class Cloud:
+    """The stand-in cloud as its own operator sees it: its pod, asked with its own key."""
+
+    address: str
+    key: str
+
+    @property
+    def prompt_tokens(self) -> float:
+        """Tokens of all prompts that it was ever sent; an error where it cannot be asked."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(f"http://{self.address}/metrics", headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            (line,) = [line for line in answer if line.startswith(COUNTER)]
+        return float(line.split()[1])
+
+
+def the_cloud(kube: Kube) -> Cloud:
+    """The cloud, seen to count what is sent to it."""
+    (pod,) = kube.list("pods", platform.CLOUD, "app=model-server")
+    secret = kube.get("secret", platform.SECRET, platform.CLOUD)
+    assert secret is not None
+    key = base64.b64decode(secret["data"]["api-key"]).decode()
+    cloud = Cloud(f"{pod['status']['podIP']}:8000", key)
+    before = cloud.prompt_tokens
+    asked = Client(f"http://{cloud.address}/v1", key, platform.CLOUD_MODEL, max_tokens=1)
+    assert not send_one(asked).failed
+    assert cloud.prompt_tokens > before
+    return cloud
 
 
 def test_data_policy_never_with_a_full_cluster(story: Story) -> None:
@@ -27,7 +57,8 @@ def test_data_policy_never_with_a_full_cluster(story: Story) -> None:
         spillover=platform.spillover(["ClusterFull", "ObjectiveAtRisk"], dataPolicy="Never"),
     )
     story.wait_ready("chat", 1)
-    before = provider_requests(story.kube)
+    cloud = the_cloud(story.kube)
+    before = cloud.prompt_tokens
 
     with story.load("chat", max_tokens=8, stream=False).running(QUEUE_BOUND + 10) as load:
         assert story.wait_condition("chat", "CapacityAvailable", "False", 90) == "Unschedulable"
@@ -39,6 +70,6 @@ def test_data_policy_never_with_a_full_cluster(story: Story) -> None:
     assert {s.status for s in load.sent if s.failed} == {429}, [
         s for s in load.sent if s.failed and s.status != 429
     ][:3]
-    assert provider_requests(story.kube) == before
+    assert cloud.prompt_tokens == before
     refused = next(s for s in load.sent if s.status == 429)
     assert 1 <= refused.retry_after <= 60

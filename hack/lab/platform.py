@@ -24,6 +24,7 @@ MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
 NODE_PORT = 30080
 LOCAL_GATEWAY = f"http://127.0.0.1:{NODE_PORT}"
 QUEUE_BOUND = 40  # requests that may wait per service, so that a story can fill it
+DOWN_WINDOW = 20  # seconds
 LOCAL_BIN = "/var/lib/overspill-cluster/bin"  # kubectl and helm of `make cluster-up`
 
 CHART = ROOT / "charts" / "overspill"
@@ -69,7 +70,7 @@ def values(**overrides: Any) -> dict[str, Any]:
             "gpu": {"image": image.get("engine-gpu", image["engine-cpu"])},
         },
         "prometheus": {"enabled": True, "image": image["prometheus"]},
-        "autoscaler": {"interval": "2s", "upWindow": "6s", "downWindow": "20s"},
+        "autoscaler": {"interval": "2s", "upWindow": "6s", "downWindow": f"{DOWN_WINDOW}s"},
     } | overrides
 
 
