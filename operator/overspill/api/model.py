@@ -48,8 +48,8 @@ class CacheSpec(Model):
 )
 @cel(
     f"!has(self.secretRef) || {_LOADED}",
-    "secretRef is for hf://, s3:// and https:// only; an image is pulled with imagePullSecrets of "
-    "the namespace's service account",
+    "secretRef is for hf://, s3:// and https:// only; an image is pulled with the chart's "
+    "engine.pullSecrets",
 )
 @cel(
     "!has(self.endpoint) || self.uri.matches('^(hf|s3)://')",

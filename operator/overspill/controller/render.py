@@ -20,6 +20,7 @@ def children(
         engine_gpu_image=settings.engine_gpu_image,
         pull_policy=settings.pull_policy,
         release_namespace=settings.namespace,
+        pull_secrets=settings.pull_secrets,
         scrape_namespaces=settings.scrape_namespaces,
         replicas=replicas,
         unplaceable=unplaceable,

@@ -26,6 +26,7 @@ class Settings:
     watch_namespaces: tuple[str, ...] = ()  # empty: all
     scrape_namespaces: tuple[str, ...] = ()  # whose pods may read the engines' metrics
     pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()  # names of Secrets in the services' namespaces
     prometheus_url: str = ""
     token_file: str = "/var/run/secrets/overspill/gateway-token"  # noqa: S105 - a path
     interval: float = 5.0  # of the autoscaler
@@ -57,6 +58,7 @@ class Settings:
             watch_namespaces=_names(env, "OVERSPILL_WATCH_NAMESPACES"),
             scrape_namespaces=_names(env, "OVERSPILL_SCRAPE_NAMESPACES"),
             pull_policy=env.get("OVERSPILL_ENGINE_PULL_POLICY") or cls.pull_policy,
+            pull_secrets=_names(env, "OVERSPILL_ENGINE_PULL_SECRETS"),
             prometheus_url=env.get("OVERSPILL_PROMETHEUS_URL", ""),
             token_file=env.get("OVERSPILL_GATEWAY_TOKEN_FILE") or cls.token_file,
             interval=_seconds(env, "OVERSPILL_AUTOSCALER_INTERVAL", cls.interval),

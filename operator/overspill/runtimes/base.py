@@ -34,6 +34,7 @@ class RenderContext:
     engine_gpu_image: str
     pull_policy: str  # IfNotPresent | Never | Always
     release_namespace: str  # of the gateway and Prometheus, which may reach the engines
+    pull_secrets: tuple[str, ...] = ()  # names of Secrets in the service's namespace
     scrape_namespaces: tuple[str, ...] = ()  # whose pods may read the engines' metrics, too
     replicas: int | None = None  # None leaves the field to the autoscaler
     unplaceable: int = 0  # pods that cannot be placed now; rolls and drains must not wait for them
@@ -166,6 +167,7 @@ def common_values(service: InferenceService, context: RenderContext) -> Object:
         "roll_unavailable": context.unplaceable + (0 if extra else 1),
         "drain_unavailable": context.unplaceable + 1,
         "release_namespace": context.release_namespace,
+        "pull_secrets": [{"name": name} for name in context.pull_secrets],
         "scrape_namespaces": list(context.scrape_namespaces),
         "helper_image": context.engine_image,
         "pull_policy": context.pull_policy,
