@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from operator_world import Operator, World
-from proxy import Proxy
+from proxy import Faults, Proxy
 
 from lab.account import log_in
 from overspill.cluster import Cluster
@@ -41,9 +41,15 @@ class FaultyWorld:
     world: World
     stack: ExitStack
 
-    def start(self, identity: str = "one", **env: str) -> tuple[Operator, Proxy]:
-        """Start an operator behind a proxy of its own."""
+    def start(
+        self, identity: str = "one", faults: Faults | None = None, **env: str
+    ) -> tuple[Operator, Proxy]:
+        """Start an operator behind a proxy of its own, which fails from the first call on.
+
+        A watch keeps the faults that were there when it was opened.
+        """
         proxy = self.stack.enter_context(Proxy(self.world.folder / "kubeconfig"))
+        proxy.faults = faults or Faults()
         config = proxy.kubeconfig(self.world.folder / f"{identity}.kubeconfig")
         return self.world.start(identity, KUBECONFIG=config, **env), proxy
 

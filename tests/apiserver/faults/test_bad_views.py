@@ -72,8 +72,8 @@ class StaleLists(Faults):
 
 
 def test_watches_that_lose_double_and_reorder_events(faulty: FaultyWorld) -> None:
-    _, proxy = faulty.start()
-    proxy.faults = mangled = MangledWatches(seed=23)
+    mangled = MangledWatches(seed=23)
+    faulty.start(faults=mangled)
     names, last = [f"chat{i}" for i in range(length(6, 20))], 0
     until = time.monotonic() + length(10, 300)
     while time.monotonic() < until:
@@ -152,8 +152,8 @@ def bind(faulty: FaultyWorld, pod: str, node: str) -> None:
 def test_no_live_pod_is_deleted_on_a_list_of_the_past(faulty: FaultyWorld, node: str) -> None:
     """The past: four pods without a place, of which one would be kept as the probe."""
     count = 4
-    operator, proxy = faulty.start()
-    proxy.faults = lists = StaleLists()
+    lists = StaleLists()
+    operator, _ = faulty.start(faults=lists)
     scaling = {"minReplicas": count, "maxReplicas": count}
     faulty.edit("chat", 1, scaling=scaling)
     names = [pod["metadata"]["name"] for pod in pods(faulty, count)]
