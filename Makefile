@@ -128,6 +128,7 @@ chaos: venv ## The faults that `make test` shortens, at their full lengths (the 
 	OVERSPILL_CHAOS=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
 	  $(PY) -m pytest tests/apiserver/faults -rP --junitxml=build/reports/chaos-control.xml
 	OVERSPILL_CHAOS=1 $(PY) -m pytest $(DATA_PATH) -rP --junitxml=build/reports/chaos-data-path.xml
+	OVERSPILL_CHAOS=1 $(PY) -m pytest e2e/argocd -rP --junitxml=build/reports/chaos-gitops.xml
 
 .PHONY: test
 test: venv ## Everything CI runs

@@ -16,6 +16,7 @@ REPORTS = ROOT / "build" / "reports"
 # (what, command, whether later steps need it)
 STEPS: list[tuple[str, list[str], bool]] = [
     ("a Prometheus for the tests", ["make", "prometheus"], True),
+    ("a Redis for the story of Argo CD", ["make", "redis"], True),
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
     ("the engine with a real model", ["make", "engine"], False),
     ("the model loader against other servers", ["make", "loader"], False),
