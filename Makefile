@@ -122,7 +122,8 @@ e2e: venv ## The stories on the local cluster; COUNT=3 runs them three times
 	for i in $$(seq $(COUNT)); do \
 	  $(PY) -m pytest e2e -rP --junitxml=build/reports/e2e-$$i.xml || exit 1; done
 
-DATA_PATH := $(addprefix e2e/,gateway_roll gateway_killed engine_lost node_drain provider_faults)
+DATA_PATH := $(addprefix e2e/,gateway_roll gateway_killed engine_lost node_drain provider_faults \
+  helm_upgrade)
 .PHONY: chaos
 chaos: venv ## The faults that `make test` shortens, at their full lengths (the cluster must be up)
 	OVERSPILL_CHAOS=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
