@@ -101,6 +101,10 @@ $(REDIS)/redis-server:
 images: venv ## Build all images and load them into the local cluster
 	$(PY) hack/images.py build --load
 
+.PHONY: image-contents
+image-contents: venv ## What the built images hold, and that a second build is the same
+	$(PY) -m pytest tests/images --junitxml=build/reports/images.xml
+
 # The protocols' own servers and clients, apart from ours: their libraries do not go together.
 LOADER_PEERS := build/tools/loader-peers
 .PHONY: loader

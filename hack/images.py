@@ -1,11 +1,14 @@
 """Build the images that the local cluster needs, without a registry or a Docker engine.
 
     python3 hack/images.py build [--only operator,gateway] [--load]
+    python3 hack/images.py rebuild [--only operator]
 
 Bases are Debian, made by mmdebstrap; Python packages are downloaded as wheels on this machine, by
 the lock files' hashes, so a build reads no index. Each image is tagged by a hash of what it is made
 of and rebuilt only when that changes; build/images.json names the current ones for deployers.
-`--load` imports them into the containerd of `make cluster-up`.
+`--load` imports them into the containerd of `make cluster-up`. Beside each image is a bill of
+its materials (build/sbom, see sbom.py). `rebuild` makes images anew, without the layers that are
+kept, and fails where one has another digest than before.
 
 Needs Debian, root, and a Python with pip (`make venv` gives one). Everything is kept in
 ${OVERSPILL_CACHE:-~/.cache/overspill}/images and may be deleted at any time.
@@ -28,15 +31,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import sbom
+
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("OVERSPILL_CACHE") or Path.home() / ".cache/overspill") / "images"
 REFERENCES = ROOT / "build" / "images.json"
+BILLS = ROOT / "build" / "sbom"
 ARCHIVES = ROOT / "build" / "image-archives.json"  # the files, for clusters that are not ours
 # Where `make cluster-up` keeps ctr and containerd's socket (hack/cluster/localcluster/layout.py).
 CTR = "/var/lib/overspill-cluster/bin/ctr"
 CONTAINERD_SOCKET = "/run/overspill-cluster/containerd.sock"
 REPOSITORY = "localhost/overspill"
 PYTHON_VERSION = "3.11"  # of the Debian base
+# The time of every file and layer (2026-01-01), so that two builds of the same are the same.
+EPOCH = "1767225600"
 # Layers that buildah's cache may hold before it starts afresh; in vfs each is a whole file system.
 MAX_LAYERS = {"overlay": 300, "vfs": 40}
 
@@ -157,7 +165,8 @@ class Checkout:
 
     def key(self, image: Image) -> str:
         """A hash over everything that `image` is made of, its bases included."""
-        digest = hashlib.sha256(repr((image.packages, image.program, NOT_IN_BASE)).encode())
+        about = (image.packages, image.program, NOT_IN_BASE, EPOCH)
+        digest = hashlib.sha256(repr(about).encode())
         locks = [f"requirements/{name}.txt" for name in (image.lock, "build") if image.lock]
         for source in (f"images/{image.folder}", *image.sources, *locks):
             for path in _files(self.folder / source):
@@ -195,18 +204,49 @@ def build(checkout: Checkout, image: Image) -> None:
         build(checkout, IMAGES[base])
     began = time.monotonic()
     say(f"{image.name} …")
-    with tempfile.TemporaryDirectory() as scratch:
-        _build(checkout, image, _context(checkout, image, Path(scratch)))
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    buildah("push", "--compression-level=1", name, f"oci-archive:{partial}:{name}")
+    _build(checkout, image, name, partial)
+    bill(target).write_text(sbom.bill(sbom.contents(partial), image.name))
     partial.rename(target)
     _forget_older(target, image)
     say(f"{image.name}: built in {time.monotonic() - began:.0f} s as {name}")
 
 
-def _build(checkout: Checkout, image: Image, context: Path) -> None:
+def bill(archive: Path) -> Path:
+    """Where the bill of materials of an image is."""
+    return archive.with_suffix(".cdx.json")
+
+
+def rebuild(checkout: Checkout, image: Image) -> None:
+    """Build `image` again, from its bases on.
+
+    :raises BuildError: when the result is another one.
+    """
+    build(checkout, image)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        again, name = Path(scratch, "again.tar"), f"{REPOSITORY}/{image.name}:again"
+        _build(checkout, image, name, again, ["--no-cache"])
+        buildah("rmi", name)
+        digests = [sbom.digest(archive) for archive in (checkout.archive(image), again)]
+    if len(set(digests)) > 1:
+        raise BuildError(f"{image.name}: {digests[0]} was built, and now {digests[1]}")
+    say(f"{image.name}: {digests[0]} both times")
+
+
+def _build(
+    checkout: Checkout, image: Image, name: str, target: Path, options: Sequence[str] = ()
+) -> None:
+    """Build `image` as `name`, and write it to the file `target`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _layers(checkout, image, name, [*options, _context(checkout, image, Path(scratch))])
+    target.unlink(missing_ok=True)
+    buildah(
+        "push", "--compression-level=1", name, f"oci-archive:{target}:{checkout.reference(image)}"
+    )
+
+
+def _layers(checkout: Checkout, image: Image, name: str, last: Sequence[str | Path]) -> None:
     arguments = [f"{argument}={checkout.reference(IMAGES[base])}" for argument, base in image.on]
     options: list[str | Path] = []
     if image.program:
@@ -217,9 +257,9 @@ def _build(checkout: Checkout, image: Image, context: Path) -> None:
     for argument in arguments:
         options += ["--build-arg", argument]
     buildah(
-        *("bud", "--isolation", "chroot", "--layers", "--pull-never"),
+        *("bud", "--isolation", "chroot", "--layers", "--pull-never", "--timestamp", EPOCH),
         *("--file", checkout.folder / "images" / image.folder / "Dockerfile"),
-        *("--tag", checkout.reference(image), *options, context),
+        *("--tag", name, *options, *last),
     )
 
 
@@ -238,10 +278,9 @@ def debian_root(packages: Sequence[str], target: Path) -> None:
     """A minimal Debian with `packages`, without manuals and translations."""
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in NOT_IN_BASE]
     excluded.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
-    include = ",".join(packages)
-    run(
-        ["mmdebstrap", "--variant=essential", f"--include={include}", *excluded, "bookworm", target]
-    )
+    include = f"--include={','.join(packages)}"
+    clock = ["env", f"SOURCE_DATE_EPOCH={EPOCH}"]
+    run([*clock, "mmdebstrap", "--variant=essential", include, *excluded, "bookworm", target])
 
 
 def wheels(checkout: Checkout, lock: str) -> Path:
@@ -310,6 +349,7 @@ def _forget_older(target: Path, image: Image) -> None:
     ours = [p for p in target.parent.glob(f"{prefix}-*.tar") if p.name.rpartition("-")[0] == prefix]
     for old in sorted(ours, key=lambda path: path.stat().st_mtime)[:-2]:
         old.unlink()
+        bill(old).unlink(missing_ok=True)
     driver = storage_driver()
     layers = CACHE / driver / {"overlay": "overlay", "vfs": "vfs/dir"}[driver]
     if not image.packages and len(list(layers.iterdir())) > MAX_LAYERS[driver]:
@@ -364,10 +404,8 @@ def exclusive() -> Iterator[None]:
         yield
 
 
-def build_all(only: Sequence[str], into_cluster: bool) -> None:
-    """Build what changed, load it, and write build/images.json."""
-    install_tools()
-    chosen = [IMAGES[name] for part, name in DEPLOYED.items() if not only or part in only]
+def build_all(chosen: Sequence[Image], into_cluster: bool) -> None:
+    """Build what changed, load it, and write build/images.json and the bills of materials."""
     with tempfile.TemporaryDirectory() as folder:
         checkout = Checkout(Path(folder))
         for image in chosen:
@@ -376,9 +414,19 @@ def build_all(only: Sequence[str], into_cluster: bool) -> None:
                 load(checkout, image)
         names = {image.name: checkout.reference(image) for image in chosen}
         archives = {image.name: str(checkout.archive(image)) for image in chosen}
-    merge(ARCHIVES, archives)
+    BILLS.mkdir(parents=True, exist_ok=True)
+    for part, archive in merge(ARCHIVES, archives).items():
+        shutil.copy2(bill(Path(archive)), BILLS / f"{part}.cdx.json")
     for part, name in merge(REFERENCES, names).items():
         say(f"{part} = {name}")
+
+
+def rebuild_all(chosen: Sequence[Image]) -> None:
+    """Build all of them again, and compare."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Checkout(Path(folder))
+        for image in chosen:
+            rebuild(checkout, image)
 
 
 def merge(path: Path, found: Mapping[str, str]) -> dict[str, str]:
@@ -395,15 +443,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="build what changed")
-    builder.add_argument("--only", default="", help=f"some of {','.join(DEPLOYED)}")
     builder.add_argument("--load", action="store_true", help="import into the local cluster")
+    again = commands.add_parser("rebuild", help="build anew, and compare the digests")
+    for command in (builder, again):
+        command.add_argument("--only", default="", help=f"some of {','.join(DEPLOYED)}")
     options = parser.parse_args()
     only = [part for part in options.only.split(",") if part]
     if unknown := set(only) - set(DEPLOYED):
         parser.error(f"no image {', '.join(unknown)}; there are {', '.join(DEPLOYED)}")
+    chosen = [IMAGES[name] for part, name in DEPLOYED.items() if not only or part in only]
     try:
+        install_tools()
         with exclusive():
-            build_all(only, options.load)
+            rebuild_all(chosen) if options.command == "rebuild" else build_all(chosen, options.load)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

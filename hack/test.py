@@ -24,6 +24,7 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
     ("the local cluster", [sys.executable, "hack/cluster/main.py", "up"], True),
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
+    ("what the images hold", ["make", "image-contents"], False),
     ("tests against the API server", ["make", "apiserver"], False),
     ("the stories of e2e/", ["make", "e2e"], False),
 ]
