@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from e2e.story import Story
@@ -11,15 +10,16 @@ from lab.kube import ROOT, eventually
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
-def test_diff_is_empty(story: Story, path: Path) -> None:
-    documents = [d for d in yaml.safe_load_all(path.read_text()) if d]
+def in_any_namespace(path: Path) -> str:
+    """A sample's objects without their namespaces."""
+    documents = [d for d in yaml.safe_load_all(path.read_text()) if d and d["kind"] != "Namespace"]
     for document in documents:
         document["metadata"].pop("namespace", None)
-        if document["kind"] == "Namespace":
-            continue
-    text = yaml.safe_dump_all([d for d in documents if d["kind"] != "Namespace"])
-    story.kube.kubectl("apply", "-n", story.namespace, "-f", "-", stdin=text)
+    return yaml.safe_dump_all(documents)
+
+
+def wait_reconciled(story: Story, sample: str) -> None:
+    """Wait until every service's status is of its present spec."""
 
     def reconciled() -> bool:
         services = story.kube.list("infsvc", story.namespace)
@@ -28,8 +28,15 @@ def test_diff_is_empty(story: Story, path: Path) -> None:
             for s in services
         )
 
-    eventually("every service is reconciled", reconciled, timeout=60)
-    diff = story.kube.command(
-        "kubectl", "diff", "-n", story.namespace, "-f", "-", stdin=text, check=False
-    )
-    assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
+    eventually(f"{sample}: every service is reconciled", reconciled, timeout=60)
+
+
+def test_diff_is_empty(story: Story) -> None:
+    assert len(SAMPLES) >= 8
+    for path in SAMPLES:
+        text, where = in_any_namespace(path), ("-n", story.namespace, "-f", "-")
+        story.kube.kubectl("apply", *where, stdin=text)
+        wait_reconciled(story, path.stem)
+        diff = story.kube.command("kubectl", "diff", *where, stdin=text, check=False)
+        assert (diff.returncode, diff.stdout) == (0, ""), f"{path.name}: {diff.stderr}"
+        story.kube.kubectl("delete", *where, stdin=text)

@@ -14,7 +14,7 @@ from operator_world import World
 # Written by the API server of hack/cluster; another cluster's can be named.
 AUDIT = Path(os.environ.get("OVERSPILL_AUDIT_LOG", "/var/lib/overspill-cluster/audit/audit.log"))
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
-IDLE_SECONDS = 60
+IDLE_SECONDS = 20  # a whole minute is the story idle_minute
 LEASE_SECONDS = 30  # within which another operator takes over
 
 
@@ -36,7 +36,7 @@ def writes(world: World, since: str) -> Counter[str]:
     return found
 
 
-def test_an_idle_minute_writes_leases_and_nothing_else(world: World) -> None:
+def test_an_idle_operator_writes_leases_and_nothing_else(world: World) -> None:
     world.start()
     world.apply("none", scaling={"minReplicas": 0})
     world.apply("full")
@@ -47,7 +47,6 @@ def test_an_idle_minute_writes_leases_and_nothing_else(world: World) -> None:
     since = now()
     time.sleep(IDLE_SECONDS)
     found = writes(world, since)
-    print(f"writes in an idle minute: {dict(found)}")
     assert set(found) == {"update leases/"}
     assert found["update leases/"] <= IDLE_SECONDS / 3
 
