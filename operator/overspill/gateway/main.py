@@ -25,7 +25,7 @@ from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher
 from overspill.gateway.internal import Internal, Review, TokenCheck
 from overspill.gateway.metrics import Metrics
-from overspill.gateway.server import Server, make_server
+from overspill.gateway.server import Server, allow_files, make_server
 from overspill.gateway.settings import InvalidSetting, Settings, from_env
 from overspill.gateway.state import State
 from overspill.gateway.upstream import Pool
@@ -151,6 +151,7 @@ def run() -> None:
         settings = from_env(os.environ)
         logs.configure(settings.log_level)
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        allow_files()
         uvloop.run(main(settings))
     except (InvalidSetting, ClusterError, WatchEnded) as error:
         sys.exit(str(error))
