@@ -49,6 +49,7 @@ class ClientConnection(HttpToolsProtocol):
         self.left = False
         self._head_bytes = 0
         self._in_head = True  # between two messages, or in the head of the next
+        self._head_begun = False
         self._message_ended = False
         self._keep_alive = True
         self._parted = False
@@ -88,7 +89,7 @@ class ClientConnection(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD:
                 self.send_400_response("The request's head is too large.")
-            else:
+            elif self.idle:
                 self._await_head()
 
     def pause_writing(self) -> None:
@@ -106,6 +107,7 @@ class ClientConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Let the application find the connection."""
         super().on_message_begin()
+        self._head_begun = True
         self.scope[SCOPE_KEY] = self  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
@@ -115,7 +117,7 @@ class ClientConnection(HttpToolsProtocol):
         body (RFC 9110 §10.1.1) would have its next request taken for it.
         """
         super().on_headers_complete()
-        self._in_head = False
+        self._in_head = self._head_begun = False
         self._stop_head_timer()
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self.cycle.transport = Parting(self)  # type: ignore[assignment]
@@ -128,10 +130,12 @@ class ClientConnection(HttpToolsProtocol):
             self.cycle.keep_alive, self.cycle.transport = self._keep_alive, self.transport
 
     def on_response_complete(self) -> None:
-        """A connection that ends has not for ever to take the rest of the answer."""
+        """Wait for the rest of the next head, if it began to come during the answer."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._cut_after(WRITE_SECONDS)
+        elif self._head_begun and self.idle:
+            self._await_head()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP; in the midst of another answer there is no place for a word."""

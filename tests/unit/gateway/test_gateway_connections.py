@@ -174,6 +174,43 @@ async def test_a_body_that_comes_later_than_its_head_keeps_its_connection(gatewa
 # heads
 
 
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /v1/models HT"], ids=["a line end", "a head"])
+async def test_what_comes_during_an_answer_does_not_cut_it(
+    gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    """RFC 9112 §2.2 and §9.3.2: an empty line before a request, or its start."""
+    monkeypatch.setattr("overspill.gateway.server.HEAD_SECONDS", 0.1)
+    engine.gate.clear()
+    engine.before_gate = 1
+    reader, writer = await connect(gateway.plane.public)
+    writer.write(stream(gateway))
+    await asyncio.wait_for(engine.arrived.wait(), 5)
+    (connection,) = gateway.plane.public.server_state.connections
+    writer.write(more)
+    await until(lambda: connection._head_bytes > 0)
+    await asyncio.sleep(0.3)  # longer than the time of a head
+    engine.gate.set()
+    assert b"[DONE]" in await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+    assert engine.left == 0
+    if more != b"\r\n":
+        assert await all_of(reader) == b"", "now the head has no more time than any"
+    writer.close()
+
+
+async def test_a_head_that_began_during_an_answer_is_answered_after_it(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.gate.clear()
+    reader, writer = await connect(gateway.plane.public)
+    writer.write(stream(gateway) + stream(gateway)[:40])
+    await asyncio.wait_for(engine.arrived.wait(), 5)
+    engine.gate.set()
+    await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+    writer.write(stream(gateway)[40:])
+    assert b"[DONE]" in await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+    writer.close()
+
+
 @both_ports
 @pytest.mark.parametrize(
     "sent",
