@@ -17,6 +17,7 @@ from overspill.autoscaler.meter import Meter
 from overspill.cli import __doc__ as cli_doc
 from overspill.cli.main import app
 from overspill.controller.metrics import Metrics as ControllerMetrics
+from overspill.gateway.memory import Memory
 from overspill.gateway.metrics import Metrics as GatewayMetrics
 from overspill.gateway.state import State
 
@@ -138,7 +139,7 @@ def metrics() -> str:
     operator = CollectorRegistry()
     ControllerMetrics(operator)
     Meter(operator)
-    gateway = GatewayMetrics(State(clock=lambda: 0.0, queue_limit=1)).registry
+    gateway = GatewayMetrics(State(clock=lambda: 0.0, queue_limit=1), Memory(0)).registry
     service = " and ".join(f"`{label}`" for label in names.SERVICE_LABELS)
     return "\n".join(
         [

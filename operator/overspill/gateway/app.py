@@ -20,6 +20,7 @@ from overspill.gateway.dispatch import Dispatcher
 from overspill.gateway.errors import ApiError, StreamBroken, bad_request
 from overspill.gateway.exchange import CLIENT_LEFT, Exchange, new_request_id
 from overspill.gateway.keys import authenticate
+from overspill.gateway.memory import Memory, Share, weigh
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.reply import Reply
 from overspill.gateway.resolve import Resolver
@@ -36,6 +37,9 @@ MODELS = b"/v1/models"
 BODY_SECONDS = 30.0  # for a body, from the end of the head to its last byte
 LAST_WORD_SECONDS = 1.0  # for the error that ends an answer when the server stops
 DISCARD_FACTOR = 4  # a body up to so many times the limit is read before its 413
+WHILE_READ = (
+    2  # times its size is what a body takes: in pieces and as a whole, then parsed and anew
+)
 _HEADERS = {
     b"authorization", b"x-api-key", b"content-length", b"content-encoding",
     HEADER_DATA_POLICY.encode(),
@@ -46,14 +50,21 @@ _NEVER, _ALLOWED = b"never", b"allowed"
 class Gateway:
     """The ASGI application.
 
+    :param memory: for all requests together.
     :param max_body: bytes of a request's body.
     """
 
     def __init__(
-        self, state: State, metrics: Metrics, dispatcher: Dispatcher, *, max_body: int
+        self,
+        state: State,
+        metrics: Metrics,
+        dispatcher: Dispatcher,
+        memory: Memory,
+        *,
+        max_body: int,
     ) -> None:
         self.state, self.metrics, self.dispatcher = state, metrics, dispatcher
-        self.resolver = Resolver(state)
+        self.resolver, self.memory = Resolver(state), memory
         self.max_body = max_body
         self.closing = False  # the server stops: answers end their connections
 
@@ -102,9 +113,11 @@ class Gateway:
             await self._models(key, reply)
             return
         may_leave = _may_leave(headers)
-        call = parse(endpoint, await read_body(receive, headers, self.max_body))
-        service = self.resolver.resolve(key, call.model)
-        await self._serve(key, service, call, reply, may_leave)
+        with Share(self.memory) as share:
+            call = parse(endpoint, await read_body(receive, headers, self.max_body, share))
+            share.hold(weigh(call.fields) + len(call.body))
+            service = self.resolver.resolve(key, call.model)
+            await self._serve(key, service, call, reply, may_leave)
 
     async def _models(self, key: ClientKey, reply: Reply) -> None:
         """https://platform.openai.com/docs/api-reference/models/list"""
@@ -180,20 +193,27 @@ def _read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return headers
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], limit: int, share: Share
+) -> bytes:
     """Read a request's body.
 
     :param limit: bytes.
-    :raises ApiError: 413 when it is larger, 400 when it is compressed, 408 when it is slow.
+    :param share: of the memory, which will hold the body.
+    :raises ApiError: 413 when it is larger, 400 when it is compressed, 408 when it is slow, 503
+        when there is no memory for it.
     """
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise bad_request("Content-Encoding is not supported; send plain JSON", code="encoding")
     announced = headers.get(b"content-length", b"")
-    if announced.isdigit() and int(announced) > limit * DISCARD_FACTOR:
+    size = int(announced) if announced.isdigit() else 0
+    if size > limit * DISCARD_FACTOR:
         raise too_large(limit)
+    if size <= limit:  # else it is only read to its end
+        share.hold(size * WHILE_READ)
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_pieces(receive, limit)
+            return await _read_pieces(receive, limit, share, size)
     except TimeoutError:
         raise ApiError(
             408, "request_timeout", f"the body took longer than {BODY_SECONDS:.0f} s",
@@ -201,7 +221,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -
         ) from None  # fmt: skip
 
 
-async def _read_pieces(receive: Receive, limit: int) -> bytes:
+async def _read_pieces(receive: Receive, limit: int, share: Share, announced: int) -> bytes:
     """Read piece by piece; what is too large is read to its end, but not kept."""
     pieces: list[bytes] = []
     size = 0
@@ -210,6 +230,7 @@ async def _read_pieces(receive: Receive, limit: int) -> bytes:
         piece = message.get("body", b"")
         size += len(piece)
         if size <= limit:
+            share.hold(max(size, announced) * WHILE_READ)
             pieces.append(piece)
         elif size > limit * DISCARD_FACTOR:
             raise too_large(limit)

@@ -24,6 +24,7 @@ from overspill.gateway.app import Gateway
 from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher
 from overspill.gateway.internal import Internal, Review, TokenCheck
+from overspill.gateway.memory import PART, Memory
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.server import Server, allow_files, make_server
 from overspill.gateway.settings import InvalidSetting, Settings, from_env
@@ -84,11 +85,12 @@ async def assemble(
     :param synced: whether the state is complete.
     """
     pool, client = Pool(asyncio.get_running_loop()), OpenAIClient(settings.proxy)
-    metrics, demand = Metrics(state), Demand(state, settings.instance)
+    memory = Memory(settings.memory // PART)
+    metrics, demand = Metrics(state, memory), Demand(state, settings.instance)
     dispatcher = Dispatcher(
         state, metrics, pool, client, hold_limit=settings.hold, on_hold=demand.wake
     )
-    gateway = Gateway(state, metrics, dispatcher, max_body=settings.max_body)
+    gateway = Gateway(state, metrics, dispatcher, memory, max_body=settings.max_body)
     check = TokenCheck(review, settings.operator_user, state.clock)
 
     def ready() -> bool:

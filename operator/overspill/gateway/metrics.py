@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from overspill.api import metrics as names
 from overspill.api.names import DESTINATION_LOCAL
 from overspill.api.values import NANO
+from overspill.gateway.memory import Memory
 from overspill.gateway.state import Service, State
 from overspill.ledger.prices import Usage
 
@@ -77,8 +78,8 @@ class ServiceMetrics:
 class Metrics(Collector):
     """All series of one gateway."""
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    def __init__(self, state: State, memory: Memory) -> None:
+        self.state, self.memory = state, memory
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._services: dict[str, ServiceMetrics] = {}
@@ -146,6 +147,9 @@ class Metrics(Collector):
             for destination, number in service.spilled.items():
                 flight.add_metric((*labels, destination), number)
         yield from (queued, ready, flight)
+        yield GaugeMetricFamily(
+            names.REQUEST_MEMORY, "Memory that requests hold here.", value=self.memory.held
+        )
 
     def _forget_removed(self) -> None:
         """Drop the series of services that are gone, or they would pile up for ever."""

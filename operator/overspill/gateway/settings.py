@@ -25,6 +25,7 @@ class Settings:
     :param service_account: the gateway's own, for the commands that grant it a right.
     :param internal_service: the Service whose endpoints are all gateways of the release.
     :param max_body: bytes of a request's body.
+    :param memory: bytes that the process may take.
     :param queue_bound: requests that may wait per service.
     :param hold: longest wait for a replica.
     :param drain: for requests to end at a shutdown.
@@ -40,6 +41,7 @@ class Settings:
     port: int = GATEWAY_PORT
     internal_port: int = GATEWAY_INTERNAL_PORT
     max_body: int = 10 * 1024 * 1024
+    memory: int = 1024 * 1024 * 1024
     queue_bound: int = 100
     hold: float = 120.0
     drain: float = 120.0
@@ -91,6 +93,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         port=number("PORT", GATEWAY_PORT),
         internal_port=number("INTERNAL_PORT", GATEWAY_INTERNAL_PORT),
         max_body=number("MAX_BODY_BYTES", 10 * 1024 * 1024),
+        memory=number("MEMORY_BYTES", 1024 * 1024 * 1024),
         queue_bound=number("QUEUE_BOUND", 100),
         hold=seconds("HOLD", "120s"),
         drain=seconds("DRAIN", "120s"),
