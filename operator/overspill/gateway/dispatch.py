@@ -2,8 +2,8 @@
 
 Every attempt ends before its first byte (then another target may be tried) or with the
 request. A request that kills a replica is not tried on every replica: at most two may have
-read it. A slot is given back however an attempt ends; a client that leaves cancels the
-task, and with it the upstream's work.
+read it (twice, if it closed a kept connection just then). A slot is given back however an
+attempt ends; a client that leaves cancels the task, and with it the upstream's work.
 """
 
 import asyncio

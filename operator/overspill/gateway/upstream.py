@@ -8,7 +8,8 @@ proxies, cookies or compression.
 * Timeouts: connect by the event loop; first byte and idle by one sweep twice a second
   over the busy connections, so that a request costs no timer.
 * A request on a kept connection that the engine closes just then is sent again once on a
-  new one, if no byte of an answer had come.
+  new one, if no byte of an answer had come. Whether the engine had read it is not known: it may
+  compute it twice. One that closes later was at work, and nothing is repeated.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from overspill.gateway.balance import Address
 from overspill.gateway.errors import ReplicaFailed, StreamBroken
 
 CONNECT_SECONDS = 2.0
+STALE_SECONDS = 1.0  # in which the end of a kept connection is seen, after something was sent on it
 KEEP_IDLE_SECONDS = 4.0  # below the 5 s after which llama.cpp's server closes a connection
 SWEEP_SECONDS = 0.5
 HIGH_WATER = 65_536  # bytes waiting for the reader before the socket is paused
@@ -178,15 +180,17 @@ class Pool:
         :param first_byte: seconds from the sent request to status and headers.
         :raises ReplicaFailed: when the pod cannot be reached or does not answer.
         """
-        request = b"POST %b HTTP/1.1\r\nhost: %b:%d\r\n" % (path, address[0].encode(), address[1])
+        request = b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (path, host_of(address))
         request += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
         connection = self._reuse(address) or await self._connect(address)
         while True:
+            began = self.loop.time()
             try:
                 await self._exchange(connection, request + body, first_byte)
                 return connection
             except ReplicaFailed as failure:
-                if not connection.reused or connection.failure == TIMED_OUT:
+                late = self.loop.time() - began > STALE_SECONDS
+                if late or not connection.reused or connection.failure == TIMED_OUT:
                     raise
                 sent = failure.sent
             try:
@@ -257,6 +261,12 @@ class Pool:
                 connection.fail("idle")
         self.idle = {address: kept for address, kept in self.idle.items() if kept}
         self._timer = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+def host_of(address: Address) -> bytes:
+    """Return the Host header; an IPv6 address stands in brackets (RFC 3986 §3.2.2)."""
+    host, port = address
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
 
 
 TIMED_OUT = "the engine was silent for too long"

@@ -12,7 +12,7 @@ import pytest
 from gateway_world import BODY, ONE_SLOT, Upstream, World, service, spillover, until, world
 
 from overspill.gateway.errors import ReplicaFailed
-from overspill.gateway.upstream import Pool
+from overspill.gateway.upstream import Pool, host_of
 
 
 @pytest.fixture
@@ -204,6 +204,43 @@ async def test_a_request_that_kills_on_a_kept_connection_counts_as_sent() -> Non
         await pool.send(address, b"/", b"{}", 5.0)
     assert info.value.sent
     pool.close()
+
+
+async def test_a_request_that_a_kept_connection_ends_late_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine was at work on it: it would do the same work again."""
+    monkeypatch.setattr("overspill.gateway.upstream.STALE_SECONDS", 0.05)
+    connections = []
+
+    async def work_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await read_request(reader)
+        writer.write(ANSWER)
+        await read_request(reader)
+        await asyncio.sleep(0.2)
+        writer.close()
+
+    pool = Pool(asyncio.get_running_loop())
+    async with await asyncio.start_server(work_and_close, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        connection = await pool.send(address, b"/", b"{}", 5.0)
+        while await connection.read(5.0):
+            pass
+        connection.close()
+        with pytest.raises(ReplicaFailed) as info:
+            await pool.send(address, b"/", b"{}", 5.0)
+    assert info.value.sent
+    assert len(connections) == 1
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [(("10.0.0.7", 8000), b"10.0.0.7:8000"), (("fd00::7", 8000), b"[fd00::7]:8000")],
+)
+def test_an_ipv6_address_stands_in_brackets(address: tuple[str, int], host: bytes) -> None:
+    assert host_of(address) == host
 
 
 async def test_an_engine_that_never_ends_its_body_keeps_no_slot(
