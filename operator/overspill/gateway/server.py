@@ -27,8 +27,8 @@ WRITE_SECONDS = 60.0  # for a client that does not read: its request may hold a 
 KEEP_ALIVE_SECONDS = 75  # for an idle connection; longer than the 60 s of common load balancers
 LINGER_SECONDS = 1  # the same, for a connection whose answer ended while the server stops
 HEAR_SECONDS = 2.0  # for a client that still sends a body to hear the answer that needs none of it
-# Of one server. uvicorn keeps up to 64 KiB of a body that nobody has asked for yet: 256 MiB in all,
-# a quarter of the memory that the chart gives.
+# Of one server. Each may hold a head of 64 KiB: 256 MiB in all, a quarter of the memory that the
+# chart gives.
 MAX_CONNECTIONS = 4096
 SCOPE_KEY = "overspill.connection"
 TOO_MANY = ApiError(
@@ -132,6 +132,8 @@ class ClientConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the rest of the next head, if it began to come during the answer."""
         super().on_response_complete()
+        if self.idle:
+            self.cycle.body.clear()  # what nobody has read of it
         if self.transport.is_closing():
             self._cut_after(WRITE_SECONDS)
         elif self._head_begun and self.idle:

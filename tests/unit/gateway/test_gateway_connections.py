@@ -104,6 +104,19 @@ async def test_a_body_without_end_ends_soon_and_takes_no_memory(
     writer.transport.abort()
 
 
+@both_ports
+async def test_a_body_that_nobody_read_is_not_kept_with_the_idle_connection(
+    gateway: World, port: Callable[[World], Server]
+) -> None:
+    reader, writer = await connect(port(gateway))
+    head = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n"
+    writer.write(head + b"x" * 50_000)  # one read
+    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    await until(lambda: all(c.idle for c in port(gateway).server_state.connections))
+    assert [len(c.cycle.body) for c in port(gateway).server_state.connections] in ([], [0])
+    writer.close()
+
+
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
