@@ -19,6 +19,7 @@ from overspill.cli.main import app
 from overspill.controller.metrics import Metrics as ControllerMetrics
 from overspill.gateway.memory import Memory
 from overspill.gateway.metrics import Metrics as GatewayMetrics
+from overspill.gateway.metrics import ServiceMetrics
 from overspill.gateway.state import State
 
 Schema = dict[str, Any]
@@ -139,7 +140,8 @@ def metrics() -> str:
     operator = CollectorRegistry()
     ControllerMetrics(operator)
     Meter(operator)
-    gateway = GatewayMetrics(State(clock=lambda: 0.0, queue_limit=1), Memory(0)).registry
+    state = State(clock=lambda: 0.0, queue_limit=1)
+    gateway = [GatewayMetrics(state, Memory(0)).registry, ServiceMetrics(state, "a/b").registry]
     service = " and ".join(f"`{label}`" for label in names.SERVICE_LABELS)
     return "\n".join(
         [
@@ -150,7 +152,7 @@ def metrics() -> str:
             "that did not). Histograms have `_bucket`, `_sum` and `_count`.",
             "",
             "Generated from the code by `make generate`.",
-            *_metrics("Gateway, port 9090", gateway),
+            *_metrics("Gateway, port 9090", *gateway),
             *_metrics("Operator, port 9090", operator),
             "",
             "Engines export their own, which the autoscaler reads: "
@@ -162,9 +164,9 @@ def metrics() -> str:
     )
 
 
-def _metrics(title: str, registry: CollectorRegistry) -> Iterator[str]:
+def _metrics(title: str, *registries: CollectorRegistry) -> Iterator[str]:
     yield from ["", f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for row in sorted(_metric_rows(registry)):
+    for row in sorted(row for registry in registries for row in _metric_rows(registry)):
         yield "| " + " | ".join(row) + " |"
 
 

@@ -91,7 +91,7 @@ class Internal:
     async def _answer(self, scope: Scope, send: Send) -> None:
         path, get = scope["raw_path"], scope["method"] == "GET"
         if path == b"/metrics" and get:
-            await _text(send, 200, self._metrics.render(), CONTENT_TYPE_LATEST.encode())
+            await _text(send, 200, await self._metrics.render(), CONTENT_TYPE_LATEST.encode())
         elif path == b"/healthz" and get:
             await _text(send, 200, b"ok\n")
         elif path == b"/readyz" and get:

@@ -3,8 +3,14 @@
 Children of a metric are looked up once per service, not once per request, and exist with
 0 from the moment a service or provider appears, so that ``increase()`` sees the first
 sample. Gauges are read from the state when Prometheus asks.
+
+Every service has a registry of its own. So the page of a thousand services is made service by
+service, with the event loop free in between: a thread would not do, as each event of the loop then
+waits up to 5 ms for the interpreter's lock. And a service that is gone takes its series along.
 """
 
+import asyncio
+import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -18,35 +24,36 @@ from overspill.gateway.memory import Memory
 from overspill.gateway.state import Service, State
 from overspill.ledger.prices import Usage
 
+SLICE_SECONDS = 0.005  # of a page that is being made, before others have a turn
 _DESTINATION = (*names.SERVICE_LABELS, "destination")
 
 
 class DestinationMetrics:
     """Series of one service and one destination."""
 
-    def __init__(self, metrics: "Metrics", service: tuple[str, str], destination: str) -> None:
-        labels = (*service, destination)
-        self._metrics, self._labels = metrics, labels
+    def __init__(self, service: "ServiceMetrics", destination: str) -> None:
+        labels = (*service.labels, destination)
+        self._service, self._labels = service, labels
         self._requests: dict[tuple[str, int], Counter] = {}
         self._tokens = {
-            kind: metrics.tokens.labels(*labels, kind) for kind in ("input", "cached", "output")
+            kind: service.tokens.labels(*labels, kind) for kind in ("input", "cached", "output")
         }
-        self._cost = metrics.cost.labels(*labels)
-        self.ttft = metrics.ttft.labels(*labels)
-        self.itl = metrics.itl.labels(*labels)
-        self.duration = metrics.duration.labels(*labels)
+        self._cost = service.cost.labels(*labels)
+        self.ttft = service.ttft.labels(*labels)
+        self.itl = service.itl.labels(*labels)
+        self.duration = service.duration.labels(*labels)
 
     def count(self, reason: str, status: int, amount: int = 1) -> None:
         """Count a request that ended."""
         child = self._requests.get((reason, status))
         if child is None:
-            child = self._metrics.requests.labels(*self._labels, reason, str(status))
+            child = self._service.requests.labels(*self._labels, reason, str(status))
             self._requests[reason, status] = child
         child.inc(amount)
 
     def failed_attempt(self, reason: str) -> None:
         """Count an attempt that ended before its first byte; another target may have answered."""
-        self._metrics.failed_attempts.labels(*self._labels, reason).inc()
+        self._service.failed_attempts.labels(*self._labels, reason).inc()
 
     def charge(self, usage: Usage, nano: int) -> None:
         """Count tokens and nano-dollars."""
@@ -56,34 +63,16 @@ class DestinationMetrics:
         self._cost.inc(nano / NANO)
 
 
-class ServiceMetrics:
+class ServiceMetrics(Collector):
     """Series of one service."""
 
-    def __init__(self, metrics: "Metrics", service: tuple[str, str]) -> None:
-        self._metrics, self._service = metrics, service
-        self._destinations: dict[str, DestinationMetrics] = {}
-        self.arrivals = metrics.arrivals.labels(*service)
-        self.queue_wait = metrics.queue_wait.labels(*service)
-        self.within = metrics.within.labels(*service)
-
-    def to(self, destination: str) -> DestinationMetrics:
-        """Return the series of a destination."""
-        found = self._destinations.get(destination)
-        if found is None:
-            found = DestinationMetrics(self._metrics, self._service, destination)
-            self._destinations[destination] = found
-        return found
-
-
-class Metrics(Collector):
-    """All series of one gateway."""
-
-    def __init__(self, state: State, memory: Memory) -> None:
-        self.state, self.memory = state, memory
+    def __init__(self, state: State, key: str) -> None:
+        self._state, self._key = state, key
+        namespace, _, name = key.partition("/")
+        self.labels = (namespace, name)
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        self._services: dict[str, ServiceMetrics] = {}
-        self._all: list[Counter | Histogram] = []
+        self._destinations: dict[str, DestinationMetrics] = {}
         self.requests = self._counter(
             names.REQUESTS, "Requests that ended.", (*_DESTINATION, "reason", "code")
         )
@@ -98,10 +87,10 @@ class Metrics(Collector):
         self.cost = self._counter(names.COST, "US dollars for providers.", _DESTINATION)
         self.within = self._counter(
             names.WITHIN_OBJECTIVE, "Requests within TTFT and ITL objective.", names.SERVICE_LABELS
-        )
+        ).labels(*self.labels)
         self.arrivals = self._counter(
             names.ARRIVALS, "Requests that arrived.", names.SERVICE_LABELS
-        )
+        ).labels(*self.labels)
         self.ttft = self._histogram(
             names.TTFT, "Arrival to first token.", _DESTINATION, names.TTFT_BUCKETS
         )
@@ -114,53 +103,80 @@ class Metrics(Collector):
         )  # fmt: skip
         self.queue_wait = self._histogram(
             names.QUEUE_WAIT, "Wait for a replica.", names.SERVICE_LABELS, names.WAIT_BUCKETS
-        )
+        ).labels(*self.labels)
 
-    def of(self, service: Service) -> ServiceMetrics:
-        """Return the series of a service."""
-        found = self._services.get(service.key)
+    def to(self, destination: str) -> DestinationMetrics:
+        """Return the series of a destination."""
+        found = self._destinations.get(destination)
         if found is None:
-            name = service.resource.metadata.name
-            found = ServiceMetrics(self, (service.namespace, name))
-            self._services[service.key] = found
+            found = DestinationMetrics(self, destination)
+            self._destinations[destination] = found
         return found
-
-    def render(self) -> bytes:
-        """Return the page that Prometheus reads."""
-        return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges, read from the state now."""
-        self._forget_removed()
         label_names = names.SERVICE_LABELS
         queued = GaugeMetricFamily(names.QUEUED, "Requests that wait here.", labels=label_names)
         ready = GaugeMetricFamily(names.READY_REPLICAS, "Replicas in use.", labels=label_names)
         flight = GaugeMetricFamily(
             names.IN_FLIGHT, "Requests under way.", labels=(*label_names, "destination")
         )
-        for service in self.state.services.values():
-            self._initialise(service)
-            labels = (service.namespace, service.resource.metadata.name)
-            queued.add_metric(labels, len(service.admission.waiting))
-            ready.add_metric(labels, len(service.admission.replicas))
-            flight.add_metric((*labels, DESTINATION_LOCAL), service.in_flight)
+        service = self._state.services.get(self._key)
+        if service is not None:
+            queued.add_metric(self.labels, len(service.admission.waiting))
+            ready.add_metric(self.labels, len(service.admission.replicas))
+            flight.add_metric((*self.labels, DESTINATION_LOCAL), service.in_flight)
             for destination, number in service.spilled.items():
-                flight.add_metric((*labels, destination), number)
+                flight.add_metric((*self.labels, destination), number)
         yield from (queued, ready, flight)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class Metrics(Collector):
+    """All series of one gateway."""
+
+    def __init__(self, state: State, memory: Memory) -> None:
+        self.state, self.memory = state, memory
+        self.registry = CollectorRegistry()  # of what is no service's
+        self.registry.register(self)
+        self._services: dict[str, ServiceMetrics] = {}
+
+    def of(self, service: Service) -> ServiceMetrics:
+        """Return the series of a service."""
+        found = self._services.get(service.key)
+        if found is None:
+            found = self._services[service.key] = ServiceMetrics(self.state, service.key)
+        return found
+
+    async def render(self) -> bytes:
+        """Return the page that Prometheus reads."""
+        for key in self._services.keys() - self.state.services.keys():
+            del self._services[key]
+        families: dict[bytes, list[bytes]] = {}
+        _sort_in(families, generate_latest(self.registry))
+        begun = time.monotonic()
+        for service in tuple(self.state.services.values()):
+            if time.monotonic() - begun >= SLICE_SECONDS:
+                await asyncio.sleep(0)
+                begun = time.monotonic()
+            _sort_in(families, generate_latest(self._initialised(service).registry))
+        return b"".join(part for head, series in families.items() for part in (head, *series))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what belongs to no service."""
         yield GaugeMetricFamily(
             names.REQUEST_MEMORY, "Memory that requests hold here.", value=self.memory.held
         )
 
-    def _forget_removed(self) -> None:
-        """Drop the series of services that are gone, or they would pile up for ever."""
-        for key in set(self._services) - set(self.state.services):
-            del self._services[key]
-            labels = dict(zip(names.SERVICE_LABELS, key.split("/"), strict=True))
-            for metric in self._all:
-                metric.remove_by_labels(labels)
-
-    def _initialise(self, service: Service) -> None:
-        """Make the series that a service may get, at 0."""
+    def _initialised(self, service: Service) -> ServiceMetrics:
+        """Return the series of a service, with those that it may get at 0."""
         series = self.of(service)
         series.to(DESTINATION_LOCAL).count("", 200, 0)
         spillover = service.resource.spec.spillover
@@ -168,15 +184,14 @@ class Metrics(Collector):
             destination = series.to(f"{ref.namespace or service.namespace}/{ref.name}")
             for reason in spillover.when:
                 destination.count(reason, 200, 0)
+        return series
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        made = Counter(name, text, labels, registry=self.registry)
-        self._all.append(made)
-        return made
 
-    def _histogram(
-        self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
-    ) -> Histogram:
-        made = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
-        self._all.append(made)
-        return made
+def _sort_in(families: dict[bytes, list[bytes]], page: bytes) -> None:
+    """Add a page's series to their families: all lines of a metric must be one group.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/#grouping-and-sorting
+    """
+    for family in page.split(b"# HELP ")[1:]:
+        text, kind, series = family.split(b"\n", 2)
+        families.setdefault(b"# HELP %b\n%b\n" % (text, kind), []).append(series)
