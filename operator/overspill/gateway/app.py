@@ -80,7 +80,9 @@ class Gateway:
         try:
             await self._answer(scope, receive, reply)
         except ApiError as error:
-            log.info("refused", id=reply.request_id, status=error.status, code=error.code)
+            # Anyone can cause a 401, and as many as the network carries.
+            tell = log.debug if error.status == 401 else log.info
+            tell("refused", id=reply.request_id, status=error.status, code=error.code)
             await reply.error(error, [])
         except asyncio.CancelledError:
             reply.stop()

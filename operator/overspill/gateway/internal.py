@@ -2,7 +2,8 @@
 
 ``/demand`` says which models are asked for, so only the operator may read it: its service
 account token, made for our audience, is checked by a TokenReview and remembered for at most
-a minute.
+a minute. Anyone who reaches the port can ask for a review, so they are few at a time, and what
+was refused is remembered, too.
 """
 
 import asyncio
@@ -25,8 +26,15 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Review = Callable[[str], Awaitable[str]]
 
 REMEMBERED_SECONDS = 60.0
+REFUSED_SECONDS = 10.0  # a token that is not good yet may become so
 MAX_REMEMBERED = 64
+MAX_REVIEWS = 2  # at the same time; the API server answers one in some milliseconds
+MAX_WAITING = 32  # for a review; the operator would wait for as many
 MAX_TOKEN = 8192  # bytes
+
+
+class TooManyReviews(Exception):
+    """Others have their tokens reviewed; this one can be sent again."""
 
 
 class TokenCheck:
@@ -40,11 +48,15 @@ class TokenCheck:
     def __init__(self, review: Review, user: str, clock: Callable[[], float]) -> None:
         self._review, self._user, self._clock = review, user, clock
         self._good_until: dict[bytes, float] = {}
+        self._bad_until: dict[bytes, float] = {}
+        self._turn = asyncio.Semaphore(MAX_REVIEWS)
+        self._waiting = 0
 
     async def allows(self, authorization: bytes) -> bool:
         """Check an Authorization header.
 
         :raises ClusterError: when the API server cannot be asked.
+        :raises TooManyReviews: when too many wait for its answer.
         """
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not 0 < len(token) <= MAX_TOKEN or not token.isascii():
@@ -52,12 +64,32 @@ class TokenCheck:
         digest, now = hashlib.sha256(token).digest(), self._clock()
         if self._good_until.get(digest, 0.0) > now:
             return True
-        if await self._review(token.decode()) != self._user:
+        if self._bad_until.get(digest, 0.0) > now:
             return False
-        if len(self._good_until) >= MAX_REMEMBERED:
-            self._good_until.clear()
-        self._good_until[digest] = now + REMEMBERED_SECONDS
-        return True
+        if await self._reviewed(token.decode()) == self._user:
+            _remember(self._good_until, digest, now + REMEMBERED_SECONDS)
+            return True
+        _remember(self._bad_until, digest, now + REFUSED_SECONDS)
+        return False
+
+    async def _reviewed(self, token: str) -> str:
+        """Ask the API server when it is this token's turn."""
+        if self._waiting >= MAX_WAITING:
+            raise TooManyReviews
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._review(token)
+        finally:
+            self._waiting -= 1
+
+
+def _remember(until: dict[bytes, float], digest: bytes, when: float) -> None:
+    """Note an answer; of too many, the oldest goes."""
+    until.pop(digest, None)
+    until[digest] = when
+    if len(until) > MAX_REMEMBERED:
+        del until[next(iter(until))]
 
 
 class Internal:
@@ -109,6 +141,9 @@ class Internal:
         except ClusterError as error:
             log.warning("token not reviewed", error=str(error))
             await _text(send, 503, b"the token could not be reviewed\n")
+            return
+        except TooManyReviews:
+            await _text(send, 503, b"too many tokens wait for their review\n")
             return
         if not allowed:
             await _text(send, 401, b"only the operator may read this\n")

@@ -19,6 +19,7 @@ from overspill.ledger.prices import BYTES_PER_TOKEN, Usage, parse_usage
 from overspill.providers.base import Answer, AnswerBroken, Fault
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
+MAX_BEFORE_CONTENT = 1024 * 1024  # bytes of a stream without content, kept until the first comes
 TAIL_SECONDS = 1.0  # for the end of a stream after its [DONE]
 BROKEN = (StreamBroken, AnswerBroken)
 
@@ -120,10 +121,12 @@ class Relay:
         reply, deadline = self.exchange.reply, self.clock() + self.first_byte
         begun = False
         out: list[bytes] = []
+        kept = 0  # bytes in it
         while not self.done:
             data = await self.answer.read(self._timeout(deadline))
             if not data:
                 raise StreamBroken("the stream ended without [DONE]")
+            before = len(out)
             self._inspect_all(_events(splitter, data), out)
             if self.exchange.first_token is not None or self.done:
                 if not begun:
@@ -132,6 +135,8 @@ class Relay:
                 if not self.done:
                     await reply.write(b"".join(out))
                     out.clear()
+            elif (kept := kept + sum(map(len, out[before:]))) > MAX_BEFORE_CONTENT:
+                raise StreamBroken(f"no content in {MAX_BEFORE_CONTENT} bytes of a stream")
             if self.fault:
                 raise StreamBroken(self.fault)
         cost = self.settle(self.exchange.usage)

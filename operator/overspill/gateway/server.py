@@ -263,6 +263,7 @@ def make_server(app: Any, host: str, port: int, drain_seconds: float) -> Server:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # anyone can cause its warnings: what came is no HTTP
             access_log=False,
             proxy_headers=False,
             server_header=False,

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 import openai
 import orjson
 import pytest
+import structlog
 from gateway_world import MESSAGES, USAGE, Upstream, World, endpoint_slice, service, world
+from structlog.testing import LogCapture
 
 
 @pytest.fixture
@@ -128,6 +130,19 @@ ERRORS = [
     ("/v1/chat/completions", b"x" * 70_000, {}, 413, "request_too_large", None),
     ("/v1/chat/completions", {}, {"Content-Encoding": "gzip"}, 400, "encoding", None),
 ]
+
+
+async def test_who_has_no_key_cannot_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = LogCapture()
+    logger = structlog.wrap_logger(
+        None, processors=[logs], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    monkeypatch.setattr("overspill.gateway.app.log", logger)
+    async with world() as w:
+        await w.post("/v1/chat/completions", {}, Authorization="")
+        await w.post("/nowhere", {})
+    refused = [(entry["status"], entry["log_level"]) for entry in logs.entries]
+    assert refused == [(401, "debug"), (404, "info")]
 
 
 async def test_errors_have_the_shape_of_the_api() -> None:

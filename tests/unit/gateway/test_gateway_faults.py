@@ -131,6 +131,32 @@ async def test_a_silent_engine_is_given_up(
     await asyncio.wait_for(engine.left_event.wait(), 5)
 
 
+async def test_a_stream_that_never_says_anything_is_given_up(
+    gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before the first content is kept, so that another replica can be tried."""
+    monkeypatch.setattr("overspill.gateway.relay.MAX_BEFORE_CONTENT", 10_000)
+    kept = asyncio.Event()
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                writer.write(b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n' * 10)
+                await writer.drain()
+                await asyncio.sleep(0)
+            kept.set()
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+        gateway.replicas(Upstream(address=server.sockets[0].getsockname()), engine)
+        status, _, body = await gateway.post("/v1/chat/completions", BODY | {"stream": True})
+    assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+    assert len(engine.bodies) == 1
+    assert not kept.is_set()
+
+
 async def test_a_kept_connection_that_the_engine_closes_just_then_costs_nothing(
     gateway: World,
 ) -> None:

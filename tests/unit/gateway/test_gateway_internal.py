@@ -6,10 +6,18 @@ from typing import Any
 
 import aiohttp
 import orjson
+import pytest
 from gateway_world import BODY, TOKEN, Upstream, World, service, spillover, until, world
 
 from overspill.cluster.errors import Unavailable
-from overspill.gateway.internal import TokenCheck
+from overspill.gateway.internal import (
+    MAX_REMEMBERED,
+    MAX_REVIEWS,
+    MAX_WAITING,
+    REFUSED_SECONDS,
+    TokenCheck,
+    TooManyReviews,
+)
 
 
 async def demand(w: World, token: str = TOKEN) -> tuple[int, AsyncIterator[dict[str, Any]]]:
@@ -110,6 +118,58 @@ async def test_a_token_is_reviewed_once_a_minute() -> None:
     assert not await check.allows(b"Bearer bad")
     assert not await check.allows(b"Basic good")
     assert not await check.allows(b"")
+
+
+async def test_a_token_that_was_refused_is_not_reviewed_again_soon() -> None:
+    reviewed, now = [], 0.0
+
+    async def review(token: str) -> str:
+        reviewed.append(token)
+        return "somebody"
+
+    check = TokenCheck(review, "operator", lambda: now)
+    assert [await check.allows(b"Bearer bad") for _ in range(5)] == [False] * 5
+    assert len(reviewed) == 1
+    now = REFUSED_SECONDS + 1
+    assert not await check.allows(b"Bearer bad")
+    assert len(reviewed) == 2
+    for number in range(1000):
+        await check.allows(b"Bearer %d" % number)
+    assert len(check._bad_until) == MAX_REMEMBERED
+
+
+async def test_unknown_tokens_do_not_flood_the_api_server() -> None:
+    at_once = [0, 0]
+    gate = asyncio.Event()
+
+    async def review(token: str) -> str:
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        await gate.wait()
+        at_once[0] -= 1
+        return "operator" if token == "good" else ""
+
+    check = TokenCheck(review, "operator", lambda: 0.0)
+    flood = [asyncio.create_task(check.allows(b"Bearer %d" % n)) for n in range(MAX_WAITING - 1)]
+    operator = asyncio.create_task(check.allows(b"Bearer good"))
+    late = asyncio.create_task(check.allows(b"Bearer late"))
+    await until(late.done)
+    assert isinstance(late.exception(), TooManyReviews)
+    flood[5].cancel()
+    gate.set()
+    assert await operator
+    assert at_once == [0, MAX_REVIEWS]
+    assert not await check.allows(b"Bearer late"), "there is room again"
+
+
+async def test_demand_says_503_while_too_many_wait_for_their_review(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("overspill.gateway.internal.MAX_WAITING", 0)
+    async with world() as w:
+        status, lines = await demand(w)
+        assert status == 503
+        await lines.aclose()  # type: ignore[attr-defined]
 
 
 async def test_a_reader_that_leaves_is_forgotten() -> None:
