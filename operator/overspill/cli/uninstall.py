@@ -40,7 +40,7 @@ GONE_SECONDS = 60.0  # for one object; a definition goes when its last object is
 
 # What the chart makes, in the order in which it goes: first what acts, last what it acted with.
 CHART_KINDS = (
-    *(DEPLOYMENT, LEASE, PDB, SERVICE, NETWORK_POLICY, CONFIG_MAP, SERVICE_ACCOUNT),
+    *(DEPLOYMENT, PDB, SERVICE, NETWORK_POLICY, CONFIG_MAP, SERVICE_ACCOUNT),
     *(ROLE_BINDING, ROLE, CLUSTER_ROLE_BINDING, CLUSTER_ROLE),
 )
 
@@ -100,6 +100,9 @@ async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
     )
     for kind in CHART_KINDS:
         found += await _listed(cluster, kind, "", labels=labels)
+    # Last, since the operator makes a lease anew while it may; such a one can lack the labels.
+    only = f"metadata.name={target.operator}"
+    found += await _listed(cluster, LEASE, target.namespace, fields=only)
     history = f"owner=helm,name={target.release}"
     found += await _listed(cluster, SECRET, target.namespace, labels=history)
     if purge:
@@ -116,10 +119,10 @@ async def _purged(cluster: Cluster, target: Target) -> list[Found]:
 
 
 async def _listed(
-    cluster: Cluster, kind: Kind, namespace: str = "", *, labels: str = ""
+    cluster: Cluster, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""
 ) -> list[Found]:
     try:
-        items = (await cluster.list(kind, namespace, labels=labels)).items
+        items = (await cluster.list(kind, namespace, labels=labels, fields=fields)).items
     except NotFound:  # the definition is gone already
         return []
     return [_found(kind, item["metadata"]) for item in items]

@@ -11,7 +11,7 @@ carry the resourceVersion that was read. A stale leader thus stops within one wr
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,7 +41,10 @@ class Leader:
     name: str
     identity: str
     deadline: float = 0.0  # monotonic seconds until which we may write
-    _seen: tuple[str, float] = ("", 0.0)  # another's lease: resourceVersion, since when unchanged
+    # Another's lease: resourceVersion ("" while it is missing), since when unchanged.
+    _seen: tuple[str, float] = ("", float("-inf"))
+    # Labels and annotations, which say whose release it belongs to; one made anew has them again.
+    _marks: dict[str, Any] = field(default_factory=dict)
 
     def held(self, now: float) -> bool:
         """Whether this process is the leader.
@@ -103,26 +106,39 @@ class Leader:
     async def _try(self) -> None:
         """Create, renew or take the lease, where that is ours to do."""
         started = time.monotonic()
-        try:
-            lease = await self.cluster.get(LEASE, self.namespace, self.name)
-        except NotFound:
-            await self.cluster.create(LEASE, self._mine(None))
-        else:
-            if not self._may_take(lease, started):
-                self.deadline = 0.0
-                return
-            await self.cluster.replace(LEASE, self._mine(lease))
+        lease = await self._read()
+        if not self._may_take(lease, started):
+            self.deadline = 0.0
+            return
+        write = self.cluster.replace if lease else self.cluster.create
+        await write(LEASE, self._mine(lease))
         # Counted from before the request: others count from when they saw its effect.
         self.deadline = started + DURATION - MARGIN
 
-    def _may_take(self, lease: dict[str, Any], now: float) -> bool:
-        spec = lease.get("spec", {})
-        if spec.get("holderIdentity", "") in ("", self.identity):
+    async def _read(self) -> dict[str, Any] | None:
+        try:
+            return await self.cluster.get(LEASE, self.namespace, self.name)
+        except NotFound:
+            return None
+
+    def _may_take(self, lease: dict[str, Any] | None, now: float) -> bool:
+        """Whether the lease is ours, free, or was left unrenewed.
+
+        One that somebody deleted is made anew by its holder; another waits as long as for a silent
+        one, since the holder may still write.
+        """
+        if lease is None:
+            ours, version, lasts = self.held(now), "", DURATION
+        else:
+            spec = lease.get("spec", {})
+            ours = spec.get("holderIdentity", "") in ("", self.identity)
+            version = lease["metadata"]["resourceVersion"]
+            lasts = spec.get("leaseDurationSeconds", DURATION)
+        if ours:
             return True
-        version = lease["metadata"]["resourceVersion"]
         if version != self._seen[0]:
             self._seen = (version, now)
-        return now - self._seen[1] > float(spec.get("leaseDurationSeconds", DURATION))
+        return now - self._seen[1] > float(lasts)
 
     def _mine(self, lease: dict[str, Any] | None) -> dict[str, Any]:
         """Return the Lease as it is when we hold it."""
@@ -138,9 +154,11 @@ class Leader:
             "leaseTransitions": changes,
         }
         metadata: dict[str, Any] = {"name": self.name, "namespace": self.namespace}
-        if lease:  # labels and annotations say whose release it belongs to
-            kept = ("resourceVersion", "labels", "annotations")
-            metadata |= {k: v for k, v in lease["metadata"].items() if k in kept}
+        if lease:
+            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+            kept = ("labels", "annotations")
+            self._marks = {k: v for k, v in lease["metadata"].items() if k in kept}
+        metadata |= self._marks
         return {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.kind,

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from operator_world import CHILDREN, NOWHERE, World
 
+from overspill.cluster.lease import DURATION
+
 ZERO = {"scaling": {"minReplicas": 0, "maxReplicas": 2}}
 
 
@@ -224,3 +226,19 @@ def test_a_provider_that_cannot_be_used_is_named(world: World) -> None:
         "said", lambda: (c := world.condition("SpilloverReady"))[1] == "InvalidSpec" and c
     )
     assert "watchNamespaces" in verdict[2]
+
+
+def test_an_operator_whose_lease_was_deleted_leads_again(world: World) -> None:
+    """`kubectl delete lease`, a prune or a restore without it is no end of the operator."""
+    operator = world.start()
+    world.eventually("it leads", lambda: operator.leads)
+    world.kube.kubectl("delete", "lease", "overspill-operator", "-n", world.namespace)
+
+    def holder() -> str:
+        lease = world.get("lease", "overspill-operator") or {"spec": {}}
+        return str(lease["spec"].get("holderIdentity", ""))
+
+    world.eventually("it made the lease anew", lambda: holder() == "one", DURATION)
+    assert operator.leads
+    world.apply(**ZERO)
+    world.settled()

@@ -88,6 +88,7 @@ class World:
             if path.split("/")[-2] == plural
             and path.startswith(namespace)
             and _selected(obj, request.query.get("labelSelector", ""))
+            and _named(obj, request.query.get("fieldSelector", ""))
         ]
         return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
 
@@ -121,6 +122,10 @@ def _selected(obj: Object, selector: str) -> bool:
         elif labels.get(name) != value:
             return False
     return True
+
+
+def _named(obj: Object, selector: str) -> bool:
+    return not selector or selector == f"metadata.name={obj['metadata']['name']}"
 
 
 def _status(code: int, message: str) -> web.Response:

@@ -11,6 +11,7 @@ from overspill.cluster.kinds import (
     CRD,
     DEPLOYMENT,
     INFERENCE_SERVICE,
+    LEASE,
     SECRET,
     SERVICE_ACCOUNT,
 )
@@ -31,6 +32,7 @@ def installed(world: World) -> None:
     world.put(SERVICE_ACCOUNT, "overspill-gateway", SYSTEM, metadata={"labels": CHART})
     history = {"owner": "helm", "name": "overspill"}
     world.put(SECRET, "sh.helm.release.v1.overspill.v1", SYSTEM, metadata={"labels": history})
+    world.put(LEASE, "overspill-operator", SYSTEM)  # made anew by the operator
     own = CHART | {"app.kubernetes.io/managed-by": "overspill"}
     world.put(DEPLOYMENT, "overspill-engine", "team-a", metadata={"labels": own})
     world.put(INFERENCE_SERVICE, "overspill", "team-a", status={})
@@ -159,6 +161,7 @@ def test_uninstall_lists_first_and_keeps_what_is_served(world: World, overspill:
     assert names == [
         ("Deployment", "overspill-gateway"),
         ("ServiceAccount", "overspill-gateway"),
+        ("Lease", "overspill-operator"),
         ("Secret", "sh.helm.release.v1.overspill.v1"),
     ]
     assert not world.deleted

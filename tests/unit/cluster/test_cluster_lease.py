@@ -109,6 +109,11 @@ async def test_a_lease_of_the_release_stays_its_own(store: Store, clock: Clock) 
     assert store.holder == "a"
     assert store.lease["metadata"]["labels"] == labels
     assert store.lease["metadata"]["annotations"] == annotations
+    store.lease = None  # deleted, and made anew
+    await a._step(0)
+    assert store.lease is not None
+    assert store.lease["metadata"]["labels"] == labels
+    assert store.lease["metadata"]["annotations"] == annotations
 
 
 async def test_a_holder_that_is_silent_stops_before_another_takes_over(
@@ -195,3 +200,30 @@ async def test_a_renewal_on_a_dead_connection_leaves_time_for_another(
     async with asyncio.timeout(5):
         assert await a._step(0) == 1
     assert 0 < a._pause(1) <= 1
+
+
+async def test_a_lease_that_is_deleted_stays_with_its_holder(store: Store, clock: Clock) -> None:
+    """Until the deadline has passed the holder writes, whether there is a lease or not."""
+    a, b = leader(store, "a"), leader(store, "b")
+    await a._step(0)
+    await b._step(0)
+    store.lease = None
+    await b._step(0)
+    assert not b.held(clock.now)
+    await a._step(0)
+    assert (a.held(clock.now), store.holder) == (True, "a")
+
+
+async def test_a_lease_that_goes_with_its_holder_is_taken_when_his_time_is_over(
+    store: Store, clock: Clock
+) -> None:
+    a, b = leader(store, "a"), leader(store, "b")
+    await a._step(0)
+    await b._step(0)
+    store.lease = None
+    while not b.held(clock.now):
+        assert not (a.held(clock.now) and b.held(clock.now))
+        clock.now += lease.LOOK
+        await b._step(0)
+    assert lease.DURATION < clock.now - 1000 <= lease.DURATION + 2 * lease.LOOK
+    assert store.holder == "b"
