@@ -1,14 +1,20 @@
-"""On a cluster of the user's the demo touches and removes only namespaces that it made.
+"""On a cluster of the user's the demo touches and removes only what it made.
 
-They carry a label. One of the same name without it is somebody's own: an Overspill that serves
-people, or a team's `demo`.
+Its namespaces carry a label. One of the same name without it is somebody's own: an Overspill that
+serves people, or a team's `demo`. The definitions of our kinds exist once in a cluster: where
+another release brought them, the demo has no place.
 """
 
+import json
 from collections.abc import Sequence
 
+from lab import platform
 from lab.kube import Kube
+from overspill.api.names import GROUP
 
 LABEL = "overspill.dev/lab"  # set by lab.platform.namespace
+
+DEMO = (platform.RELEASE, platform.NAMESPACE)
 
 
 class NotOurs(RuntimeError):
@@ -21,7 +27,7 @@ def ours(kube: Kube, names: Sequence[str]) -> list[str]:
 
 
 def check(kube: Kube, names: Sequence[str]) -> None:
-    """Let the demo start only where none of the namespaces is somebody else's.
+    """Let the demo start only where neither a namespace nor a definition is somebody else's.
 
     :raises NotOurs: when one is.
     """
@@ -31,6 +37,28 @@ def check(kube: Kube, names: Sequence[str]) -> None:
             f"context {kube.context} has namespaces of these names that no demo made: "
             f"{', '.join(taken)}; use another cluster, or remove them first"
         )
+    found = _definitions(kube)
+    foreign = [name for name, owner in found.items() if owner != DEMO]
+    if foreign or (found and platform.NAMESPACE not in ours(kube, names)):
+        raise NotOurs(
+            f"context {kube.context} has definitions that no demo made: {', '.join(found)}; "
+            "an Overspill is installed there, or was: use another cluster, or remove it first "
+            "with overspill uninstall --purge"
+        )
+
+
+def _definitions(kube: Kube) -> dict[str, tuple[str, str]]:
+    """Return the definitions of our kinds, and the release and namespace that each belongs to."""
+    found = json.loads(kube.kubectl("get", "customresourcedefinitions", "-o", "json"))["items"]
+    marks = {
+        crd["metadata"]["name"]: crd["metadata"].get("annotations", {})
+        for crd in found
+        if crd["spec"]["group"] == GROUP
+    }
+    return {
+        name: (mark.get("meta.helm.sh/release-name"), mark.get("meta.helm.sh/release-namespace"))
+        for name, mark in marks.items()
+    }
 
 
 def _made_by_us(kube: Kube, name: str) -> bool | None:

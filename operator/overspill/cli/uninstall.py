@@ -2,16 +2,20 @@
 
 Without --purge it does what `helm uninstall` does: the program goes; the custom resources, the
 engines that serve them, the clients' keys and the definitions stay, and a new install takes them
-over. With --purge they go too. The namespace stays in any case: it is the user's.
+over. With --purge they go too, unless they are another release's as well: definitions are of the
+whole cluster, and with one goes every object of its kind. Of a release that watches some namespaces
+only the objects there go, and a definition stays while others have objects of it. The namespace
+stays in any case: it is the user's.
 """
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from overspill.api.names import LABEL_KEY
+from overspill.api.names import GROUP, LABEL_KEY
 from overspill.cli import show
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
@@ -36,6 +40,12 @@ from overspill.cluster.kinds import (
     Kind,
 )
 
+Object = dict[str, Any]
+Release = tuple[str, str]  # its name and its namespace
+
+PART = "app.kubernetes.io/part-of=overspill"
+OPERATORS = f"{PART},app.kubernetes.io/component=operator"
+OUR_KINDS = (INFERENCE_SERVICE, INFERENCE_PROVIDER, INFERENCE_RUNTIME)
 GONE_SECONDS = 60.0  # for one object; a definition goes when its last object is gone
 
 # What the chart makes, in the order in which it goes: first what acts, last what it acted with.
@@ -70,7 +80,8 @@ def run(target: Target, purge: bool, dry_run: bool, yes: bool, output: Output) -
     :param purge: also custom resources (and with them the engines), keys and definitions.
     :param dry_run: only list.
     :param yes: do not ask.
-    :raises CommandError: when nothing is there, or nobody can be asked.
+    :raises CommandError: when nothing is there, some of it serves another release, or nobody can
+        be asked.
     """
     found = connected(target, lambda cluster: find(cluster, target, purge))
     if not found:
@@ -88,44 +99,110 @@ def run(target: Target, purge: bool, dry_run: bool, yes: bool, output: Output) -
 
 
 async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
-    """Return every object that goes, in the order of removal."""
+    """Return every object that goes, in the order of removal.
+
+    :raises CommandError: when a purge would take another release's objects.
+    """
     found = await _purged(cluster, target) if purge else []
     labels = ",".join(
         [
-            "app.kubernetes.io/part-of=overspill",
+            PART,
             f"app.kubernetes.io/instance={target.release}",
             # The operator's own children belong to services, one of which may be named like us.
             "app.kubernetes.io/managed-by!=overspill",
         ]
     )
+    own = (target.release, target.namespace)
     for kind in CHART_KINDS:
-        found += await _listed(cluster, kind, "", labels=labels)
+        items = await _objects(cluster, kind, labels=labels)
+        found += [_found(kind, item["metadata"]) for item in items if _owner(item) in (None, own)]
     # Last, since the operator makes a lease anew while it may; such a one can lack the labels.
     only = f"metadata.name={target.operator}"
     found += await _listed(cluster, LEASE, target.namespace, fields=only)
     history = f"owner=helm,name={target.release}"
     found += await _listed(cluster, SECRET, target.namespace, labels=history)
     if purge:
-        found += await _listed(cluster, CRD, labels="app.kubernetes.io/part-of=overspill")
+        found += await _definitions(cluster, found)
     return found
 
 
 async def _purged(cluster: Cluster, target: Target) -> list[Found]:
+    """Return what only a purge removes, but for the definitions.
+
+    :raises CommandError: when it serves another release too.
+    """
+    operators = await _objects(cluster, DEPLOYMENT, labels=OPERATORS)
+    definitions = await _objects(cluster, CRD, labels=PART)
+    _refuse_others(target, [_release(o) for o in operators], [_owner(d) for d in definitions])
+    watched = next((_watched(o) for o in operators), [])
     found: list[Found] = []
-    for kind in (INFERENCE_SERVICE, INFERENCE_PROVIDER, INFERENCE_RUNTIME):
-        found += await _listed(cluster, kind)
+    for kind in OUR_KINDS:
+        for namespace in watched or [""]:
+            found += await _listed(cluster, kind, namespace)
     found += await _listed(cluster, SECRET, target.namespace, labels=f"{LABEL_KEY}=true")
+    return found
+
+
+def _refuse_others(
+    target: Target, operators: Iterable[Release], owners: Iterable[Release | None]
+) -> None:
+    own = (target.release, target.namespace)
+    for release, namespace in sorted({*operators} - {own}):
+        raise CommandError(
+            f"release {release} in namespace {namespace} serves with the same definitions; "
+            f"uninstall it first, or leave --purge out; "
+            f"if it is the one you mean: --release {release} --system-namespace {namespace}"
+        )
+    for release, namespace in sorted({*filter(None, owners)} - {own}):
+        raise CommandError(
+            f"the definitions belong to release {release} in namespace {namespace}; "
+            f"pass --release {release} --system-namespace {namespace}, or leave --purge out"
+        )
+
+
+def _release(operator: Object) -> Release:
+    metadata = operator["metadata"]
+    return metadata["labels"].get("app.kubernetes.io/instance", ""), metadata["namespace"]
+
+
+def _owner(obj: Object) -> Release | None:
+    """Return whose an object is, by Helm's marks; None for one that was applied by hand."""
+    marks = obj["metadata"].get("annotations") or {}
+    name = marks.get("meta.helm.sh/release-name")
+    return (name, marks.get("meta.helm.sh/release-namespace", "")) if name else None
+
+
+def _watched(operator: Object) -> list[str]:
+    """Return the namespaces that an operator watches, none when it watches all."""
+    containers = operator["spec"]["template"]["spec"]["containers"]
+    env = {e["name"]: e.get("value", "") for c in containers for e in c.get("env") or []}
+    return [n for n in env.get("OVERSPILL_WATCH_NAMESPACES", "").split(",") if n]
+
+
+async def _definitions(cluster: Cluster, going: list[Found]) -> list[Found]:
+    """Return the definitions whose objects all go."""
+    found: list[Found] = []
+    for kind in OUR_KINDS:
+        if {*await _listed(cluster, kind)} <= {*going}:
+            only = f"metadata.name={kind.plural}.{GROUP}"
+            found += await _listed(cluster, CRD, labels=PART, fields=only)
     return found
 
 
 async def _listed(
     cluster: Cluster, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""
 ) -> list[Found]:
+    items = await _objects(cluster, kind, namespace, labels=labels, fields=fields)
+    return [_found(kind, item["metadata"]) for item in items]
+
+
+async def _objects(
+    cluster: Cluster, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = ""
+) -> list[Object]:
     try:
-        items = (await cluster.list(kind, namespace, labels=labels, fields=fields)).items
+        return (await cluster.list(kind, namespace, labels=labels, fields=fields)).items
     except NotFound:  # the definition is gone already
         return []
-    return [_found(kind, item["metadata"]) for item in items]
 
 
 def _found(kind: Kind, metadata: dict[str, Any]) -> Found:

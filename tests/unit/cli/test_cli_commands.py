@@ -7,39 +7,15 @@ from cli_world import Command, World
 
 from overspill.api.keys import key_secret, new_key
 from overspill.api.sse import MAX_EVENT
-from overspill.cluster.kinds import (
-    CRD,
-    DEPLOYMENT,
-    INFERENCE_SERVICE,
-    LEASE,
-    SECRET,
-    SERVICE_ACCOUNT,
-)
+from overspill.cluster.kinds import SECRET
 
 SYSTEM = "overspill-system"
-CHART = {"app.kubernetes.io/part-of": "overspill", "app.kubernetes.io/instance": "overspill"}
 STREAM = [
     b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n',
     b'data: {"choices":[{"delta":{"content":"Par"}}]}\n\ndata: {"choices":[{"delta":{"con',
     b'tent":"is"}}]}\n\n: x-overspill-cost-usd=0.0021\n\ndata: [DONE]\n\n',
 ]
 HEADERS = {"x-overspill-destination": "platform/openai", "x-overspill-reason": "ClusterFull"}
-
-
-def installed(world: World) -> None:
-    """What an install leaves in a cluster, with one service and one key."""
-    world.put(DEPLOYMENT, "overspill-gateway", SYSTEM, metadata={"labels": CHART})
-    world.put(SERVICE_ACCOUNT, "overspill-gateway", SYSTEM, metadata={"labels": CHART})
-    history = {"owner": "helm", "name": "overspill"}
-    world.put(SECRET, "sh.helm.release.v1.overspill.v1", SYSTEM, metadata={"labels": history})
-    world.put(LEASE, "overspill-operator", SYSTEM)  # made anew by the operator
-    own = CHART | {"app.kubernetes.io/managed-by": "overspill"}
-    world.put(DEPLOYMENT, "overspill-engine", "team-a", metadata={"labels": own})
-    world.put(INFERENCE_SERVICE, "overspill", "team-a", status={})
-    key = {"labels": {"overspill.dev/key": "true"}}
-    world.put(SECRET, "key-ci", SYSTEM, metadata=key)
-    part = {"labels": {"app.kubernetes.io/part-of": "overspill"}}
-    world.put(CRD, "inferenceservices.overspill.dev", metadata=part)
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(world: World, overspill: Command) -> None:
@@ -152,70 +128,6 @@ def test_chat_survives_a_stream_that_is_none(world: World, overspill: Command) -
     assert done.returncode == 1
     assert "an event of the stream exceeds" in done.stderr
     assert not world.objects, "the session's key is deleted"
-
-
-def test_uninstall_lists_first_and_keeps_what_is_served(world: World, overspill: Command) -> None:
-    installed(world)
-    listed = overspill("uninstall", "--dry-run", "-o", "json")
-    names = [(o["kind"], o["name"]) for o in json.loads(listed.stdout)]
-    assert names == [
-        ("Deployment", "overspill-gateway"),
-        ("ServiceAccount", "overspill-gateway"),
-        ("Lease", "overspill-operator"),
-        ("Secret", "sh.helm.release.v1.overspill.v1"),
-    ]
-    assert not world.deleted
-    assert overspill("uninstall", "--yes").returncode == 0
-    assert {o["metadata"]["name"] for o in world.objects.values()} == {
-        "overspill-engine",
-        "overspill",
-        "key-ci",
-        "inferenceservices.overspill.dev",
-    }
-
-
-def test_purge_removes_services_first_and_definitions_last(
-    world: World, overspill: Command
-) -> None:
-    installed(world)
-    assert overspill("uninstall", "--purge", "--yes").returncode == 0
-    assert world.deleted[0] == INFERENCE_SERVICE.path("team-a", "overspill")
-    assert world.deleted[-1] == CRD.path("", "inferenceservices.overspill.dev")
-    # The owner reference takes it along in a real cluster.
-    assert list(world.objects) == [DEPLOYMENT.path("team-a", "overspill-engine")]
-
-
-def test_the_list_names_a_service_as_everything_else_does(world: World, overspill: Command) -> None:
-    installed(world)
-    listed = overspill("uninstall", "--purge", "--dry-run")
-    assert "InferenceService" in listed.stdout
-    assert "team-a/overspill" in listed.stdout
-
-
-def test_nobody_is_asked_without_a_terminal(world: World, overspill: Command) -> None:
-    installed(world)
-    done = overspill("uninstall")
-    assert done.returncode == 2
-    assert "--yes" in done.stderr
-    assert not world.deleted
-
-
-@pytest.mark.parametrize(("typed", "goes"), [("n\n", False), ("\n", False), ("y\n", True)])
-def test_the_question_is_no_part_of_the_list(
-    world: World, overspill: Command, typed: str, *, goes: bool
-) -> None:
-    installed(world)
-    done = overspill("uninstall", "-o", "json", typed=typed)
-    assert done.returncode == (0 if goes else 1)
-    assert json.loads(done.stdout)
-    assert "[y/N]" in done.stderr
-    assert bool(world.deleted) is goes
-
-
-def test_nothing_installed_is_said(world: World, overspill: Command) -> None:
-    done = overspill("uninstall", "--yes")
-    assert done.returncode == 1
-    assert "--system-namespace" in done.stderr
 
 
 def test_check_fails_with_a_remedy_where_nothing_is_installed(
