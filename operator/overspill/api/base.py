@@ -1,12 +1,14 @@
 """What all custom resources share: naming, strictness, CEL rules, metadata.
 
-Python names are snake_case, fields of objects camelCase. Unknown fields are refused,
-as the API server does with the generated schema.
+Python names are snake_case, fields of objects camelCase. Who refuses unknown fields is the API
+server, by the generated schema, and we where nobody else looks (files). In an object that the API
+server has taken they are a newer version's, and no reader may fail on them: the definitions and the
+operator are upgraded first, while older gateways still serve.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -95,15 +97,17 @@ class Resource(Model):
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> Self:
+    def parse(cls, raw: dict[str, Any], *, unknown: Literal["ignore", "forbid"] = "ignore") -> Self:
         """Turn an object from the API server into a typed one.
 
         :param raw: the object as JSON values.
+        :param unknown: what to do with fields that we do not know: ``forbid`` for an object that
+            no API server has checked.
         :raises InvalidObject: with every wrong field and what is wrong with it.
         """
         fields = {k: raw[k] for k in ("metadata", "spec", "status") if k in raw}
         try:
-            return cls.model_validate(fields)
+            return cls.model_validate(fields, extra=unknown)
         except ValidationError as error:
             raise InvalidObject(describe(error)) from error
 

@@ -227,4 +227,4 @@ class Reconciler:
 
 def _conditions(raw: Object) -> list[Condition]:
     items: list[Any] = (raw.get("status") or {}).get("conditions") or []
-    return [Condition.model_validate(item) for item in items]
+    return [Condition.model_validate(item, extra="ignore") for item in items]

@@ -20,7 +20,9 @@ Object = dict[str, Any]
 def service(status: Any = None, generation: int = 1, **spec: Any) -> InferenceService:
     metadata = {"name": "chat", "namespace": "team-a", "uid": "u1", "generation": generation}
     spec = {"model": {"uri": f"oci://{IMAGE}"}, **spec}
-    return InferenceService.parse({"metadata": metadata, "spec": spec, "status": status or {}})
+    return InferenceService.parse(
+        {"metadata": metadata, "spec": spec, "status": status or {}}, unknown="forbid"
+    )
 
 
 def provider(namespace: str = "team-a", **spec: Any) -> InferenceProvider:
@@ -31,13 +33,15 @@ def provider(namespace: str = "team-a", **spec: Any) -> InferenceProvider:
         "secretRef": {"name": "key"},
         "models": [{"name": "gpt", "price": price}, {"name": "free"}],
     }
-    return InferenceProvider.parse({"metadata": metadata, "spec": {**default, **spec}})
+    return InferenceProvider.parse(
+        {"metadata": metadata, "spec": {**default, **spec}}, unknown="forbid"
+    )
 
 
 def runtime(**spec: Any) -> InferenceRuntime:
     metadata = {"name": "mine", "namespace": "team-a", "uid": "u3", "generation": 1}
     spec = {"image": "registry.example/mine:1", "args": ["--model", "$(MODEL_PATH)"], **spec}
-    return InferenceRuntime.parse({"metadata": metadata, "spec": spec})
+    return InferenceRuntime.parse({"metadata": metadata, "spec": spec}, unknown="forbid")
 
 
 def facts(

@@ -92,6 +92,21 @@ async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None
     await until(lambda: not state.services)
 
 
+async def test_what_a_newer_operator_says_is_read(
+    fed: tuple[FakeCluster, State, Feeder],
+) -> None:
+    """The operator is upgraded before the gateways, and one of them may start anew meanwhile."""
+    cluster, state, _ = fed
+    later = {"later": {"by": "a newer version"}}
+    full = {"capacity": {"full": True, **later}, **later}
+    cluster.send(INFERENCE_SERVICE, "SYNC", service(status=full, **later))
+    await until(lambda: bool(state.services))
+    assert state.services["team-a/chat"].full
+    room = {"capacity": {"full": False, **later}, **later}
+    cluster.send(INFERENCE_SERVICE, "MODIFIED", service(status=room, **later))
+    await until(lambda: not state.services["team-a/chat"].full)
+
+
 @pytest.mark.parametrize(
     "ports", [None, [], [{"name": "http"}], [{"name": "http", "port": None}], [{"port": 8000}]]
 )

@@ -44,6 +44,6 @@ def test_every_case_has_an_expected_health(script: Path) -> None:
 @pytest.mark.parametrize("path", CASES, ids=lambda p: f"{p.parent.parent.name}/{p.stem}")
 def test_a_case_is_an_object_that_the_operator_could_have_written(path: Path) -> None:
     raw = yaml.safe_load(path.read_text())
-    parsed = MODELS[path.parent.parent.name].parse(raw)
+    parsed = MODELS[path.parent.parent.name].parse(raw, unknown="forbid")
     assert {c["type"] for c in raw.get("status", {}).get("conditions", [])} <= set(ConditionType)
     assert parsed.metadata.generation >= 1

@@ -31,14 +31,18 @@ def service(name: str = "chat", **spec: Any) -> InferenceService:
     """Return a service of that spec, as the API server would hand it out."""
     metadata = {"name": name, "namespace": "team-a", "uid": "6f2c", "generation": 1}
     model = {"uri": "oci://registry.example/models/qwen3:q4"}
-    return InferenceService.parse({"metadata": metadata, "spec": {"model": model, **spec}})
+    return InferenceService.parse(
+        {"metadata": metadata, "spec": {"model": model, **spec}}, unknown="forbid"
+    )
 
 
 def runtime(name: str = "my-engine", **spec: Any) -> InferenceRuntime:
     """Return an InferenceRuntime of that spec."""
     metadata = {"name": name, "namespace": "team-a"}
     image = {"image": "registry.example/engine@sha256:" + "0" * 64}
-    return InferenceRuntime.parse({"metadata": metadata, "spec": {**image, **spec}})
+    return InferenceRuntime.parse(
+        {"metadata": metadata, "spec": {**image, **spec}}, unknown="forbid"
+    )
 
 
 def render(case: str) -> str:
