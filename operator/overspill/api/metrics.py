@@ -26,9 +26,10 @@ READY_REPLICAS = "overspill_gateway_ready_replicas"  # SERVICE_LABELS; as the ga
 REQUEST_MEMORY = "overspill_gateway_request_memory_bytes"
 
 # Operator
-RECONCILES = "overspill_reconciles_total"  # kind, result = ok | error
+RECONCILES = "overspill_reconciles_total"  # kind, result = ok | conflict | error
 RECONCILE_SECONDS = "overspill_reconcile_duration_seconds"  # kind
 WRITES = "overspill_writes_total"  # kind, verb
+CONFLICTS = "overspill_write_conflicts_total"  # kind
 DIRTY_KEYS = "overspill_dirty_keys"  # keys that wait for a worker
 LEADER = "overspill_leader"  # 1 while this operator holds the lease
 DESIRED_REPLICAS = "overspill_desired_replicas"  # SERVICE_LABELS

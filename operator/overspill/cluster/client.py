@@ -188,7 +188,6 @@ class Cluster:
         manager: str,
         force: bool = True,
         subresource: str = "",
-        dry_run: bool = False,
     ) -> Object:
         """Server-side apply.
 
@@ -197,14 +196,13 @@ class Cluster:
         :param obj: the wanted fields; with ``metadata.resourceVersion`` only if still unchanged.
         :param manager: field manager.
         :param force: take fields that other managers own.
-        :raises Conflict: when the resourceVersion is not the current one.
+        :raises Conflict: when the resourceVersion is not the current one, or without ``force``
+            another manager owns a field and wants it otherwise.
         """
         self._check("apply", kind)
         metadata = obj["metadata"]
         path = kind.path(metadata.get("namespace", ""), metadata["name"], subresource)
         query = {"fieldManager": manager, "force": "true" if force else "false"}
-        if dry_run:
-            query["dryRun"] = "All"
         return await self._call("PATCH", path, query, body=obj, headers=_APPLY)
 
     async def create(self, kind: Kind, obj: Object, *, manager: str = "overspill") -> Object:

@@ -161,7 +161,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     )
     observer = Observer(cluster, autoscaler, catalog, version, views)
     announcer = Announcer(guarded, settings.identity)
-    reconciler = Reconciler(guarded, observer, autoscaler, scale, announcer, settings)
+    reconciler = Reconciler(guarded, observer, autoscaler, scale, announcer, settings, metrics)
 
     async def leading() -> None:
         await leader.wait(held=True)

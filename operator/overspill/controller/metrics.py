@@ -20,6 +20,10 @@ class Metrics:
         self.writes = Counter(
             names.WRITES, "Writes sent to the API server", ("kind", "verb"), registry=registry
         )
+        self.conflicts = Counter(
+            names.CONFLICTS, "Writes of children that had changed since they were read", ("kind",),
+            registry=registry,
+        )  # fmt: skip
         self.dirty = Gauge(names.DIRTY_KEYS, "Objects that wait for a worker", registry=registry)
         self.leader = Gauge(names.LEADER, "1 while this operator acts", registry=registry)
 

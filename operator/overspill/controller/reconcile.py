@@ -26,6 +26,7 @@ from overspill.controller.conditions import Verdict
 from overspill.controller.contest import Contests
 from overspill.controller.decide import Plan, decide, decide_status
 from overspill.controller.facts import Facts, Fault, Object
+from overspill.controller.metrics import Metrics
 from overspill.controller.observe import CHILDREN, Observer
 from overspill.controller.reasons import Reason
 from overspill.controller.scaling import ScaleWriter
@@ -49,6 +50,7 @@ class Reconciler:
     scale: ScaleWriter
     announcer: Announcer
     settings: Settings
+    metrics: Metrics
     contests: Contests = field(default_factory=Contests)
     # Status writes, in monotonic seconds; after a restart, all count as made just now.
     _written: dict[Key, float] = field(default_factory=dict)
@@ -98,19 +100,17 @@ class Reconciler:
         """Write until nothing is due; return the facts as the writes left them.
 
         What only a change of the service or of rights can mend is in ``refused``.
+
+        :raises Conflict: when the last step met one.
         """
+        conflict: Conflict | None = None
         try:
-            for left in reversed(range(STEPS)):
+            for _ in range(STEPS):
                 plan = decide(facts, self.settings)
                 plan = self.contests.allowed(key, plan, time.monotonic())
                 if plan == Plan():
-                    break
-                try:
-                    facts = await self._apply(key, facts, plan)
-                except Conflict:
-                    if not left:
-                        raise
-                    facts = await self._deployment_again(facts)
+                    return facts
+                facts, conflict = await self._carry_out(key, facts, plan)
         except RenderError as error:
             return replace(facts, refused=Fault(Reason.INVALID_SPEC, str(error)))
         except Terminating:
@@ -118,34 +118,63 @@ class Reconciler:
         except (Invalid, Forbidden) as error:
             # The API server knows rules that the schema does not, and rights can be missing.
             return replace(facts, refused=Fault(Reason.APPLY_REFUSED, str(error)))
+        if conflict:
+            raise conflict
         return facts
 
-    async def _apply(self, key: Key, facts: Facts, plan: Plan) -> Facts:
-        """Carry a plan out; the status speaks of the children as these writes left them."""
-        children = dict(facts.children)
+    async def _carry_out(self, key: Key, facts: Facts, plan: Plan) -> tuple[Facts, Conflict | None]:
+        """Write what is due; return the children as that left them, and the last conflict.
+
+        A child that changed since it was read is read again, and the others are written all the
+        same: the controller of a new Deployment writes to it at the same time as we.
+        """
+        conflict: Conflict | None = None
+        done: list[str] = []
         for obj, path in zip(plan.apply, plan.drifted, strict=True):
             kind = obj["kind"]
-            children[kind] = await self.cluster.apply(CHILDREN[kind], obj, manager=OPERATOR_MANAGER)
-            self.contests.wrote(key, facts, obj, path, time.monotonic())
-        if plan.apply:
-            log.info("applied", service=key.path, fields=plan.drifted)
-        if plan.scale_to is not None and facts.deployment is not None:
-            metadata = facts.deployment["metadata"]
-            await self.scale.write_scale(key.path, plan.scale_to, metadata["resourceVersion"])
-            log.info("scaled", service=key.path, replicas=plan.scale_to)
-            # The answer is a Scale; who owns the count is in the Deployment.
-            return await self._deployment_again(replace(facts, children=children))
-        return replace(facts, children=children)
-
-    async def _deployment_again(self, facts: Facts) -> Facts:
-        """Read the Deployment anew: its controller writes to a new one at the same time as we."""
-        service = facts.service
-        name = child_name(service.metadata.name)
+            try:
+                live: Object | None = await self._apply(obj)
+            except Conflict as error:
+                conflict, live = error, await self._again(key, kind)
+            else:
+                self.contests.wrote(key, facts, obj, path, time.monotonic())
+                done.append(path)
+            facts = replace(facts, children={**facts.children, kind: live})
+        if done:
+            log.info("applied", service=key.path, fields=done)
+        if plan.scale_to is None or facts.deployment is None:
+            return facts, conflict
         try:
-            live = await self.cluster.get(DEPLOYMENT, service.metadata.namespace, name)
+            version = facts.deployment["metadata"]["resourceVersion"]
+            await self.scale.write_scale(key.path, plan.scale_to, version)
+            log.info("scaled", service=key.path, replicas=plan.scale_to)
+        except Conflict as error:
+            conflict = error
+            self.metrics.conflicts.labels(DEPLOYMENT.kind).inc()
+        # The answer is a Scale; who owns the count is in the Deployment.
+        live = await self._again(key, DEPLOYMENT.kind)
+        return replace(facts, children={**facts.children, DEPLOYMENT.kind: live}), conflict
+
+    async def _apply(self, obj: Object) -> Object:
+        """Apply one child, in the version that was read.
+
+        One that was missing has no version. It takes nothing from other managers: a write that
+        comes late must not change the count of a Deployment that another leader made meanwhile.
+        """
+        kind = CHILDREN[obj["kind"]]
+        seen = "resourceVersion" in obj["metadata"]
+        try:
+            return await self.cluster.apply(kind, obj, manager=OPERATOR_MANAGER, force=seen)
+        except Conflict:
+            self.metrics.conflicts.labels(kind.kind).inc()
+            raise
+
+    async def _again(self, key: Key, kind: str) -> Object | None:
+        """Read a child anew, None when there is none."""
+        try:
+            return await self.cluster.get(CHILDREN[kind], key.namespace, child_name(key.name))
         except NotFound:
-            return replace(facts, children={**facts.children, "Deployment": None})
-        return replace(facts, children={**facts.children, "Deployment": live})
+            return None
 
     async def _status(self, key: Key, raw: Object, facts: Facts) -> float | None:
         moment = time.monotonic()

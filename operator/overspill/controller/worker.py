@@ -2,9 +2,10 @@
 
 A key that is marked twice before a worker comes is reconciled once; one that is marked while it
 is worked on is reconciled again after that, never twice at a time. Failures back off per key,
-1 s to 30 s, and are tried for as long as the object exists: giving up would leave a service
-broken after the API server healed. Bounds: the set holds a key at most once, so it is never
-larger than the number of our objects; marks that an earlier one overtook are swept out.
+1 s to 30 s, as do conflicts from the fourth in a row on, and are tried for as long as the object
+exists: giving up would leave a service broken after the API server healed. Bounds: the set holds a
+key at most once, so it is never larger than the number of our objects; marks that an earlier one
+overtook are swept out.
 
 Nothing is worked on without the lease; keys wait for it.
 """
@@ -29,6 +30,7 @@ RECONCILE_SECONDS = 50.0  # longest that one reconcile may take
 RETRY_LONGEST = 30.0  # seconds, so that all is well within a minute after an outage
 SPARE = 100  # overtaken marks that may lie in the heap before it is swept
 CONFLICT_SECONDS = 0.2  # the object changed under us: the event is on its way
+CONFLICTS = 3  # in a row, after which somebody writes as often as we do
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
 
@@ -112,6 +114,7 @@ class Worker:
         self._leading = leading
         self._metrics = metrics
         self._failures: dict[Key, int] = {}
+        self._conflicts: dict[Key, int] = {}
         self._since: dict[Key, float] = {}  # keys in work, monotonic seconds
 
     def stalled(self, now: float, limit: float) -> bool:
@@ -147,8 +150,7 @@ class Worker:
         except Fenced:
             return random.uniform(0, 1)  # noqa: S311 - spread, no secret
         except Conflict as error:
-            log.info("changed meanwhile", kind=key.kind, key=key.path, error=str(error))
-            return CONFLICT_SECONDS
+            return self._conflicted(key, error)
         except (ClusterError, TimeoutError) as error:
             return self._failed(key, error)
         except Exception as error:
@@ -156,8 +158,17 @@ class Worker:
             log.exception("reconcile failed", kind=key.kind, key=key.path)
             return self._failed(key, error)
         self._failures.pop(key, None)
+        self._conflicts.pop(key, None)
         self._metrics.reconciles.labels(key.kind, "ok").inc()
         return delay
+
+    def _conflicted(self, key: Key, error: Conflict) -> float:
+        self._metrics.reconciles.labels(key.kind, "conflict").inc()
+        log.info("changed meanwhile", kind=key.kind, key=key.path, error=str(error))
+        conflicts = self._conflicts[key] = self._conflicts.get(key, 0) + 1
+        if conflicts <= CONFLICTS:
+            return CONFLICT_SECONDS
+        return backoff(conflicts - CONFLICTS, longest=RETRY_LONGEST)
 
     def _failed(self, key: Key, error: Exception) -> float:
         self._metrics.reconciles.labels(key.kind, "error").inc()

@@ -28,6 +28,13 @@ class HeldWrites(Faults):
         return True
 
 
+class HeldCreation(HeldWrites):
+    """The write that makes a Deployment stays on the wire; all else passes."""
+
+    def held_back(self, call: Call) -> bool:
+        return call.path.split("/")[-2:-1] == ["deployments"] and super().held_back(call)
+
+
 def successes(proxy: Proxy, since: float) -> list[str]:
     """Writes that the API server took."""
     return [
@@ -107,3 +114,28 @@ def test_a_stopped_leader_overwrites_nothing_when_it_wakes(faulty: FaultyWorld) 
         f"longest time without an operator {longest:.0f} s; "
         f"{len(held.held)} late write, answered {[c.status for c in late]}; 0 taken",
     )  # fmt: skip
+
+
+def test_a_creation_that_comes_late_changes_no_count(faulty: FaultyWorld) -> None:
+    """A Deployment that was missing has no version to be applied in: another leader's stays."""
+    stale, its = faulty.start()
+    faulty.lead(stale)
+    its.faults = held = HeldCreation()
+    faulty.edit("chat", 1)  # wants no replica
+    faulty.world.eventually("the creation is on the wire", lambda: held.held)
+    stale.process.send_signal(signal.SIGSTOP)
+    fresh, _ = faulty.start("two")
+    faulty.world.eventually("the second leads", lambda: fresh.leads, UNSERVED_SECONDS)
+    faulty.edit("chat", 2, scaling={"minReplicas": 1, "maxReplicas": 2})
+    faulty.reaches("chat", 2, UNSERVED_SECONDS)
+    faulty.world.eventually(
+        "one replica is wanted", lambda: faulty.world.settled()["spec"]["replicas"] == 1
+    )
+    resumed, held.holding = time.monotonic(), False
+    faulty.world.eventually("the creation arrives", lambda: held.held[0].status)
+    wake(stale)
+    faulty.world.eventually("the stale one sees that it is not", lambda: not stale.leads)
+    assert held.held[0].status == 409
+    assert successes(its, resumed) == []
+    assert faulty.shown("chat") == 2
+    assert faulty.world.settled()["spec"]["replicas"] == 1

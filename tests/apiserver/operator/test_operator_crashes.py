@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from operator_world import CHILDREN, World
+from prometheus_client import CollectorRegistry
 
 from overspill.autoscaler.health import ScalingHealth
 from overspill.cluster import Cluster, Conflict, Fenced, Kind
 from overspill.controller.announce import Announcer
 from overspill.controller.catalog import Catalog, Key
+from overspill.controller.metrics import Metrics
 from overspill.controller.observe import Observer
 from overspill.controller.reconcile import Reconciler
 from overspill.controller.scaling import ScaleWriter
@@ -76,6 +78,7 @@ async def live(cluster: Cluster, world: World, name: str, count: int, writes: in
         ScaleWriter(guarded),
         Announcer(guarded, "me"),
         settings,
+        Metrics(CollectorRegistry()),
     )
     quiet = 0
     while quiet < 3:  # the API server's controllers change a Deployment for a moment

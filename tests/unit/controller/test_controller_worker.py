@@ -103,6 +103,25 @@ async def test_a_failure_is_tried_again(error: Exception, monkeypatch: pytest.Mo
         await until(lambda: len(harness.done) == 3)
 
 
+async def test_conflicts_in_a_row_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes as often as we do: that must not go on at five tries a second."""
+    waits: list[float] = []
+    monkeypatch.setattr(module, "backoff", lambda failures, **_: 100.0 * failures)
+    worker, conflicts = Harness(nothing).worker, 6
+
+    async def contested(_: Key) -> None:
+        if len(waits) < conflicts:
+            raise Conflict("changed")
+
+    monkeypatch.setattr(worker, "_reconcile", contested)
+    for _ in range(conflicts):
+        waits.append(await worker._attempt(A) or 0.0)
+    assert waits == [*[module.CONFLICT_SECONDS] * 3, 100.0, 200.0, 300.0]
+    assert await worker._attempt(A) is None
+    waits.clear()
+    assert await worker._attempt(A) == module.CONFLICT_SECONDS  # from the beginning
+
+
 async def test_a_reconcile_can_ask_to_be_called_again() -> None:
     async def again(_: Key) -> float | None:
         return 0.0
