@@ -205,10 +205,13 @@ class Autoscaler:
             subject.state, subject.stale, subject.seen_at = None, True, self.now()
             subject.known = False
             self._on_change(key)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._gateways.run())
-            tasks.create_task(self._readings.run())
-            await self._passes(tasks)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._gateways.run())
+                tasks.create_task(self._readings.run())
+                await self._passes(tasks)
+        finally:
+            self._meter.rest()
 
     async def _passes(self, tasks: asyncio.TaskGroup) -> None:
         """The first look at all services comes after one interval, when there are readings."""

@@ -49,6 +49,11 @@ class Meter:
         """
         self._gpu_seconds.labels(*key.split("/")).inc(devices * seconds)
 
+    def rest(self) -> None:
+        """Show nothing of what is: another leads now, and what we saw last stays true no longer."""
+        self._desired.clear()
+        self._active.clear()
+
     def forget(self, key: str) -> None:
         """Drop the series of a service that was deleted; Prometheus keeps what they were."""
         labels = dict(zip(metrics.SERVICE_LABELS, key.split("/"), strict=True))

@@ -324,6 +324,15 @@ async def test_a_leader_that_comes_back_gives_the_first_metrics_time(rig, monkey
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_who_leads_no_longer_shows_no_state(rig):
+    """Its last "active" would stand beside the next leader's "inactive", and hide it."""
+    async with rig(1) as r:
+        await until(lambda: r.metric(metrics.SCALING_ACTIVE) == 1)
+        assert r.metric(metrics.DESIRED_REPLICAS) is not None
+    assert r.metric(metrics.SCALING_ACTIVE) is None
+    assert r.metric(metrics.DESIRED_REPLICAS) is None
+
+
 async def test_accelerator_seconds_are_counted(rig):
     async with rig(2, minReplicas=2) as r:
         started = time.monotonic()
