@@ -16,6 +16,7 @@ from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.api.status import CostStatus, DecisionStatus, TrafficStatus
 from overspill.controller.reasons import Reason
+from overspill.runtimes.base import selector
 
 Object = dict[str, Any]
 
@@ -159,6 +160,20 @@ def _owned_by(live: Object, uid: str) -> bool:
     metadata = live["metadata"]
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or []]
     return uid in owners and not metadata.get("deletionTimestamp")
+
+
+def made_for(raw: Iterable[Object], service: str) -> list[Object]:
+    """Return the pods that a controller made as replicas of a service.
+
+    A pod that somebody copied to look into it bears labels of ours and has no controller.
+    """
+    wanted = selector(service).items()
+    return [
+        pod
+        for pod in raw
+        if wanted <= (pod["metadata"].get("labels") or {}).items()
+        and any(owner.get("controller") for owner in pod["metadata"].get("ownerReferences") or [])
+    ]
 
 
 def read_pods(raw: Iterable[Object], model_image: str) -> tuple[Pod, ...]:

@@ -38,6 +38,7 @@ from overspill.controller.facts import (
     Scaling,
     count_terminating,
     loader_addresses,
+    made_for,
     read_pods,
 )
 from overspill.controller.progress import Loaders
@@ -89,7 +90,7 @@ class Observer:
         namespace = service.metadata.namespace
         listed = service.spec.spillover.providers
         refs = sorted({Key.provider(ref.namespace or namespace, ref.name) for ref in listed})
-        pods, claim, (runtime, invalid), children, providers = await asyncio.gather(
+        labelled, claim, (runtime, invalid), children, providers = await asyncio.gather(
             self._pods(service),
             self._missing_claim(service),
             self._runtime(service),
@@ -100,7 +101,8 @@ class Observer:
         own = version(service.metadata.uid, service.metadata.resource_version)
         by_kind = dict(zip(CHILDREN, children, strict=True))
         seen = {kind: [child] for kind, child in by_kind.items() if child}
-        self._views.saw(key, own, {**seen, POD.kind: pods})
+        self._views.saw(key, own, {**seen, POD.kind: labelled})
+        pods = made_for(labelled, service.metadata.name)
         replicas = read_pods(pods, _model_image(service))
         facts = Facts(
             service=service,
@@ -140,6 +142,7 @@ class Observer:
         return replace(facts, scaling=scaling)
 
     async def _pods(self, service: InferenceService) -> list[Object]:
+        """Return all pods that bear the service's label, as the audit lists them."""
         labels = f"{LABEL_SERVICE}={service.metadata.name}"
         return (await self._cluster.list(POD, service.metadata.namespace, labels=labels)).items
 

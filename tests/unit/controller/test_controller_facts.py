@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from overspill.controller.facts import Fault, count_terminating, read_pods
+from overspill.controller.facts import Fault, count_terminating, made_for, read_pods
 from overspill.controller.reasons import Reason
 
 MODEL = "registry.example/models/qwen3:q4"
@@ -214,3 +214,26 @@ def test_a_terminating_pod_holds_its_place_as_long_as_it_is_on_a_node() -> None:
     gone = {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     pods = [raw(node="n"), {**raw(node="n"), "metadata": gone}, {**raw(), "metadata": gone}]
     assert count_terminating(pods) == 1
+
+
+ENGINE = {"overspill.dev/service": "chat", "app.kubernetes.io/component": "engine"}
+REPLICA_SET = {"kind": "ReplicaSet", "name": "chat-engine-5f", "uid": "r", "controller": True}
+
+
+@pytest.mark.parametrize(
+    ("labels", "owners", "counts"),
+    [
+        (ENGINE, [REPLICA_SET], True),
+        (ENGINE | {"pod-template-hash": "5f"}, [REPLICA_SET], True),
+        (ENGINE, [], False),  # copied by hand
+        (ENGINE, None, False),
+        (ENGINE, [REPLICA_SET | {"controller": False}], False),
+        ({"overspill.dev/service": "chat"}, [REPLICA_SET], False),
+        (ENGINE | {"overspill.dev/service": "other"}, [REPLICA_SET], False),
+        (None, [REPLICA_SET], False),
+    ],
+)
+def test_a_replica_is_what_a_controller_made_as_one(labels: Any, owners: Any, counts: bool) -> None:
+    pod = raw(node="n", phase="Running")
+    pod["metadata"] |= {"labels": labels, "ownerReferences": owners}
+    assert made_for([pod], "chat") == ([pod] if counts else [])
