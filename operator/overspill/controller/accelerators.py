@@ -2,8 +2,9 @@
 
 GPU Feature Discovery labels nodes with ``<resource>.memory`` (MiB of one device). Of the nodes
 that a replica may go to the smallest counts. Nodes are listed at most once a minute, with their
-labels only, and only those that bear the label. They are a help and nothing more: without the
-right, or while they cannot be read, what was known last counts, and a reconcile goes on.
+labels only, and only those that bear the label; what no service has asked for in the last ten
+minutes is forgotten. They are a help and nothing more: without the right, or while they cannot be
+read, what was known last counts, and a reconcile goes on.
 
 A node that comes or goes must not roll engines that run: what they were started with stays while
 their service asks for the same devices, until none is wanted any more or one says that its model
@@ -29,6 +30,7 @@ MIB = 1 << 20
 DOES_NOT_FIT = "ModelDoesNotFit"  # the engine's word
 FRESH_SECONDS = 60.0
 FORBIDDEN_SECONDS = 600.0  # until a right that was missing is tried again
+KEPT_SECONDS = 600.0  # without a question
 WAIT_SECONDS = 5.0  # longest that a reconcile waits for the nodes
 
 Labels = Mapping[str, str]
@@ -77,6 +79,7 @@ class Nodes:
 
     labels: list[Labels] = field(default_factory=list)
     until: float = 0.0  # seconds of the event loop's clock; then they are read again
+    asked: float = 0.0  # likewise; when a service last wanted to know
     failures: int = 0
     reading: "asyncio.Task[None] | None" = None
 
@@ -111,8 +114,12 @@ class Accelerators:
 
     async def _labelled(self, label: str) -> list[Labels]:
         """Return the labels of all nodes that bear ``label``: one list for all who wait for it."""
+        now = asyncio.get_running_loop().time()
+        # Names of resources are the users': anybody may come with a new one each minute.
+        self._nodes = {k: n for k, n in self._nodes.items() if now - n.asked < KEPT_SECONDS}
         nodes = self._nodes.setdefault(label, Nodes())
-        if nodes.reading is None and nodes.until <= asyncio.get_running_loop().time():
+        nodes.asked = now
+        if nodes.reading is None and nodes.until <= now:
             nodes.reading = asyncio.create_task(self._read(label, nodes))
         if nodes.reading is not None:
             await asyncio.wait([nodes.reading], timeout=WAIT_SECONDS)

@@ -124,6 +124,17 @@ async def cluster(nodes: Nodes, tmp_path: Path) -> AsyncIterator[Cluster]:
     await runner.cleanup()
 
 
+async def test_names_that_nobody_asks_for_are_forgotten(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody who may make a service may name a new resource each minute."""
+    known = Accelerators(cluster)
+    monkeypatch.setattr(accelerators, "KEPT_SECONDS", 0)
+    for number in range(5):
+        await known.memory(accelerated(resource=f"example.com/gpu{number}"), None)
+    assert list(known._nodes) == ["example.com/gpu4.memory"]
+
+
 async def test_nodes_are_listed_once_a_minute_and_only_when_asked(
     cluster: Cluster, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
