@@ -1,8 +1,13 @@
 """Events on our objects: one per change of a condition's reason, one per change of the count.
 
-Core/v1 events with constant reasons; the texts are those of the conditions and decisions.
+Core/v1 events with constant reasons; the texts are those of the conditions and decisions. A service
+whose pods flap must not fill the API server with them: of one object 25 are written at once and
+one more every 5 minutes, as client-go's EventCorrelator has it.
+https://pkg.go.dev/k8s.io/client-go/tools/record#EventCorrelator
 """
 
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -23,6 +28,8 @@ _COURSE = (
     Reason.ROLLING_OUT,
 )  # bad for a while, as things take their course
 MAX_NOTE = 1024  # characters, the API server's limit
+BURST = 25  # events of one object
+REFILL_SECONDS = 300.0  # until one more
 
 
 def changes(old: InferenceServiceStatus, new: InferenceServiceStatus) -> list[tuple[str, str, str]]:
@@ -60,13 +67,38 @@ def _decisions(old: list[DecisionStatus], new: list[DecisionStatus]) -> list[tup
     ]
 
 
+@dataclass
+class Allowance:
+    """How many events each object may still have: a token bucket. Pure.
+
+    Memory: a number for each object that had an event in the last two hours.
+    """
+
+    # By uid: events that are not made up for yet, at that time in monotonic seconds.
+    _spent: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def take(self, uid: str, now: float) -> bool:
+        """Whether an object may have one more event now; then it counts.
+
+        :param now: monotonic seconds.
+        """
+        left = {k: (n - (now - at) / REFILL_SECONDS, now) for k, (n, at) in self._spent.items()}
+        self._spent = {k: spent for k, spent in left.items() if spent[0] > 0}
+        spent, _ = self._spent.get(uid, (0.0, now))
+        if spent > BURST - 1:
+            return False
+        self._spent[uid] = (spent + 1, now)
+        return True
+
+
 class Announcer:
-    """Writes events; one that cannot be written is logged and dropped."""
+    """Writes events; one that cannot be written, or is one too many, is logged and dropped."""
 
     def __init__(self, cluster: Cluster, identity: str) -> None:
         """Write through a guarded cluster, in the name of one operator pod."""
         self._cluster = cluster
         self._identity = identity
+        self._allowance = Allowance()
 
     async def announce(self, raw: Object, type_: str, reason: str, message: str) -> None:
         """Write one event on an object.
@@ -75,6 +107,9 @@ class Announcer:
         :param type_: Normal or Warning.
         """
         metadata = raw["metadata"]
+        if not self._allowance.take(metadata["uid"], time.monotonic()):
+            log.info("event dropped", reason=reason, error="too many for this object")
+            return
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {
             "apiVersion": EVENT.api_version,
