@@ -53,13 +53,16 @@ def kubectl(*arguments: str) -> list[str]:
 
 
 def etcd() -> Program:
-    """The store, reachable through a unix socket only."""
+    """The store, reachable through a unix socket only.
+
+    A member listens for peers even where it is the only one: on loopback, which no pod reaches.
+    """
     argv = (
         program("etcd"),
         f"--data-dir={layout.STATE}/etcd",
         f"--listen-client-urls=unix://{layout.ETCD_SOCKET}",
         f"--advertise-client-urls=unix://{layout.ETCD_SOCKET}",
-        f"--listen-peer-urls=http://{NODE}:2380",
+        "--listen-peer-urls=http://127.0.0.1:2380",
         "--unsafe-no-fsync",
         "--log-level=warn",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from localcluster import build, images, layout, templates
+from localcluster import build, components, images, layout, templates
 from localcluster.progress import ClusterError, run
 
 FILES = sorted(p for p in layout.CONFIG.rglob("*") if p.is_file())
@@ -29,6 +29,15 @@ def test_every_configuration_file_renders(file: Path) -> None:
         assert plugin["isGateway"] is False
     elif file.suffix == ".toml":
         assert tomllib.loads(rendered)["grpc"]["address"] == str(layout.CONTAINERD_SOCKET)
+
+
+def test_no_pod_reaches_the_store() -> None:
+    """Whoever reaches it, as client or as peer, has every Secret; pods reach the node's address."""
+    argv = components.etcd().argv
+    listening = dict(a.removeprefix("--listen-").split("=", 1) for a in argv if "--listen" in a)
+    assert set(listening) == {"client-urls", "peer-urls"}
+    for url in listening.values():
+        assert url.startswith(("unix:///", "http://127.0.0.1:"))
 
 
 def test_a_name_that_layout_does_not_have_is_an_error() -> None:
