@@ -1,156 +1,161 @@
-"""An operator that dies after any of its writes: the next one ends where a lucky one would."""
+"""Row 22: an operator that dies after any of its writes: the next one ends where a lucky one would.
+
+Each case brings a service up, changes something, and lets operators die after each write that the
+change calls for, one service for each point. The end is compared with that of a service whose
+operator did not die: children with the fields that are ours, and what the status says. Not
+compared are events: one that a death swallowed is not written by the next operator.
+"""
 
 import asyncio
-import json
-from typing import Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
-from operator_world import CHILDREN, World
-from prometheus_client import CollectorRegistry
+from crash_world import MODEL, MOST_WRITES, Subject, Wish
+from operator_world import Object, World
 
-from overspill.autoscaler.health import ScalingHealth
-from overspill.cluster import Cluster, Conflict, Fenced, Kind
-from overspill.controller.announce import Announcer
-from overspill.controller.catalog import Catalog, Key
-from overspill.controller.metrics import Metrics
-from overspill.controller.observe import Observer
-from overspill.controller.reconcile import Reconciler
-from overspill.controller.scaling import ScaleWriter
-from overspill.controller.settings import Settings
-from overspill.controller.views import Views
+from overspill.autoscaler.gateways import ProviderReport
+from overspill.cluster import Cluster, Kind
+from overspill.cluster.kinds import (
+    DEPLOYMENT,
+    NETWORK_POLICY,
+    PDB,
+    SERVICE,
+    SERVICE_ACCOUNT,
+)
 
-MOST_WRITES = 30
-WRITTEN_BY_OTHERS = {"status", "resourceVersion", "uid", "creationTimestamp", "time", "generation"}
-
-
-class Fixed:
-    """An autoscaler that wants one count and knows nothing."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def observe(self, *_: Any) -> None:
-        pass
-
-    def forget(self, _: str) -> None:
-        pass
-
-    def desired(self, _: str) -> int:
-        return self.count
-
-    def decisions(self, _: str) -> list[Any]:
-        return []
-
-    def health(self, _: str) -> ScalingHealth:
-        return ScalingHealth(active=True, reason="Active")
-
-    def traffic(self, _: str) -> None:
-        return None
-
-    def cost(self, _: str) -> None:
-        return None
-
-    def providers(self) -> dict[str, Any]:
-        return {}
+ZERO = {"scaling": {"minReplicas": 0, "maxReplicas": 3}}
+POD = {"pod": {"annotations": {"example.com/a": "1", "example.com/b": "2"}}}
+RUNTIME = {"image": "registry.example/mine:1", "args": ["--model", "$(MODEL_PATH)"]}
+REFUSED = {"pod": {"affinity": {"nodeAffinity": {"nonsense": 1}}}}
+SPILL = {"spillover": {"providers": [{"name": "nobody", "model": "gpt"}]}}
+KEY_IS_BAD = ProviderReport(ready=False, reason="KeyRefused", message="401")
+KEY_IS_GOOD = ProviderReport(ready=True, reason="Ready")
 
 
-async def live(cluster: Cluster, world: World, name: str, count: int, writes: int) -> int:
-    """Reconcile until nothing is due or the process dies; return the writes that it made."""
-    made = 0
+def wish(spec: Object | None = None, **more: object) -> Wish:
+    return Wish({**ZERO, **(spec or {})}, **more)  # type: ignore[arg-type]
 
-    def guard(verb: str, kind: Kind) -> None:
-        nonlocal made
-        if made == writes:
-            raise Fenced(f"died before {verb} {kind.kind}")
-        made += 1
 
-    guarded = cluster.guarded(guard)
-    settings = Settings(
-        namespace=world.namespace,
-        engine_image="registry.example/engine:1",
-        engine_gpu_image="registry.example/gpu:1",
+@dataclass(frozen=True)
+class Case:
+    """A change, and the fewest writes that it takes."""
+
+    before: Wish
+    after: Wish
+    least: int
+    disturbed: tuple[Kind, Object | None] | None = None  # by somebody: a patch, or None: deleted
+
+
+CASES = {
+    "options": Case(wish(), wish({"engine": {"batching": {"maxSequences": 8}}}), 2),
+    "another model": Case(wish(), wish({"model": {**MODEL, "servedName": "other"}}), 2),
+    "a new operator's image": Case(wish(), wish(engine_image="registry.example/engine:2"), 1),
+    "a field is deleted": Case(wish(POD), wish(), 2),
+    "one of two keys is deleted": Case(
+        wish(POD), wish({"pod": {"annotations": {"example.com/a": "1"}}}), 2
+    ),
+    "up": Case(wish(), wish(count=2), 2),
+    "down": Case(wish(count=2), wish(), 2),
+    "another runtime": Case(wish(), wish(runtime=RUNTIME), 2),
+    "back to our engine": Case(wish(runtime=RUNTIME), wish(), 2),
+    "the runtime's own change": Case(
+        wish(runtime=RUNTIME), wish(runtime={**RUNTIME, "image": "registry.example/mine:2"}), 1
+    ),
+    "spillover": Case(wish(), wish(SPILL), 2),
+    "no spillover": Case(wish(SPILL), wish(), 2),
+    "refused": Case(wish(), wish(REFUSED), 2),
+    "no longer refused": Case(wish(REFUSED), wish(), 5),
+    "an engine that lacks an option": Case(
+        wish(), wish({"engine": {"runtime": "llamacpp", "quantization": "int4"}}), 2
+    ),
+    "the count drifts": Case(wish(), wish(), 1, (DEPLOYMENT, {"spec": {"replicas": 3}})),
+    "a provider's key is refused": Case(wish(provider=KEY_IS_GOOD), wish(provider=KEY_IS_BAD), 2),
+    "a provider's key is good again": Case(
+        wish(provider=KEY_IS_BAD), wish(provider=KEY_IS_GOOD), 2
+    ),
+} | {
+    f"{kind.kind} {'is deleted' if patch is None else 'drifts'}": Case(
+        wish(), wish(), 1, (kind, patch)
     )
-    autoscaler: Any = Fixed(count)
-    reconciler = Reconciler(
-        guarded,
-        Observer(cluster, autoscaler, Catalog(), (1, 37), Views()),
-        autoscaler,
-        ScaleWriter(guarded),
-        Announcer(guarded, "me"),
-        settings,
-        Metrics(CollectorRegistry()),
-    )
-    quiet = 0
-    while quiet < 3:  # the API server's controllers change a Deployment for a moment
-        before = made
-        try:
-            await reconciler.reconcile(Key.service(world.namespace, name))
-        except Fenced:
-            return made
-        except Conflict:
-            continue
-        quiet = quiet + 1 if made == before else 0
-        await asyncio.sleep(0.05)
-    return made
+    for kind, drifted in {
+        SERVICE_ACCOUNT: {"automountServiceAccountToken": True},
+        NETWORK_POLICY: {"spec": {"egress": [{}]}},
+        SERVICE: {"spec": {"ports": [{"port": 8000, "targetPort": 81}]}},
+        PDB: {"spec": {"maxUnavailable": 0}},
+        DEPLOYMENT: {"spec": {"template": {"spec": {"enableServiceLinks": True}}}},
+    }.items()
+    for patch in (drifted, None)
+}
 
 
-def essence(value: Any) -> Any:
-    """An object without what differs by chance."""
-    if isinstance(value, dict):
-        kept = {k: essence(v) for k, v in value.items() if k not in WRITTEN_BY_OTHERS}
-        if "managedFields" in kept:
-            ours = [e for e in kept["managedFields"] if e["manager"].startswith("overspill")]
-            kept["managedFields"] = sorted(ours, key=lambda e: e["manager"])
-        return kept
-    if isinstance(value, list):
-        return [essence(v) for v in value]
-    return value
+@pytest.fixture
+async def operator(world: World) -> AsyncIterator[Cluster]:
+    """A connection with the operator's rights."""
+    async with Cluster.connect(kubeconfig=str(world.folder / "kubeconfig")) as connected:
+        yield connected
 
 
-def children(world: World, name: str) -> Any:
-    found = {}
-    for kind in CHILDREN.values():
-        text = world.kube.kubectl(
-            "get", kind, f"{name}-engine", "-n", world.namespace, "-o", "json",
-            "--show-managed-fields",
-        )  # fmt: skip
-        uid = world.get("infsvc", name)["metadata"]["uid"]
-        found[kind] = essence(json.loads(text.replace(uid, "UID").replace(name, "NAME")))
-        # The API server gives each Service and each revision a number of its own.
-        found[kind]["spec"] = {
-            k: v for k, v in found[kind].get("spec", {}).items() if not k.startswith("clusterIP")
-        }
-        found[kind]["metadata"].pop("annotations", None)
-    return found
+async def changed(subject: Subject, case: Case, writes: int) -> int:
+    """Bring up, change, and die after so many writes; return those that were made."""
+    await subject.ask(case.before)
+    await subject.live(case.before)
+    await subject.ask(case.after)
+    if case.disturbed:
+        await subject.disturb(*case.disturbed)
+    return await subject.live(case.after, writes)
 
 
-def bring_up(world: World, name: str, count: int, writes: int = MOST_WRITES) -> int:
-    async def run() -> int:
-        config = str(world.folder / "kubeconfig")
-        async with Cluster.connect(kubeconfig=config) as cluster:
-            return await live(cluster, world, name, count, writes)
+@pytest.mark.parametrize("name", CASES)
+async def test_a_death_after_any_write_of_a_change_changes_nothing_in_the_end(
+    name: str, world: World, cluster: Cluster, operator: Cluster
+) -> None:
+    case = CASES[name]
+    subject = partial(Subject, cluster, operator, world.namespace)
+    lucky = subject("lucky")
+    total = await changed(lucky, case, MOST_WRITES)
+    assert case.least <= total < MOST_WRITES
+    expected = await lucky.end(case.after)
+    assert expected["service"]["judged"]
 
-    return asyncio.run(run())
+    async def died(writes: int) -> None:
+        unlucky = subject(f"unlucky{writes}x")
+        # The API server's controllers decide how many it takes; the first ones are always made.
+        made = await changed(unlucky, case, writes)
+        assert made == writes or case.least <= made < writes
+        await unlucky.live(case.after)
+        assert await unlucky.end(case.after) == expected, f"died after {writes} writes"
+
+    async with asyncio.TaskGroup() as group:
+        for writes in range(total):
+            group.create_task(died(writes))
 
 
 @pytest.mark.parametrize(("count", "least"), [(0, 7), (1, 8)])
-def test_a_crash_after_any_write_changes_nothing_in_the_end(
-    world: World, count: int, least: int
+async def test_a_death_after_any_write_of_the_first_ones_changes_nothing_in_the_end(
+    world: World, cluster: Cluster, operator: Cluster, count: int, least: int
 ) -> None:
-    scaling = {"minReplicas": count}
-    world.apply("lucky", scaling=scaling)
-    total = bring_up(world, "lucky", count)
+    wanted = wish(count=count)
+    subject = partial(Subject, cluster, operator, world.namespace)
+    lucky = subject("lucky")
+    await lucky.ask(wanted)
+    total = await lucky.live(wanted)
     assert least <= total < MOST_WRITES
-    expected = children(world, "lucky")
-    assert expected["deployments"]["spec"]["replicas"] == count
-    for writes in range(total):
-        name = f"crash{writes}x"
-        world.apply(name, scaling=scaling)
-        # The API server's controllers decide how many it takes; the first ones are always made.
-        made = bring_up(world, name, count, writes)
+    expected = await lucky.end(wanted)
+    assert expected["Deployment"]["spec"]["replicas"] == count
+
+    async def died(writes: int) -> None:
+        unlucky = subject(f"unlucky{writes}x")
+        await unlucky.ask(wanted)
+        made = await unlucky.live(wanted, writes)
         assert made == writes or least <= made < writes
-        bring_up(world, name, count)
-        assert children(world, name) == expected, f"died after {writes} writes"
+        await unlucky.live(wanted)
+        assert await unlucky.end(wanted) == expected, f"died after {writes} writes"
+
+    async with asyncio.TaskGroup() as group:
+        for writes in range(total):
+            group.create_task(died(writes))
     created = [
         e for e in world.kube.list("events", world.namespace) if e["reason"] == "SuccessfulCreate"
     ]
