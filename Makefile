@@ -135,6 +135,11 @@ chaos: venv ## The faults that `make test` shortens, at their full lengths (the 
 	OVERSPILL_CHAOS=1 $(PY) -m pytest $(DATA_PATH) -rP --junitxml=build/reports/chaos-data-path.xml
 	OVERSPILL_CHAOS=1 $(PY) -m pytest e2e/argocd -rP --junitxml=build/reports/chaos-gitops.xml
 
+.PHONY: fuzz
+fuzz: venv ## 10,000 generated resources (the cluster must be up; FUZZ_SEED repeats a run)
+	OVERSPILL_FUZZ=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
+	  $(PY) -m pytest tests/apiserver/faults/test_generated_specs.py -rP --junitxml=build/reports/fuzz.xml
+
 .PHONY: test
 test: venv ## Everything CI runs
 	$(PY) hack/test.py
