@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -122,6 +123,16 @@ class Operator:
     def leads(self) -> bool:
         with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
             return b"\noverspill_leader 1.0" in answer.read()
+
+    @property
+    def reconciles(self) -> float:
+        """Reconciles of services so far."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        counts = re.findall(
+            r'^overspill_reconciles_total\{kind="InferenceService".*\} (\S+)', text, re.M
+        )
+        return sum(map(float, counts))
 
     def stop(self) -> None:
         """End it as the kubelet does."""

@@ -66,6 +66,20 @@ class FaultyWorld:
         """The number of the last edit that the Deployment shows, 0 before the first."""
         return edit_of(self.world.get("deployment", f"{name}-engine"))
 
+    def settled(self, number: int, names: list[str]) -> bool:
+        """Whether these services are all there are, and their children and status show an edit."""
+        namespace = self.world.namespace
+        deployments = {
+            d["metadata"]["labels"]["overspill.dev/service"]: edit_of(d)
+            for d in self.world.kube.list("deployments", namespace)
+        }
+        told = {
+            s["metadata"]["name"]
+            for s in self.world.kube.list("infsvc", namespace)
+            if s.get("status", {}).get("observedGeneration") == s["metadata"]["generation"]
+        }
+        return told == set(names) and deployments == dict.fromkeys(names, number)
+
     def reaches(self, name: str, number: int, within: float) -> float:
         """Wait until the Deployment shows an edit; return the seconds that it took."""
         started = time.monotonic()

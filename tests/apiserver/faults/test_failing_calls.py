@@ -4,7 +4,7 @@ import random
 import time
 from collections import Counter
 
-from faulty_world import FaultyWorld, edit_of, figure, length
+from faulty_world import FaultyWorld, figure, length
 from proxy import Answer, Call, Faults, Proxy
 
 CONVERGED_SECONDS = 60
@@ -44,28 +44,13 @@ def rate(proxy: Proxy, since: float, until: float) -> float:
     return len([c for c in proxy.since(since) if c.at < until]) / (until - since)
 
 
-def settled(faulty: FaultyWorld, number: int, names: list[str]) -> bool:
-    """Whether children and status of all services show the last edit."""
-    world = faulty.world
-    deployments = {
-        d["metadata"]["labels"]["overspill.dev/service"]: edit_of(d)
-        for d in world.kube.list("deployments", world.namespace)
-    }
-    told = {
-        s["metadata"]["name"]
-        for s in world.kube.list("infsvc", world.namespace)
-        if s.get("status", {}).get("observedGeneration") == s["metadata"]["generation"]
-    }
-    return told == set(names) and deployments == dict.fromkeys(names, number)
-
-
 def test_an_api_server_that_fails_a_third_of_all_calls(faulty: FaultyWorld) -> None:
     operator, proxy = faulty.start()
     faulty.lead(operator)
     names = [f"chat{i}" for i in range(length(10, 50))]
     for name in names:
         faulty.edit(name, 1)
-    faulty.world.eventually("all are up", lambda: settled(faulty, 1, names), 60)
+    faulty.world.eventually("all are up", lambda: faulty.settled(1, names), 60)
     proxy.faults = failing = FailingCalls(seed=25)
     begun, seconds = time.monotonic(), length(40, 600)
     for name in names[::2]:
@@ -78,7 +63,7 @@ def test_an_api_server_that_fails_a_third_of_all_calls(faulty: FaultyWorld) -> N
     third = (ended - begun) / 3
     first, last = rate(proxy, begun, begun + third), rate(proxy, ended - third, ended)
     proxy.faults = Faults()
-    faulty.world.eventually("all are as asked for", lambda: settled(faulty, 2, names),
+    faulty.world.eventually("all are as asked for", lambda: faulty.settled(2, names),
                             CONVERGED_SECONDS)  # fmt: skip
     took = time.monotonic() - ended
     assert operator.process.poll() is None

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
 from statistics import median
-from urllib.request import urlopen
 
 import aiohttp
 import pytest
 from faulty_world import ZERO, edit_of, figure, followed
-from operator_world import NOWHERE, Operator, World
+from operator_world import NOWHERE, World
 from specs import CRDS, Specs
 
 from overspill.api.names import API_VERSION
@@ -77,16 +76,6 @@ class Sender:
             message = json.loads(body)["message"]
             if answer.status >= 500 or not NAMED.search(message):
                 self.unnamed.append(f"{answer.status} {message[:300]} for {text[:300]}")
-
-
-def reconciles(operator: Operator) -> float:
-    """Reconciles of services so far."""
-    with urlopen(f"http://127.0.0.1:{operator.port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    found = re.findall(
-        r'^overspill_reconciles_total\{kind="InferenceService".*\} (\S+)', text, re.M
-    )
-    return sum(map(float, found))
 
 
 async def neighbour(cluster: Cluster, world: World, numbers: Iterator[int], edits: int) -> float:
@@ -160,7 +149,7 @@ async def test_generated_objects_are_refused_or_shown(
     assert totals["shown"] > COUNT / 10
     assert totals["refused"] > COUNT / 10
     # A few steps bring a service up; what cannot be brought up is not tried over and over.
-    per_service = reconciles(operator) / totals["shown"]
+    per_service = operator.reconciles / totals["shown"]
     assert per_service < 40
     if FUZZ:
         assert worst <= 2 * alone
