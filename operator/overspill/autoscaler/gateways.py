@@ -177,6 +177,11 @@ class Gateways:
             return {}
         return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
 
+    @property
+    def expected(self) -> bool:
+        """Whether there are gateways, though none may have spoken yet."""
+        return bool(self._voices)
+
     def demand(self, key: str) -> Demand | None:
         """Return one service's demand over all gateways; None when no gateway has spoken.
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from overspill.api.conditions import timestamp
 from overspill.api.names import LABEL_SCRAPE
 from overspill.autoscaler.readings import Outage
 
@@ -34,8 +33,9 @@ def judge(
         return ScalingHealth(
             active=False,
             reason="PrometheusUnavailable",
-            message=f"{outage.message}, since {timestamp(outage.since)}. {holding} Check that "
-            "Prometheus runs and that the operator's prometheus.url is right.",
+            # Not since when: the condition has its own time, and ours begins with each process.
+            message=f"{outage.message}. {holding} Check that Prometheus runs and that the "
+            "operator's prometheus.url is right.",
         )
     if complete:
         return ScalingHealth(active=True, reason="Active")

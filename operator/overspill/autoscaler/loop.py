@@ -19,6 +19,7 @@ import structlog
 
 from overspill.api.service import InferenceService
 from overspill.api.status import CostStatus, TrafficStatus
+from overspill.autoscaler.demand import load
 from overspill.autoscaler.gateways import Gateways, ProviderReport
 from overspill.autoscaler.health import ScalingHealth, judge
 from overspill.autoscaler.meter import Meter
@@ -120,10 +121,11 @@ class Autoscaler:
         devices = accelerator.count if accelerator else 0
         subject = self._subjects.get(key)
         if subject is None:
-            decisions = remembered(service)
-            self._subjects[key] = Subject(
-                rules, replicas, devices, self.now(), own=own, decisions=decisions
+            subject = self._subjects[key] = Subject(
+                rules, replicas, devices, self.now(), own=own, decisions=remembered(service)
             )
+            if not subject.decisions and self._informed(key):
+                self._decide(key, subject)  # so that its first status is whole
             return
         changed = subject.rules != rules
         subject.rules, subject.replicas, subject.devices = rules, replicas, devices
@@ -148,7 +150,15 @@ class Autoscaler:
 
     def health(self, key: str) -> ScalingHealth:
         """Return whether scaling works for an observed service."""
-        return self._judge(self._subjects[key], self._readings.signals(key))
+        subject = self._subjects[key]
+        subject.health = self._judge(subject, self._readings.signals(key))
+        return subject.health
+
+    def _informed(self, key: str) -> bool:
+        """Whether a pass would know no more of a new service than is known now."""
+        if self._readings.outage and not self._gateways.expected:
+            return True
+        return load(self._readings.signals(key), self._gateways.demand(key)) is not None
 
     def _judge(self, subject: Subject, signals: Signals) -> ScalingHealth:
         subject.known = subject.known or signals.complete
@@ -244,15 +254,18 @@ class Autoscaler:
         if subject is None or subject.stale:
             return
         try:
-            self._decide(key, subject)
+            news = self._decide(key, subject)
         except Exception:  # one service that cannot be decided on must not stop the others
             log.exception("no decision", service=key)
             return
+        if news:
+            self._on_change(key)
         if subject.write_due(self.now()):
             subject.writing = True
             tasks.create_task(self._write(key, subject))
 
-    def _decide(self, key: str, subject: Subject) -> None:
+    def _decide(self, key: str, subject: Subject) -> bool:
+        """Decide once; return whether the controller does not know it all yet."""
         now = self.now()
         if subject.state is None:
             subject.state = PolicyState.start(now, subject.desired, subject.replicas.ready)
@@ -265,8 +278,7 @@ class Autoscaler:
         subject.health = health
         self._meter.active(key, health.active)
         told = self._record(key, subject, decision)
-        if told or before is None or before.reason != health.reason:
-            self._on_change(key)
+        return told or before is None or before.reason != health.reason
 
     def _record(self, key: str, subject: Subject, decision: Decision) -> bool:
         """Keep a decision that says something new."""

@@ -25,7 +25,7 @@ class Subject:
     known: bool = False  # to Prometheus, at some time since this process leads
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
     state: PolicyState | None = None
-    health: ScalingHealth | None = None
+    health: ScalingHealth | None = None  # as the controller was told last
     writing: bool = False
     settled: tuple[int, str] | None = None  # (count, resourceVersion) that needs no further write
     failures: int = 0  # of writes, in a row

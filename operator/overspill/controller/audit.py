@@ -7,6 +7,9 @@ lost event costs a minute. A list that is stale itself costs a reconcile, which 
 anew, and no more. Each list stands for itself: one that cannot be read is told and tried again,
 and the others are compared. Every 5 min all are reconciled, whatever the lists say.
 
+Before the first reconcile the services are listed once: whether another has the same name by
+right is no question of which of the two an event told first, or a restart would write it anew.
+
 Claims, which nobody watches, are asked for by name: we have no right to list them.
 
 Cost: eight lists, of which all but one carry metadata only, one page of them in memory; one call
@@ -39,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 AUDIT_SECONDS = 45.0
 RESYNC_SECONDS = 300.0
+FIRST_SECONDS = 15.0  # that the first list may keep the reconciles waiting
 RESYNC_SPREAD = 60.0  # seconds over which a resync is spread
 
 Look = Callable[[Kind, str], Awaitable[None]]  # at one kind in one namespace
@@ -67,6 +71,7 @@ class Auditor:
         self._views = views
         self._namespaces = namespaces or ("",)
         self._leading = leading
+        self._begun = asyncio.Event()
         self._named: dict[tuple[Kind, str], Mapping[Key, int]] = {}  # by kind and namespace
         self._resync_at = time.monotonic() + RESYNC_SECONDS
         # Services first: the other lists are compared for those that are known.
@@ -80,12 +85,28 @@ class Auditor:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        await self._leading()
+        await self._begin()
         failures = 0
         while True:
             steady = AUDIT_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 - spread, no secret
             await asyncio.sleep(backoff(failures, longest=steady) if failures else steady)
             await self._leading()
             failures = 0 if await self.audit() else failures + 1
+
+    async def begun(self) -> None:
+        """Wait until the services were listed once, or could not be."""
+        await self._begun.wait()
+
+    async def _begin(self) -> None:
+        try:
+            async with asyncio.timeout(FIRST_SECONDS):
+                for namespace in self._namespaces:
+                    await self._tried(self._services, INFERENCE_SERVICE, namespace)
+        except TimeoutError:
+            log.warning("services not listed", problem=f"no answer within {FIRST_SECONDS:g} s")
+        finally:
+            self._begun.set()
 
     async def audit(self) -> bool:
         """List everything once and mark what differs; return whether all could be read."""

@@ -169,7 +169,11 @@ def _rolling_out(deployment: Object | None) -> str:
 
 
 def _scaling(facts: Facts) -> Verdict:
+    """Until the first metrics come (again), what was said last stands: a restart is no news."""
     scaling = facts.scaling
+    old = api.find(facts.service.status.conditions, ConditionType.SCALING_ACTIVE)
+    if old and scaling.reason == Reason.STARTING:
+        return Verdict(old.status, old.reason, old.message)
     return Verdict("True" if scaling.active else "False", scaling.reason, scaling.message)
 
 

@@ -166,13 +166,19 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     async def leading() -> None:
         await leader.wait(held=True)
 
+    auditor = Auditor(cluster, catalog, keys, views, settings.watch_namespaces, leading)
+
+    async def informed() -> None:
+        await leading()
+        await auditor.begun()
+
     return Operator(
         settings=settings,
         leader=leader,
-        worker=Worker(keys, reconciler.reconcile, leading, metrics),
+        worker=Worker(keys, reconciler.reconcile, informed, metrics),
         autoscaler=autoscaler,
         nudger=Nudger(autoscaler, catalog, keys),
-        auditor=Auditor(cluster, catalog, keys, views, settings.watch_namespaces, leading),
+        auditor=auditor,
         addresses=addresses,
         sink=handlers.Sink(keys, catalog),
         watching=threading.Event(),

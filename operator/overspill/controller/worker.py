@@ -107,7 +107,7 @@ class Worker:
     ) -> None:
         """Make a worker.
 
-        :param leading: waits until we hold the lease.
+        :param leading: waits until we hold the lease, and may work.
         """
         self._keys = keys
         self._reconcile = reconcile

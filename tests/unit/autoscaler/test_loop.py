@@ -96,7 +96,7 @@ class Rig:
     ) -> None:
         token = tmp_path / "token"
         token.write_text(TOKEN)
-        self.server = server
+        self.server, self.addresses = server, [server.address]
         self.prometheus = Prometheus()
         self.cluster = Cluster(count)
         self.cluster.service = service(**scaling)
@@ -104,7 +104,7 @@ class Rig:
         self.changes: list[str] = []
         self.scaler = Autoscaler(
             prometheus or self.prometheus,
-            lambda: [server.address],
+            lambda: self.addresses,
             token,
             self.cluster,
             settings=FAST,
@@ -233,6 +233,34 @@ async def test_only_what_is_new_is_recorded(rig):
         assert r.scaler.decisions(KEY) == last
         assert r.changes == []
         assert r.cluster.tries == 0, "the count is right: nothing is written"
+
+
+@pytest.mark.parametrize(("away", "gateways"), [(False, True), (True, True), (True, False)])
+async def test_a_new_service_is_decided_on_at_once(rig, away, gateways):
+    """So that its first status tells all that there is to tell."""
+    async with rig(1) as r:
+        r.prometheus.away = away
+        if gateways:
+            await r.server.say({})
+        else:
+            r.addresses.clear()
+        new = "team-a/new"
+        await until(lambda: r.scaler._informed(new))
+        r.scaler.observe(new, service(minReplicas=0), Replicas(), slots=4)
+        [decision] = r.scaler.decisions(new)
+        assert (decision.replicas_to, decision.replicas_from) == (0, 0)
+        r.scaler.health(new)
+        started = r.scaler.now()
+        await until(lambda: r.scaler.now() > started + 3 * FAST.interval)
+        assert len(r.scaler.decisions(new)) == 1
+        assert new not in r.changes, "the controller knows it all"
+
+
+async def test_nothing_is_decided_before_anybody_was_asked(tmp_path):
+    async with DemandServer() as server:
+        r = Rig(tmp_path, server, 1)
+        r.cluster.tell()
+        assert r.scaler.decisions(KEY) == []
 
 
 async def test_a_conflict_waits_for_the_new_version_and_no_longer(rig, monkeypatch):

@@ -212,6 +212,44 @@ async def test_a_replica_without_the_lease_reads_nothing(monkeypatch: pytest.Mon
     await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.parametrize("broken", [False, True])
+async def test_services_are_known_before_the_first_reconcile(
+    broken: bool
+) -> None:
+    harness = Harness()
+    if broken:
+        harness.lists.broken[INFERENCE_SERVICE] = Forbidden("a right is missing")
+    begun = asyncio.create_task(harness.auditor.begun())
+    task = asyncio.create_task(harness.auditor.run())
+    await asyncio.sleep(0.02)
+    assert not begun.done(), "the lease is another's"
+    harness.lease.set()
+    async with asyncio.timeout(5):
+        await begun
+    assert harness.catalog.entries.keys() == (set() if broken else {CHAT, OTHER})
+    assert harness.keys._due.keys() == harness.catalog.entries.keys()
+    assert harness.lists.asked == [INFERENCE_SERVICE]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_list_that_hangs_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_SECONDS", 0.01)
+    harness = Harness()
+
+    async def scan(*_: Any, **__: Any) -> AsyncIterator[Object]:
+        await asyncio.Event().wait()
+        yield {}
+
+    harness.lists.scan = scan  # type: ignore[method-assign]
+    harness.lease.set()
+    task = asyncio.create_task(harness.auditor.run())
+    async with asyncio.timeout(5):
+        await harness.auditor.begun()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_all_are_looked_at_whatever_the_lists_say(
     seen: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,18 @@ def test_scaling_says_what_the_autoscaler_says() -> None:
     assert verdict[T.SCALING_ACTIVE] == conditions.Verdict("False", "PrometheusUnavailable", "away")
 
 
+def test_how_scaling_fared_stands_until_the_first_metrics_come_again() -> None:
+    old = {"type": "ScalingActive", "status": "False", "reason": "NoMetrics", "message": "none"}
+    starting = Scaling(1, reason="Starting", message="wait")
+    new, known = world.service(), world.service(status={"conditions": [old]})
+    for service, expected in (
+        (new, conditions.Verdict("True", "Starting", "wait")),
+        (known, conditions.Verdict("False", "NoMetrics", "none")),
+    ):
+        verdicts = conditions.judge(world.facts(service, scaling=starting), capacity.Capacity())
+        assert verdicts[T.SCALING_ACTIVE] == expected
+
+
 def refusing(message: str, replicas: int = 3) -> dict[str, Any]:
     condition = {"type": "ReplicaFailure", "status": "True", "message": message}
     metadata = {"name": "chat-engine", "ownerReferences": [{"uid": "u1"}]}

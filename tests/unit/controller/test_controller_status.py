@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.api.status import CostStatus, DecisionStatus, InferenceServiceStatus, TrafficStatus
+from overspill.autoscaler.health import judge
+from overspill.autoscaler.readings import Outage
 from overspill.controller import announce, capacity, status
 from overspill.controller.capacity import HOLD_SECONDS
 from overspill.controller.decide import decide_status
@@ -40,6 +42,24 @@ def test_a_status_survives_its_way_through_the_api_server() -> None:
     again = written(first, NOW + 60, pods=(world.READY,), scaling=scaling)
     assert again == first
     assert status.wait(first, again, since=1e9) is None
+
+
+@pytest.mark.parametrize(
+    "outage", [None, Outage(NOW - 900, "http://prometheus cannot be reached: ConnectionError")]
+)
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_restart_writes_nothing(outage: Outage | None, complete: bool) -> None:
+    def told(old: Any, now: float, outage: Outage | None, complete: bool, age: float) -> Any:
+        health = judge(outage=outage, complete=complete, known=False, age=age, replicas=1)
+        scaling = Scaling(1, health.active, health.reason, health.message)
+        return written(old, now, pods=(world.READY,), scaling=scaling)
+
+    before = told(None, NOW, outage, complete, age=3600)
+    first = told(before, NOW + 1, None, False, age=0)  # nothing was asked yet
+    outage = outage and Outage(NOW + 1, outage.message)
+    then = told(before, NOW + 5, outage, complete, age=4)
+    later = told(before, NOW + 100, outage, complete, age=99)
+    assert [status.wait(before, new, since=1e9) for new in (first, then, later)] == [None] * 3
 
 
 def test_a_long_message_of_somebody_else_is_cut() -> None:
