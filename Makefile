@@ -156,7 +156,7 @@ demo-down: venv ## Remove what the demo made
 .PHONY: bench-operator
 bench-operator: venv ## Services by the thousand: our operator and a plain kopf operator
 	python3 hack/cluster/main.py up
-	PYTHONPATH=hack PATH=$(CLUSTER_BIN):$$PATH $(PY) bench/controller.py
+	PYTHONPATH=hack PATH=$(CLUSTER_BIN):$$PATH $(PY) bench/controller.py $(BENCH)
 
 .PHONY: bench-engine
 bench-engine: venv ## Batching and prefix cache of the engine image, as ratios

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +24,12 @@ NOT_COUNTED = {"leases", "tokenreviews"}
 PARALLEL = 24  # creations at a time
 QUIET_SECONDS = 5.0  # without a write of the operator: it is done
 IDLE_SECONDS = 60.0
-EDITS = 60
+RESTART_SECONDS = 45.0  # what a restart writes comes at once, or after the 30 s of numbers
+EDITS = 100
+EDIT_LONGEST = 120.0  # seconds until one edit shows
 BACKGROUND_EDITS = 10  # a second, of other services
-LONGEST = 900.0  # seconds that anything here may take
+LONGEST = 1800.0  # seconds until all services are settled
+TRIES = 5  # of an edit that a write of the operator overtakes
 Object = dict[str, Any]
 
 
@@ -46,23 +49,33 @@ class Audit:
     def __init__(self, path: Path, user: str) -> None:
         self.path = path
         self.user = user
-        self.offset = path.stat().st_size
+        self._file = path.open("rb")
+        self._file.seek(0, os.SEEK_END)
+        self._part = b""  # of a line that is being written
         self.counts: Counter[str] = Counter()
         self.last = 0.0  # seconds since the epoch of the last write
 
     def read(self) -> int:
         """Take in what was logged since; return the writes so far, leases apart."""
-        if self.path.stat().st_size < self.offset:
-            self.offset = 0  # rotated
-        with self.path.open() as log:
-            log.seek(self.offset)
-            for line in iter(log.readline, ""):
-                if not line.endswith("\n"):
-                    break
-                self.offset += len(line.encode())
-                if self.user in line:
-                    self._count(json.loads(line))
+        rotated = self.path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        self._read_on()  # what came before a rotation is in the file that is open
+        if rotated:
+            self._file.close()
+            self._file, self._part = self.path.open("rb"), b""
+            self._read_on()
         return self.counts.total()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._file.close()
+
+    def _read_on(self) -> None:
+        for line in self._file:
+            self._part += line
+            if self._part.endswith(b"\n"):
+                if self.user.encode() in self._part:
+                    self._count(json.loads(self._part))
+                self._part = b""
 
     def _count(self, entry: Object) -> None:
         resource = entry["objectRef"]["resource"]
@@ -142,6 +155,19 @@ class Load:
         self.names = [f"chat-{number:04d}" for number in range(count)]
         self.audit = audit
 
+    async def warm_up(self, process: Process) -> None:
+        """Wait until the operator works: how long it takes to start is another question."""
+        await self.cluster.create(INFERENCE_SERVICE, service("warm-up", self.namespace))
+        deadline = time.monotonic() + EDIT_LONGEST
+        while not _judged(await self.cluster.get(INFERENCE_SERVICE, self.namespace, "warm-up")):
+            process.check()
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the operator does nothing within {EDIT_LONGEST:.0f} s")
+            await asyncio.sleep(0.2)
+        await self.quiet(process)
+        await self.cluster.delete(INFERENCE_SERVICE, self.namespace, "warm-up")
+        await self.quiet(process)
+
     async def create(self) -> float:
         """Create all services; return when the first was sent, in seconds since the epoch."""
         began = time.time()
@@ -160,45 +186,60 @@ class Load:
         Returns the time of its last write, in seconds since the epoch.
         """
         deadline = time.monotonic() + LONGEST
-        while not await self._all_have_status():
-            process.check()
+        while True:
+            # Only in a pause: lists of thousands would slow down what is measured.
+            await self.quiet(process)
+            missing = await self._missing()
+            if not missing:
+                return self.audit.last
             if time.monotonic() > deadline:
-                raise SystemExit(f"not within {LONGEST:.0f} s: all have a status")
-            await asyncio.sleep(1.0)
-        await self.quiet()
-        for kind in CHILDREN.values():
-            found = len((await self.cluster.list(kind, self.namespace, labels=OURS)).items)
-            if found != len(self.names):
-                raise SystemExit(f"{found} {kind.plural} for {len(self.names)} services")
-        return self.audit.last
+                raise SystemExit(f"not within {LONGEST:.0f} s: {missing}")
 
-    async def quiet(self) -> None:
+    async def quiet(self, process: Process) -> None:
         """Wait until the operator has not written for QUIET_SECONDS."""
         seen, since = self.audit.read(), time.monotonic()
         deadline = since + LONGEST
         while time.monotonic() - since < QUIET_SECONDS:
             await asyncio.sleep(0.5)
+            process.check()
             now = await asyncio.to_thread(self.audit.read)
             if now != seen:
                 seen, since = now, time.monotonic()
             if since > deadline:
                 raise SystemExit("the operator does not stop writing")
 
-    async def _all_have_status(self) -> bool:
-        services = (await self.cluster.list(INFERENCE_SERVICE, self.namespace)).items
-        return len(services) == len(self.names) and all(map(_judged, services))
+    async def _missing(self) -> str:
+        """Return what is not there yet, "" when all services have their children and a status."""
+        wanted = len(self.names)
+        judged = 0
+        async for obj in self.cluster.scan(INFERENCE_SERVICE, self.namespace, whole=True):
+            judged += _judged(obj)
+        if judged != wanted:
+            return f"{judged} of {wanted} services have a status"
+        for kind in CHILDREN.values():
+            found = 0
+            async for _ in self.cluster.scan(kind, self.namespace, labels=OURS):
+                found += 1
+            if found != wanted:
+                return f"{found} {kind.plural} for {wanted} services"
+        return ""
 
-    async def edits(self) -> list[float]:
+    async def edits(self, process: Process) -> list[float]:
         """Edit services one by one while others are edited too; seconds until each was applied."""
         seen: dict[str, asyncio.Event] = {}
         watching = asyncio.Event()
-        tasks = [
-            asyncio.create_task(self._watch(seen, watching)),
-            asyncio.create_task(self._background()),
-        ]
+        watch = asyncio.create_task(self._watch(seen, watching))
+        others = asyncio.create_task(self._background())
+        tasks = [watch, others]
         try:
             await asyncio.wait_for(watching.wait(), 60)
-            return [await self._edit(seen, number) for number in range(EDITS)]
+            took = []
+            for number in range(EDITS):
+                process.check()
+                took.append(await self._edit(seen, number))
+                if others.done():
+                    others.result()  # without its load the figures would flatter
+            return took
         finally:
             for task in tasks:
                 task.cancel()
@@ -210,14 +251,22 @@ class Load:
         applied = seen[marker] = asyncio.Event()
         began = time.monotonic()
         await self._mark(name, marker)
-        await asyncio.wait_for(applied.wait(), LONGEST)
+        try:
+            await asyncio.wait_for(applied.wait(), EDIT_LONGEST)
+        except TimeoutError:
+            raise SystemExit(f"{marker} of {name} not within {EDIT_LONGEST:.0f} s") from None
         return time.monotonic() - began
 
     async def _mark(self, name: str, marker: str) -> None:
         obj = service(name, self.namespace)
         obj["spec"]["pod"] = {"annotations": {"example.com/edit": marker}}
-        with suppress(Conflict):  # a status write came between; the next edit follows anyway
-            await self.cluster.apply(INFERENCE_SERVICE, obj, manager="bench")
+        for left in reversed(range(TRIES)):
+            try:
+                await self.cluster.apply(INFERENCE_SERVICE, obj, manager="bench")
+                return
+            except Conflict:
+                if not left:
+                    raise
 
     async def _background(self) -> None:
         number = 0
@@ -251,19 +300,21 @@ async def measure(target: Target, load: Load, log: Path) -> Object:
     """All figures of one target with one number of services."""
     audit = load.audit
     with running(target, log) as process:
+        await load.warm_up(process)
+        cpu, writes = process.cpu, audit.read()
         began = await load.create()
         seconds = await load.settled(process) - began
-        cpu, writes = process.cpu, audit.read()
-        edits = await load.edits()
-        await load.quiet()
+        cpu, writes = process.cpu - cpu, audit.read() - writes
+        edits = await load.edits(process)
+        await load.quiet(process)
         before = audit.read()
         await asyncio.sleep(IDLE_SECONDS)
         idle = audit.read() - before
         peak = process.peak_rss
     before = audit.read()
     with running(target, log) as process:
-        await asyncio.sleep(min(30.0, 5 + len(load.names) / 50))  # it looks at each once
-        await load.quiet()
+        await asyncio.sleep(RESTART_SECONDS + len(load.names) / 100)  # it looks at each
+        await load.quiet(process)
         peak = max(peak, process.peak_rss)
     return {
         "target": target.name,

@@ -16,6 +16,7 @@ from overspill.api.names import GROUP, OPERATOR_MANAGER, VERSION
 from overspill.api.service import InferenceService
 from overspill.cluster import Cluster
 from overspill.controller import render
+from overspill.controller.facts import Facts, Scaling
 from overspill.controller.observe import CHILDREN
 from overspill.controller.settings import Settings
 
@@ -47,7 +48,8 @@ async def disconnect(memo: kopf.Memo, **_: Any) -> None:
 async def apply(body: kopf.Body, patch: kopf.Patch, memo: kopf.Memo, **_: Any) -> None:
     """Apply the children and say so."""
     service = InferenceService.parse(dict(body))
-    children = render.children(service, SETTINGS, replicas=0, unplaceable=0)
+    facts = Facts(service, children={}, pods=(), scaling=Scaling(0), server_version=(1, 35))
+    children = render.children(facts, SETTINGS, replicas=0, unplaceable=0)
     for kind, obj in children.items():
         await memo.cluster.apply(CHILDREN[kind], obj, manager=OPERATOR_MANAGER)
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,5 +1,6 @@
 """The operator outside of a pod: the rights that the chart gives it in a namespace, and a login."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ def operator_rights(kube: Kube, namespace: str) -> list[dict[str, Any]]:
         "--set", f"watchNamespaces={{{namespace}}}",
     ).stdout  # fmt: skip
     return [o for o in yaml.safe_load_all(rendered) if o and o["kind"] in _RIGHTS]
+
+
+def watches_all(kube: Kube) -> str:
+    """Return the namespace of an operator that acts on the services of all, "" if there is none."""
+    labels = "app.kubernetes.io/part-of=overspill,app.kubernetes.io/component=operator"
+    found = kube.kubectl("get", "deployments", "-A", "-l", labels, "-o", "json")
+    for deployment in json.loads(found)["items"]:
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        env = {e["name"]: e.get("value") for e in container["env"]}
+        if not env.get("OVERSPILL_WATCH_NAMESPACES") and deployment["spec"]["replicas"]:
+            return str(deployment["metadata"]["namespace"])
+    return ""
 
 
 def log_in(kube: Kube, account: str, namespace: str, path: Path) -> Path:

@@ -5,7 +5,6 @@ this checkout, installed once, as the chart would.
 """
 
 import asyncio
-import json
 import os
 import signal
 import uuid
@@ -17,7 +16,7 @@ import pytest
 import yaml
 from operator_world import World
 
-from lab.account import OPERATOR, log_in, operator_rights
+from lab.account import OPERATOR, log_in, operator_rights, watches_all
 from lab.kube import Kube
 from overspill.cli.crds import HELM_MANAGER, definitions
 from overspill.cli.options import Target
@@ -89,14 +88,9 @@ async def _delete_namespace(kubeconfig: str, name: str) -> None:
 @pytest.fixture(scope="session")
 def _alone(kubeconfig: str) -> None:
     """Another operator that watches all namespaces would act on the tests' services too."""
-    labels = "app.kubernetes.io/part-of=overspill,app.kubernetes.io/component=operator"
-    found = Kube(kubeconfig).kubectl("get", "deployments", "-A", "-l", labels, "-o", "json")
-    for deployment in json.loads(found)["items"]:
-        [container] = deployment["spec"]["template"]["spec"]["containers"]
-        env = {e["name"]: e.get("value") for e in container["env"]}
-        if not env.get("OVERSPILL_WATCH_NAMESPACES") and deployment["spec"]["replicas"]:
-            where = deployment["metadata"]["namespace"]
-            pytest.fail(f"an operator in {where} watches all namespaces; uninstall it first")
+    where = watches_all(Kube(kubeconfig))
+    if where:
+        pytest.fail(f"an operator in {where} watches all namespaces; uninstall it first")
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ def test_many_services_half_deleted_unseen_and_their_namespace_gone(faulty: Faul
         "26",
         f"{COUNT} services; {len(gone)} deleted while the operator is down; the namespace deleted "
         "while nobody can be reached",
-        f"all up after {up:.0f} s; 0 orphans after {cleared:.0f} s; no write in "
-        f"{QUIET_SECONDS + IDLE_SECONDS} s after the restart; the namespace gone after {left:.0f} s",
+        f"all up after {up:.0f} s; 0 orphans after {cleared:.0f} s; no write within "
+        f"{QUIET_SECONDS + IDLE_SECONDS} s of the restart; the namespace gone after "
+        f"{left:.0f} s",
     )

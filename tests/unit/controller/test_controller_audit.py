@@ -213,9 +213,7 @@ async def test_a_replica_without_the_lease_reads_nothing(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("broken", [False, True])
-async def test_services_are_known_before_the_first_reconcile(
-    broken: bool
-) -> None:
+async def test_services_are_known_before_the_first_reconcile(broken: bool) -> None:
     harness = Harness()
     if broken:
         harness.lists.broken[INFERENCE_SERVICE] = Forbidden("a right is missing")
