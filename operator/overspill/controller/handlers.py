@@ -22,7 +22,7 @@ from overspill.api.service import InferenceService
 from overspill.cluster import backoff
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.sessions import login
-from overspill.controller.views import CHILD_SELECTOR
+from overspill.controller.views import CHILD_SELECTOR, Views
 from overspill.controller.worker import DirtyKeys
 
 log = structlog.get_logger(__name__)
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 # follow them; looked at together they cost one reconcile.
 ECHO_SECONDS = 0.2
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
+IDLE_SECONDS = 0.5  # after which what kopf keeps of an event, its object, is let go
 STEADY_SECONDS = 60.0  # of watching, after which an end is the first of its kind
 LONGEST_PAUSE = 15.0  # seconds between two starts
 CLIENT_TIMEOUT = 65  # seconds after which we do, when it did not
@@ -52,11 +53,14 @@ class Sink:
 
     keys: DirtyKeys
     catalog: Catalog
+    views: Views
 
     def service(self, raw: dict[str, Any], *, gone: bool) -> None:
         """A service was seen, changed or deleted."""
         key = Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
         concerned = self.catalog.remove(key) if gone else self.catalog.put(raw)
+        if not gone and self.views.knows(key, raw):
+            concerned.discard(key)  # a list, or an event that was overtaken
         judged = (raw.get("status") or {}).get("observedGeneration")
         echo = not gone and judged == raw["metadata"].get("generation")
         self.keys.mark(concerned, ECHO_SECONDS if echo else 0.0)
@@ -70,9 +74,12 @@ class Sink:
         """A runtime was seen, changed or deleted."""
         self.keys.mark(self.catalog.users(Key.runtime(namespace, name)))
 
-    def child(self, namespace: str, service: str) -> None:
+    def child(self, raw: dict[str, Any], *, gone: bool) -> None:
         """A child or pod of a service was seen, changed or deleted."""
-        self.keys.mark([Key.service(namespace, service)], ECHO_SECONDS)
+        metadata = raw["metadata"]
+        key = Key.service(metadata["namespace"], metadata["labels"][LABEL_SERVICE])
+        if gone or not self.views.knows(key, raw):
+            self.keys.mark([key], ECHO_SECONDS)
 
 
 def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
@@ -93,8 +100,8 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     async def runtime_changed(meta: kopf.Meta, **_: Any) -> None:
         post(sink.runtime, meta["namespace"], meta["name"])
 
-    async def child_changed(meta: kopf.Meta, labels: kopf.Labels, **_: Any) -> None:
-        post(sink.child, meta["namespace"], labels[LABEL_SERVICE])
+    async def child_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+        post(lambda raw: sink.child(raw, gone=type == "DELETED"), dict(body))
 
     ours: Any = {LABEL_SERVICE: kopf.PRESENT}
     for group, version, plural in CHILD_KINDS:
@@ -126,6 +133,7 @@ def settings() -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.persistence.diffbase_storage = NoMemory()
+    chosen.queueing.idle_timeout = IDLE_SECONDS
     chosen.scanning.disabled = True  # else it watches CRDs and namespaces of the whole cluster
     chosen.watching.server_timeout = SERVER_TIMEOUT
     chosen.watching.client_timeout = CLIENT_TIMEOUT

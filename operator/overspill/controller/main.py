@@ -180,7 +180,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         nudger=Nudger(autoscaler, catalog, keys),
         auditor=auditor,
         addresses=addresses,
-        sink=handlers.Sink(keys, catalog),
+        sink=handlers.Sink(keys, catalog, views),
         watching=threading.Event(),
         targets=_targets(cluster, settings),
         prometheus=prometheus,

@@ -50,6 +50,12 @@ class Views:
             if (number := fingerprint(o for o in objects if labelled(o, key.name)))
         }
 
+    def knows(self, key: Key, raw: Object) -> bool:
+        """Whether the last reconcile of a service read this object, its only one of the kind."""
+        metadata = raw["metadata"]
+        number = version(metadata["uid"], metadata["resourceVersion"])
+        return self._seen.get(key, {}).get(raw["kind"]) == number
+
     def forget(self, key: Key) -> None:
         """Forget a service that is gone."""
         self._seen.pop(key, None)

@@ -8,10 +8,12 @@ from typing import Any
 import kopf
 import pytest
 
+from overspill.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
 from overspill.controller import handlers
 from overspill.controller.addresses import Addresses
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.handlers import Sink
+from overspill.controller.views import Views, version
 from overspill.controller.worker import DirtyKeys
 
 
@@ -28,13 +30,21 @@ class Marks(DirtyKeys):
 
 def service(name: str, served: str = "") -> dict[str, Any]:
     metadata = {"namespace": "ns", "name": name, "creationTimestamp": "1"}
+    metadata |= {"uid": f"uid-{name}", "resourceVersion": "1"}
     spillover = {"providers": [{"name": "openai", "model": "gpt"}]}
-    return {"metadata": metadata, "spec": {"model": {"servedName": served}, "spillover": spillover}}
+    spec = {"model": {"servedName": served}, "spillover": spillover}
+    return {"kind": "InferenceService", "metadata": metadata, "spec": spec}
+
+
+def child(service: str, rv: int, kind: str = "Deployment", name: str = "engine") -> dict[str, Any]:
+    labels = {LABEL_SERVICE: service, LABEL_MANAGED_BY: MANAGED_BY}
+    metadata = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(rv)}
+    return {"kind": kind, "metadata": {**metadata, "labels": labels}}
 
 
 def test_events_mark_what_they_concern() -> None:
     keys = Marks()
-    sink = Sink(keys, Catalog())
+    sink = Sink(keys, Catalog(), Views())
     a, b = Key.service("ns", "a"), Key.service("ns", "b")
     sink.service(service("a", "qwen"), gone=False)
     assert keys.marked == [a]
@@ -42,10 +52,31 @@ def test_events_mark_what_they_concern() -> None:
     assert keys.marked[1:] == [a, b]
     sink.provider("ns", "openai")
     assert keys.marked[3:] == [Key.provider("ns", "openai"), a, b]
-    sink.child("ns", "a")
+    sink.child(child("a", 1), gone=False)
     assert keys.marked[6:] == [a]
     sink.service(service("a", "qwen"), gone=True)
     assert keys.marked[7:] == [a, b]
+
+
+def test_what_the_last_reconcile_read_is_no_news() -> None:
+    keys, views = Marks(), Views()
+    sink = Sink(keys, Catalog(), views)
+    a, raw = Key.service("ns", "a"), service("a")
+    pods = [child("a", 5, "Pod", "x"), child("a", 6, "Pod", "y")]
+    views.saw(a, version("uid-a", "1"), {"Deployment": [child("a", 3)], "Pod": pods})
+    sink.service(raw, gone=False)
+    sink.child(child("a", 3), gone=False)
+    assert keys.marked == []
+    assert a in sink.catalog.entries
+    sink.child(child("a", 2), gone=False)  # older: whoever reads again knows
+    sink.child(child("a", 3, "Service"), gone=False)
+    sink.child(pods[0], gone=False)  # one of several
+    sink.child(child("a", 3), gone=True)
+    assert keys.marked == [a] * 4
+    sink.service(service("b", "a"), gone=False)  # wants the name of the first
+    assert keys.marked[4:] == [a, Key.service("ns", "b")]
+    sink.service(raw, gone=True)
+    assert a in keys.marked[6:]
 
 
 def test_kopf_is_quiet_and_never_waits_on_a_silent_watch() -> None:
@@ -78,7 +109,7 @@ async def test_watches_that_end_are_started_again(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(kopf, "run", run)
     monkeypatch.setattr(handlers, "backoff", lambda *_, **__: 0.0)
-    sink = Sink(Marks(), Catalog())
+    sink = Sink(Marks(), Catalog(), Views())
     task = asyncio.create_task(handlers.watch(sink, (), threading.Event()))
     assert await asyncio.to_thread(done.wait, 10)
     task.cancel()  # and the thread ends with it
