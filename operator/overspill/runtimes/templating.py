@@ -10,6 +10,7 @@ Limit: YAML refuses mapping keys longer than 1,024 characters; the API server re
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ Object = dict[str, Any]
 
 # The C parser where PyYAML was built with it: ten times faster.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+FAST = 1  # of zlib's levels
 # JSON leaves bare what YAML changes or refuses (DEL, C1 controls, line separators …): escape
 # everything that is not printable ASCII.
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
@@ -72,7 +74,9 @@ def render(template: str, values: Object) -> list[Object]:
     :raises RenderError: when the result is not a list of objects.
     """
     try:
-        parsed: list[Object] = json.loads(_rendered(template, json.dumps(values, default=_refuse)))
+        text = json.dumps(values, default=_refuse)
+        rendered = _rendered(template, zlib.compress(text.encode(), FAST))
+        parsed: list[Object] = json.loads(zlib.decompress(rendered))
     except RecursionError as error:
         raise RenderError(
             "a field without a schema, such as spec.pod.affinity, nests too deep; "
@@ -81,15 +85,17 @@ def render(template: str, values: Object) -> list[Object]:
     return parsed
 
 
-# A service is rendered at every look at it, and changes hardly ever. 1,024 results are 10 MB.
-@lru_cache(maxsize=1024)
-def _rendered(template: str, values: str) -> str:
-    text = _environment.get_template(template).render(json.loads(values))
+# A service is rendered at every look at it, and changes hardly ever. To render takes 3 ms, to find
+# it here 0.2 ms; compressed, 8,192 of them are 20 MB.
+@lru_cache(maxsize=8192)
+def _rendered(template: str, values: bytes) -> bytes:
+    text = _environment.get_template(template).render(json.loads(zlib.decompress(values)))
     try:
         documents = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise RenderError(f"{template}: the result is not YAML: {error}") from error
-    return json.dumps([document for document in documents if document is not None])
+    objects = [document for document in documents if document is not None]
+    return zlib.compress(json.dumps(objects).encode(), FAST)
 
 
 def _refuse(value: Any) -> NoReturn:
