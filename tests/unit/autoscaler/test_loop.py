@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,20 @@ async def test_a_new_service_is_decided_on_at_once(rig, away, gateways):
         await until(lambda: r.scaler.now() > started + 3 * FAST.interval)
         assert len(r.scaler.decisions(new)) == 1
         assert new not in r.changes, "the controller knows it all"
+
+
+async def test_after_a_restart_the_controller_is_told_news_only(rig):
+    async with rig(1) as r:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        told = {"time": now, "replicasFrom": 1, "replicasTo": 1, "reason": "HoldingNoData"}
+        known = service().to_dict() | {"status": {"lastDecisions": [told]}}
+        old = "team-a/old"
+        r.scaler.observe(old, InferenceService.parse(known), Replicas(1, 1, 1), slots=4)
+        assert r.scaler.health(old).reason == "Starting"
+        started = r.scaler.now()
+        await until(lambda: r.scaler.now() > started + 3 * FAST.interval)
+        assert old not in r.changes
+        assert len(r.scaler.decisions(old)) == 1
 
 
 async def test_nothing_is_decided_before_anybody_was_asked(tmp_path):
