@@ -54,7 +54,7 @@ class Views:
         """Whether the last reconcile of a service read this object, its only one of the kind."""
         metadata = raw["metadata"]
         number = version(metadata["uid"], metadata["resourceVersion"])
-        return self._seen.get(key, {}).get(raw["kind"]) == number
+        return self._seen.get(key, {}).get(raw.get("kind", "")) == number
 
     def forget(self, key: Key) -> None:
         """Forget a service that is gone."""
