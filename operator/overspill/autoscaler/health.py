@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from overspill.api.names import LABEL_SCRAPE
 from overspill.autoscaler.readings import Outage
 
+STARTING, UNAVAILABLE = "Starting", "PrometheusUnavailable"  # reasons
 GRACE = 60.0  # seconds that a new service's first metrics may take
 
 
@@ -15,14 +16,16 @@ class ScalingHealth:
     active: bool
     reason: str
     message: str = ""
+    asked: bool = True  # Prometheus, since this process leads
 
 
 def judge(
-    *, outage: Outage | None, complete: bool, known: bool, age: float, replicas: int
+    *, outage: Outage | None, asked: bool, complete: bool, known: bool, age: float, replicas: int
 ) -> ScalingHealth:
     """Return how scaling fares.
 
     :param outage: of Prometheus, None when it answers.
+    :param asked: whether it answers, or was asked in vain.
     :param complete: whether it knows the service through a gateway.
     :param known: whether it has known it before: what it lacks now is lost, not on its way.
     :param age: seconds since we saw the service first.
@@ -32,7 +35,7 @@ def judge(
     if outage is not None:
         return ScalingHealth(
             active=False,
-            reason="PrometheusUnavailable",
+            reason=UNAVAILABLE,
             # Not since when: the condition has its own time, and ours begins with each process.
             message=f"{outage.message}. {holding} Check that Prometheus runs and that the "
             "operator's prometheus.url is right.",
@@ -40,7 +43,9 @@ def judge(
     if complete:
         return ScalingHealth(active=True, reason="Active")
     if age < GRACE and not known:
-        return ScalingHealth(active=True, reason="Starting", message="Waiting for first metrics.")
+        return ScalingHealth(
+            active=True, reason=STARTING, message="Waiting for first metrics.", asked=asked
+        )
     return ScalingHealth(
         active=False,
         reason="NoMetrics",

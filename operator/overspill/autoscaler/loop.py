@@ -164,6 +164,7 @@ class Autoscaler:
         subject.known = subject.known or signals.complete
         return judge(
             outage=self._readings.outage,
+            asked=self._readings.fresh or self._readings.outage is not None,
             complete=signals.complete,
             known=subject.known,
             age=self.now() - subject.seen_at,
@@ -278,7 +279,8 @@ class Autoscaler:
         subject.health = health
         self._meter.active(key, health.active)
         told = self._record(key, subject, decision)
-        return told or before is None or before.reason != health.reason
+        known = before and (before.reason, before.asked) == (health.reason, health.asked)
+        return told or not known
 
     def _record(self, key: str, subject: Subject, decision: Decision) -> bool:
         """Keep a decision that says something new."""

@@ -98,13 +98,17 @@ class Readings:
         answers = await asyncio.gather(*(self._source.query(q) for q in queries.values()))
         return dict(zip(queries, answers, strict=True))
 
+    @property
+    def fresh(self) -> bool:
+        """Whether Prometheus answered in the last rounds."""
+        return self._clock() - self._read_at <= ROUNDS * self._interval
+
     def signals(self, key: str) -> Signals:
         """Return one service's signals; all missing when the last readings are too old.
 
         :param key: ``namespace/name``.
         """
-        fresh = self._clock() - self._read_at <= ROUNDS * self._interval
-        return Signals.of(key, self._signals if fresh else {})
+        return Signals.of(key, self._signals if self.fresh else {})
 
     def cost(self, key: str, what: str) -> float | None:
         """Return one sum over the last 24 hours, None when it was never read.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from overspill.api import conditions as api
 from overspill.api.names import ConditionType, SpillReason
 from overspill.api.service import DataPolicy, ProviderRef
+from overspill.autoscaler.health import STARTING, UNAVAILABLE
 from overspill.controller import engines
 from overspill.controller.capacity import Capacity, refusal
 from overspill.controller.facts import Facts, Fault, Loading, Object, ProviderFacts
@@ -169,10 +170,14 @@ def _rolling_out(deployment: Object | None) -> str:
 
 
 def _scaling(facts: Facts) -> Verdict:
-    """Until the first metrics come (again), what was said last stands: a restart is no news."""
+    """Until the first metrics come (again), what was said last stands: a restart is no news.
+
+    Not that Prometheus is away, once it answers.
+    """
     scaling = facts.scaling
     old = api.find(facts.service.status.conditions, ConditionType.SCALING_ACTIVE)
-    if old and scaling.reason == Reason.STARTING:
+    over = old and scaling.asked and old.reason == UNAVAILABLE
+    if old and not over and scaling.reason == STARTING:
         return Verdict(old.status, old.reason, old.message)
     return Verdict("True" if scaling.active else "False", scaling.reason, scaling.message)
 

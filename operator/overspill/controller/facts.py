@@ -102,6 +102,7 @@ class Scaling:
     active: bool = True
     reason: str = ""
     message: str = ""
+    asked: bool = True  # Prometheus, so that what it was said to be is no news
     decisions: tuple[DecisionStatus, ...] = ()
     traffic: TrafficStatus | None = None
     cost: CostStatus | None = None

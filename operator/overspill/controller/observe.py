@@ -135,6 +135,7 @@ class Observer:
             active=health.active,
             reason=health.reason,
             message=health.message,
+            asked=health.asked,
             decisions=tuple(d.to_status() for d in self._autoscaler.decisions(key)),
             traffic=self._autoscaler.traffic(key),
             cost=self._autoscaler.cost(key),

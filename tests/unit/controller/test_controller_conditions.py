@@ -248,15 +248,19 @@ def test_scaling_says_what_the_autoscaler_says() -> None:
 
 
 def test_how_scaling_fared_stands_until_the_first_metrics_come_again() -> None:
-    old = {"type": "ScalingActive", "status": "False", "reason": "NoMetrics", "message": "none"}
-    starting = Scaling(1, reason="Starting", message="wait")
-    new, known = world.service(), world.service(status={"conditions": [old]})
-    for service, expected in (
-        (new, conditions.Verdict("True", "Starting", "wait")),
-        (known, conditions.Verdict("False", "NoMetrics", "none")),
-    ):
+    def told(old: str, *, asked: bool) -> str:
+        before = {"type": "ScalingActive", "status": "False", "reason": old, "message": "so"}
+        service = world.service(status={"conditions": [before]} if old else None)
+        starting = Scaling(1, reason="Starting", message="wait", asked=asked)
         verdicts = conditions.judge(world.facts(service, scaling=starting), capacity.Capacity())
-        assert verdicts[T.SCALING_ACTIVE] == expected
+        verdict = verdicts[T.SCALING_ACTIVE]
+        assert verdict.message == ("wait" if verdict.reason == "Starting" else "so")
+        return verdict.reason
+
+    assert told("", asked=False) == told("", asked=True) == "Starting"
+    assert told("NoMetrics", asked=False) == told("NoMetrics", asked=True) == "NoMetrics"
+    assert told("PrometheusUnavailable", asked=False) == "PrometheusUnavailable"
+    assert told("PrometheusUnavailable", asked=True) == "Starting"
 
 
 def refusing(message: str, replicas: int = 3) -> dict[str, Any]:

@@ -50,8 +50,11 @@ def test_a_status_survives_its_way_through_the_api_server() -> None:
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_restart_writes_nothing(outage: Outage | None, complete: bool) -> None:
     def told(old: Any, now: float, outage: Outage | None, complete: bool, age: float) -> Any:
-        health = judge(outage=outage, complete=complete, known=False, age=age, replicas=1)
-        scaling = Scaling(1, health.active, health.reason, health.message)
+        asked = complete or age > 0
+        health = judge(
+            outage=outage, asked=asked, complete=complete, known=False, age=age, replicas=1
+        )
+        scaling = Scaling(1, health.active, health.reason, health.message, health.asked)
         return written(old, now, pods=(world.READY,), scaling=scaling)
 
     before = told(None, NOW, outage, complete, age=3600)
