@@ -10,10 +10,15 @@ HOST = f"{NAME}.{platform.CLOUD}.svc.cluster.local:8000"
 REASONS = {"401": "KeyRefused", "429": "RateLimited", "500": "ServerError", "hang": "TimedOut"}
 
 
+def allow(story: Story, hosts: str) -> None:
+    """Say where the stand-in cloud's key may go."""
+    annotate = ("annotate", "secret", platform.SECRET, "-n", platform.CLOUD, "--overwrite")
+    story.kube.kubectl(*annotate, f"{platform.HOSTS}={hosts}")
+
+
 def provider(story: Story) -> None:
     """A provider of its own, with the key of the stand-in cloud."""
-    annotate = ("annotate", "secret", platform.SECRET, "-n", platform.CLOUD, "--overwrite")
-    story.kube.kubectl(*annotate, f"{platform.HOSTS}={platform.CLOUD_HOST},{HOST}")
+    allow(story, f"{platform.CLOUD_HOST},{HOST}")
     made = platform.stand_in(["*"])
     made["metadata"]["name"] = NAME
     made["spec"] |= {
@@ -51,6 +56,7 @@ def test_provider_faults(story: Story) -> None:
                 f"slowest {slowest:.1f} s; SpilloverReady=False {reason}"
             )
     finally:
+        allow(story, platform.CLOUD_HOST)
         story.kube.delete("infprov", NAME, platform.CLOUD)
         story.kube.delete("service", NAME, platform.CLOUD)
         story.kube.delete("pod", NAME, platform.CLOUD, "--grace-period=1")

@@ -1,5 +1,7 @@
 """Overspill installed by its chart, a client's key, and a second model server as the cloud."""
 
+import base64
+import hashlib
 import json
 import secrets
 from pathlib import Path
@@ -15,6 +17,7 @@ CLOUD_MODEL = "frontier"
 OPENAI_MODEL = "gpt-5.2"
 OPENAI_HOST = "api.openai.com"
 SECRET = "cloud-key"
+KEY_PREFIX = "sk-lab-"  # of the stand-in's
 PACED = "paced"  # the InferenceRuntime of the engine that computes nothing
 HOSTS = "overspill.dev/provider-hosts"
 # GPT-5.2, US dollars per million tokens, 2026-11
@@ -193,9 +196,18 @@ def _secret(key: str, host: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
 
-def _cloud_server(image: str) -> list[dict[str, Any]]:
+def _stand_in_key(kube: Kube) -> str:
+    """The stand-in's key: the one that it has, or a new one. A real provider's is never kept."""
+    known = kube.get("secret", SECRET, CLOUD)
+    key = base64.b64decode(known["data"]["api-key"]).decode() if known else ""
+    return key if key.startswith(KEY_PREFIX) else KEY_PREFIX + secrets.token_hex(16)
+
+
+def _cloud_server(image: str, key: str) -> list[dict[str, Any]]:
     here = Path(__file__).parent
     text = (here / "cloud.json").read_text().replace("$IMAGE", image).replace("$MODEL", MODEL)
+    # Another key is another pod: a server reads its key when it starts.
+    text = text.replace("$CHECKSUM", hashlib.sha256(key.encode()).hexdigest()[:16])
     program = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -211,10 +223,9 @@ def start_cloud(kube: Kube, allowed: list[str]) -> None:
     It speaks the OpenAI API and is not ours to scale: to Overspill it is a provider like
     any other. The key is made here and is only in that namespace's Secret.
     """
-    known = kube.get("secret", SECRET, CLOUD)
-    if known is None or known["metadata"].get("annotations", {}).get(HOSTS) != CLOUD_HOST:
-        kube.apply(_secret(f"sk-lab-{secrets.token_hex(16)}", CLOUD_HOST))
-    kube.apply(*_cloud_server(images()["engine-cpu"]))
+    key = _stand_in_key(kube)
+    kube.apply(_secret(key, CLOUD_HOST))
+    kube.apply(*_cloud_server(images()["engine-cpu"], key))
     kube.kubectl("rollout", "status", "deployment/model-server", "-n", CLOUD, "--timeout=100s")
     kube.apply(stand_in(allowed))
 
