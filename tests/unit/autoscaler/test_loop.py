@@ -263,6 +263,7 @@ async def test_after_a_restart_the_controller_is_told_news_only(rig):
         told = {"time": now, "replicasFrom": 1, "replicasTo": 1, "reason": "HoldingNoData"}
         known = service().to_dict() | {"status": {"lastDecisions": [told]}}
         old = "team-a/old"
+        await until(lambda: r.scaler._readings.fresh)  # that Prometheus answers is news, too
         r.scaler.observe(old, InferenceService.parse(known), Replicas(1, 1, 1), slots=4)
         assert r.scaler.health(old).reason == "Starting"
         started = r.scaler.now()

@@ -27,7 +27,9 @@ def leaves(kind: type[errors.EngineError]) -> set[str]:
 def scaling_reasons() -> set[str]:
     outages = (None, Outage(since=0.0, message="gone"))
     return {
-        health.judge(outage=outage, complete=complete, known=False, age=age, replicas=1).reason
+        health.judge(
+            outage=outage, asked=True, complete=complete, known=False, age=age, replicas=1
+        ).reason
         for outage in outages
         for complete in (True, False)
         for age in (0.0, 1e6)

@@ -1,5 +1,7 @@
 """The demo with the real OpenAI as the cloud: where the key goes, and how the gateway gets out."""
 
+import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -93,13 +95,18 @@ def test_the_key_is_in_one_secret_only_and_the_price_is_said(
         assert KEY not in text
 
 
-@pytest.mark.parametrize(
-    ("host", "kept"), [("api.openai.com", False), (platform.CLOUD_HOST, True), (None, False)]
-)
-def test_the_stand_in_gets_a_key_of_its_own(kube: Kube, host: str | None, *, kept: bool) -> None:
-    if host:
-        secret = {"metadata": {"annotations": {platform.HOSTS: host}}}
+@pytest.mark.parametrize(("known", "kept"), [(KEY, False), ("sk-lab-1", True), (None, False)])
+def test_the_stand_in_gets_a_key_of_its_own(kube: Kube, known: str | None, *, kept: bool) -> None:
+    if known:
+        secret = {"data": {"api-key": base64.b64encode(known.encode()).decode()}}
         Path(kube.path, "secret.json").write_text(json.dumps(secret))
     assert demo.cloud(kube) == platform.CLOUD_MODEL
-    secrets = [o for o in given(kube) if o["kind"] == "Secret"]
-    assert len(secrets) == (0 if kept else 1)
+    objects = given(kube)
+    (secret,) = [o for o in objects if o["kind"] == "Secret"]
+    assert secret["metadata"]["annotations"] == {platform.HOSTS: platform.CLOUD_HOST}
+    key = secret["stringData"]["api-key"]
+    assert key.startswith("sk-lab-")
+    assert (key == known) == kept
+    (server,) = [o for o in objects if o["kind"] == "Deployment"]
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    assert server["spec"]["template"]["metadata"]["annotations"] == {"checksum/key": digest}
