@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from operator_world import NOWHERE, Object
 from prometheus_client import CollectorRegistry
 
-from overspill.api.names import API_VERSION, AUTOSCALER_MANAGER
+from overspill.api.names import API_VERSION, AUTOSCALER_MANAGER, LABEL_SERVICE
 from overspill.autoscaler.gateways import ProviderReport
 from overspill.autoscaler.health import ScalingHealth
 from overspill.cluster import Cluster, Conflict, Fenced, Kind, NotFound
@@ -19,6 +20,7 @@ from overspill.cluster.kinds import (
     INFERENCE_SERVICE,
     NETWORK_POLICY,
     PDB,
+    POD,
     SERVICE,
     SERVICE_ACCOUNT,
 )
@@ -33,6 +35,7 @@ from overspill.controller.settings import Settings
 from overspill.controller.views import Views
 
 MOST_WRITES = 30
+SETTLED_SECONDS = 30  # within which the cluster comes to rest
 CHILD_KINDS = {k.kind: k for k in (SERVICE_ACCOUNT, NETWORK_POLICY, SERVICE, PDB, DEPLOYMENT)}
 WRITTEN_BY_OTHERS = {
     "status", "resourceVersion", "uid", "creationTimestamp", "time", "generation",
@@ -130,8 +133,9 @@ class Subject:
             tried.append(f"{verb} {kind.kind}")
 
         reconciler = self._reconciler(self.operator.guarded(guard), wish)
-        quiet, last = 0, [""]
+        quiet, last, until = 0, [""], time.monotonic() + SETTLED_SECONDS
         while quiet < 3:  # the API server's controllers change a Deployment for a moment
+            assert time.monotonic() < until, f"{self.name} does not come to rest: {tried[-5:]}"
             before = len(tried)
             try:
                 await self._round(reconciler, wish)
@@ -140,10 +144,17 @@ class Subject:
             except Conflict:
                 continue
             # What is refused is tried in each round.
-            quiet = quiet + 1 if tried[before:] == last else 0
+            same = tried[before:] == last and await self._pods_are_there(wish.count)
+            quiet = quiet + 1 if same else 0
             last = tried[before:]
             await asyncio.sleep(0.05)
         return len(tried)
+
+    async def _pods_are_there(self, count: int) -> bool:
+        """Whether the cluster's own controllers and its scheduler have done their part."""
+        pods = await self.admin.list(POD, self.namespace, labels=f"{LABEL_SERVICE}={self.name}")
+        conditions = [pod.get("status", {}).get("conditions") for pod in pods.items]
+        return len(pods.items) == count and all(conditions)
 
     def _reconciler(self, guarded: Cluster, wish: Wish) -> Reconciler:
         autoscaler: Any = Fixed(wish, f"{self.namespace}/{self.name}")
