@@ -30,8 +30,9 @@ def from_nothing(installed: Kube) -> Iterator[Kube]:
 
 
 def test_first_hour(from_nothing: Kube) -> None:
-    told = [f'echo "# block {n}, $SECONDS s"\n{block}' for n, block in enumerate(BLOCKS, 1)]
-    script = "\n".join(["exec 2>&1", f"cd {ROOT}", *told, 'echo "# end, $SECONDS s"'])
+    # Not every command ends its last line.
+    told = [f'echo -e "\\n# block {n}, $SECONDS s"\n{block}' for n, block in enumerate(BLOCKS, 1)]
+    script = "\n".join(["exec 2>&1", f"cd {ROOT}", *told, 'echo -e "\\n# end, $SECONDS s"'])
     done = from_nothing.command("bash", "-euo", "pipefail", "-c", script, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     times = re.findall(r"^# (?:block \d+|end), (\d+) s$", done.stdout, re.MULTILINE)
