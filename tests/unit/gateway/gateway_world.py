@@ -310,6 +310,11 @@ def queued(w: World) -> int:
     return len(w.state.services["team-a/chat"].admission.waiting)
 
 
+async def read_request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+
+
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait for a condition, and fail when it does not come."""
     async with asyncio.timeout(seconds):
