@@ -74,20 +74,22 @@ class Allowance:
     Memory: a number for each object that had an event in the last two hours.
     """
 
-    # By uid: events that are not made up for yet, at that time in monotonic seconds.
-    _spent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    # By uid: when the object's events are made up for, in monotonic seconds.
+    _spent: dict[str, float] = field(default_factory=dict)
+    _swept: float = float("-inf")
 
     def take(self, uid: str, now: float) -> bool:
         """Whether an object may have one more event now; then it counts.
 
         :param now: monotonic seconds.
         """
-        left = {k: (n - (now - at) / REFILL_SECONDS, now) for k, (n, at) in self._spent.items()}
-        self._spent = {k: spent for k, spent in left.items() if spent[0] > 0}
-        spent, _ = self._spent.get(uid, (0.0, now))
-        if spent > BURST - 1:
+        if now >= self._swept + REFILL_SECONDS:
+            self._spent = {k: until for k, until in self._spent.items() if until > now}
+            self._swept = now
+        until = max(self._spent.get(uid, now), now)
+        if until - now > (BURST - 1) * REFILL_SECONDS:
             return False
-        self._spent[uid] = (spent + 1, now)
+        self._spent[uid] = until + REFILL_SECONDS
         return True
 
 
