@@ -1,4 +1,4 @@
-"""Things of a cluster that stories need and Overspill does not make: a claim, a server."""
+"""What stories do to a cluster around Overspill: a claim, a server, no Prometheus."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from e2e.story import Story
+from lab import platform
 from lab.kube import ROOT, Kube
 
 SIZE = {"storage": "1Gi"}
@@ -61,3 +62,14 @@ def start_server(kube: Kube, namespace: str, pod: dict[str, Any], port: int) -> 
     }
     kube.apply(pod, service, namespace=namespace)
     kube.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "-n", namespace, "--timeout=60s")
+
+
+@contextmanager
+def no_prometheus(kube: Kube) -> Iterator[None]:
+    """Prometheus is away, and back afterwards."""
+    deployment = ("deployment/overspill-prometheus", "-n", platform.NAMESPACE)
+    kube.kubectl("scale", "--replicas=0", *deployment)
+    try:
+        yield
+    finally:
+        kube.kubectl("scale", "--replicas=1", *deployment)

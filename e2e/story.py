@@ -1,5 +1,6 @@
 """One story: a namespace, a key, and the words in which the stories are told."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +87,14 @@ class Story:
             "nodeName" not in p["spec"] and "deletionTimestamp" not in p["metadata"]
             for p in self.pods(name)
         )
+
+    def counts(self, name: str, seconds: float) -> set[int]:
+        """Watch which counts its status wants over so many seconds."""
+        seen, until = set(), time.monotonic() + seconds
+        while time.monotonic() < until:
+            seen.add(int(self.status(name)["desiredReplicas"]))
+            time.sleep(1)
+        return seen
 
     def wait_ready(self, name: str, count: int, timeout: float = 90) -> None:
         """Wait until exactly that many replicas answer and no other pod is left."""

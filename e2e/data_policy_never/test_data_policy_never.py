@@ -1,6 +1,5 @@
 """dataPolicy Never with a full cluster: nothing leaves; what cannot wait is told when to retry."""
 
-import base64
 import urllib.request
 from dataclasses import dataclass
 
@@ -33,12 +32,9 @@ class Cloud:
 def the_cloud(kube: Kube) -> Cloud:
     """The cloud, seen to count what is sent to it."""
     (pod,) = kube.list("pods", platform.CLOUD, "app=model-server")
-    secret = kube.get("secret", platform.SECRET, platform.CLOUD)
-    assert secret is not None
-    key = base64.b64decode(secret["data"]["api-key"]).decode()
-    cloud = Cloud(f"{pod['status']['podIP']}:8000", key)
+    cloud = Cloud(f"{pod['status']['podIP']}:8000", platform.cloud_key(kube))
     before = cloud.prompt_tokens
-    asked = Client(f"http://{cloud.address}/v1", key, platform.CLOUD_MODEL, max_tokens=1)
+    asked = Client(f"http://{cloud.address}/v1", cloud.key, platform.CLOUD_MODEL, max_tokens=1)
     assert not send_one(asked).failed
     assert cloud.prompt_tokens > before
     return cloud

@@ -1,33 +1,11 @@
 """Prometheus goes away: the count is held and the reason shown; it recovers by itself."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
+from e2e.fixtures import no_prometheus
 from e2e.story import Story, assert_no_failure
 from lab import platform
 from lab.kube import eventually
 
 UNAVAILABLE = "PrometheusUnavailable"
-DEPLOYMENT = ("deployment/overspill-prometheus", "-n", platform.NAMESPACE)
-
-
-@contextmanager
-def no_prometheus(story: Story) -> Iterator[None]:
-    """Prometheus is away, and back afterwards."""
-    story.kube.kubectl("scale", "--replicas=0", *DEPLOYMENT)
-    try:
-        yield
-    finally:
-        story.kube.kubectl("scale", "--replicas=1", *DEPLOYMENT)
-
-
-def held(story: Story, count: int, seconds: float) -> None:
-    """Watch the count while nobody asks for anything; it may not move."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        assert story.status("chat")["desiredReplicas"] == count
-        time.sleep(1)
 
 
 def test_prometheus_killed(story: Story) -> None:
@@ -36,7 +14,7 @@ def test_prometheus_killed(story: Story) -> None:
     with story.load("chat").running(3):
         story.wait_ready("chat", 2, timeout=120)
         story.wait_condition("chat", "ScalingActive", "True", timeout=60)
-    with no_prometheus(story):
+    with no_prometheus(story.kube):
         with story.load("chat").running(3) as load:
             eventually(
                 "ScalingActive says PrometheusUnavailable",  # its last answer may lack a metric
@@ -46,7 +24,7 @@ def test_prometheus_killed(story: Story) -> None:
             assert story.condition("chat", "ScalingActive")["status"] == "False"
             eventually("10 answers", lambda: len(load.sent) >= 10, timeout=90)
         assert_no_failure(load.sent, at_least=10)
-        held(story, 2, platform.DOWN_WINDOW + 5)
+        assert story.counts("chat", platform.DOWN_WINDOW + 5) == {2}  # nobody asks for anything
     story.wait_condition("chat", "ScalingActive", "True", timeout=90)
     story.wait_ready("chat", 1, timeout=120)
 
@@ -54,7 +32,7 @@ def test_prometheus_killed(story: Story) -> None:
 def test_scale_up_without_prometheus(story: Story) -> None:
     story.apply("chat", scaling={"minReplicas": 0, "maxReplicas": 2})
     story.wait_condition("chat", "Ready", "True", timeout=30)
-    with no_prometheus(story):
+    with no_prometheus(story.kube):
         story.wait_condition("chat", "ScalingActive", "False", timeout=60)
         with story.load("chat").running(4) as load:
             story.wait_ready("chat", 2, timeout=120)

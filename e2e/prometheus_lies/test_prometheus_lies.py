@@ -4,12 +4,12 @@ import time
 
 from e2e import data_path
 from e2e.data_path import LONG
+from e2e.fixtures import no_prometheus
 from e2e.story import Story
 from lab import platform
 from lab.kube import eventually
 
 NAME = "liar"
-DEPLOYMENT = ("deployment/overspill-prometheus", "-n", platform.NAMESPACE)
 LABELS = {
     "app.kubernetes.io/name": "overspill",
     "app.kubernetes.io/instance": platform.RELEASE,
@@ -36,16 +36,16 @@ def test_prometheus_lies(story: Story) -> None:
     with story.load("chat", max_tokens=10).running(6) as load:
         story.wait_ready("chat", 2, timeout=90)
         eventually("its metrics are known", lambda: scaling(story) == "Active", timeout=60)
-        story.kube.kubectl("scale", "--replicas=0", *DEPLOYMENT)
-        try:
-            data_path.faulty_server(story, platform.NAMESPACE, NAME, **LABELS)
-            data_path.tell(story, platform.NAMESPACE, NAME, f"{story.namespace}/chat", "service")
-            for lie, reason, seconds in LIES:
-                believe_nothing(story, lie, reason, max(seconds, HOLD))
-        finally:
-            story.kube.delete("service", NAME, platform.NAMESPACE)
-            story.kube.delete("pod", NAME, platform.NAMESPACE, "--grace-period=1")
-            story.kube.kubectl("scale", "--replicas=1", *DEPLOYMENT)
+        with no_prometheus(story.kube):
+            try:
+                data_path.faulty_server(story, platform.NAMESPACE, NAME, **LABELS)
+                service = f"{story.namespace}/chat"
+                data_path.tell(story, platform.NAMESPACE, NAME, service, "service")
+                for lie, reason, seconds in LIES:
+                    believe_nothing(story, lie, reason, max(seconds, HOLD))
+            finally:
+                story.kube.delete("service", NAME, platform.NAMESPACE)
+                story.kube.delete("pod", NAME, platform.NAMESPACE, "--grace-period=1")
         eventually("the truth is believed", lambda: scaling(story) == "Active", timeout=90)
     data_path.assert_whole(load.sent, 10, at_least=100)
 
@@ -62,10 +62,7 @@ def believe_nothing(story: Story, lie: str, reason: str, seconds: float) -> None
     if reason:
         eventually(f"{lie!r} is {reason}", lambda: scaling(story) == reason, timeout=60)
     shown = time.monotonic() - told
-    counts = set()
-    while time.monotonic() < told + shown + seconds:
-        counts.add(int(story.status("chat")["desiredReplicas"]))
-        time.sleep(1)
+    counts = story.counts("chat", seconds)
     data_path.record(
         f"Prometheus says {lie!r} for {shown + seconds:.0f} s: "
         f"{f'shown as {reason} after {shown:.1f} s, ' if reason else ''}replicas {sorted(counts)}"

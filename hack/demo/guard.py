@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from lab import platform
 from lab.kube import Kube
 from overspill.api.names import GROUP
+from overspill.cli.crds import Release, owner
 
 LABEL = "overspill.dev/lab"  # set by lab.platform.namespace
 
@@ -47,18 +48,10 @@ def check(kube: Kube, names: Sequence[str]) -> None:
         )
 
 
-def _definitions(kube: Kube) -> dict[str, tuple[str, str]]:
-    """Return the definitions of our kinds, and the release and namespace that each belongs to."""
+def _definitions(kube: Kube) -> dict[str, Release | None]:
+    """Return the definitions of our kinds, and the release that each belongs to."""
     found = json.loads(kube.kubectl("get", "customresourcedefinitions", "-o", "json"))["items"]
-    marks = {
-        crd["metadata"]["name"]: crd["metadata"].get("annotations", {})
-        for crd in found
-        if crd["spec"]["group"] == GROUP
-    }
-    return {
-        name: (mark.get("meta.helm.sh/release-name"), mark.get("meta.helm.sh/release-namespace"))
-        for name, mark in marks.items()
-    }
+    return {c["metadata"]["name"]: owner(c) for c in found if c["spec"]["group"] == GROUP}
 
 
 def _made_by_us(kube: Kube, name: str) -> bool | None:

@@ -196,10 +196,15 @@ def _secret(key: str, host: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
 
+def cloud_key(kube: Kube) -> str:
+    """The cloud's key, "" before there is one."""
+    known = kube.get("secret", SECRET, CLOUD)
+    return base64.b64decode(known["data"]["api-key"]).decode() if known else ""
+
+
 def _stand_in_key(kube: Kube) -> str:
     """The stand-in's key: the one that it has, or a new one. A real provider's is never kept."""
-    known = kube.get("secret", SECRET, CLOUD)
-    key = base64.b64decode(known["data"]["api-key"]).decode() if known else ""
+    key = cloud_key(kube)
     return key if key.startswith(KEY_PREFIX) else KEY_PREFIX + secrets.token_hex(16)
 
 

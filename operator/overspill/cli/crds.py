@@ -12,6 +12,10 @@ from overspill.cluster.kinds import CRD
 
 # Helm's own field manager: a chart that is installed later goes on without a conflict.
 HELM_MANAGER = "helm"
+# Its marks, which say whose release an object is.
+RELEASE_NAME, RELEASE_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
+
+Release = tuple[str, str]  # its name and its namespace
 
 
 def definitions(target: Target) -> list[dict[str, Any]]:
@@ -25,10 +29,17 @@ def definitions(target: Target) -> list[dict[str, Any]]:
         metadata["labels"]["app.kubernetes.io/managed-by"] = "Helm"
         metadata["annotations"] = {
             "helm.sh/resource-policy": "keep",
-            "meta.helm.sh/release-name": target.release,
-            "meta.helm.sh/release-namespace": target.namespace,
+            RELEASE_NAME: target.release,
+            RELEASE_NAMESPACE: target.namespace,
         }
     return result
+
+
+def owner(obj: dict[str, Any]) -> Release | None:
+    """Return whose an object is, by Helm's marks; None for one that was applied by hand."""
+    marks = obj["metadata"].get("annotations") or {}
+    name = marks.get(RELEASE_NAME)
+    return (name, marks.get(RELEASE_NAMESPACE, "")) if name else None
 
 
 def print_definitions(output: Output) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from overspill.api.names import GROUP, LABEL_KEY
 from overspill.cli import show
+from overspill.cli.crds import Release, owner
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
 from overspill.cluster import Cluster, Conflict, NotFound
@@ -41,7 +42,6 @@ from overspill.cluster.kinds import (
 )
 
 Object = dict[str, Any]
-Release = tuple[str, str]  # its name and its namespace
 
 PART = "app.kubernetes.io/part-of=overspill"
 OPERATORS = f"{PART},app.kubernetes.io/component=operator"
@@ -115,7 +115,7 @@ async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
     own = (target.release, target.namespace)
     for kind in CHART_KINDS:
         items = await _objects(cluster, kind, labels=labels)
-        found += [_found(kind, item["metadata"]) for item in items if _owner(item) in (None, own)]
+        found += [_found(kind, item["metadata"]) for item in items if owner(item) in (None, own)]
     # Last, since the operator makes a lease anew while it may; such a one can lack the labels.
     only = f"metadata.name={target.operator}"
     found += await _listed(cluster, LEASE, target.namespace, fields=only)
@@ -133,7 +133,7 @@ async def _purged(cluster: Cluster, target: Target) -> list[Found]:
     """
     operators = await _objects(cluster, DEPLOYMENT, labels=OPERATORS)
     definitions = await _objects(cluster, CRD, labels=PART)
-    _refuse_others(target, [_release(o) for o in operators], [_owner(d) for d in definitions])
+    _refuse_others(target, [_release(o) for o in operators], [owner(d) for d in definitions])
     watched = next((_watched(o) for o in operators), [])
     found: list[Found] = []
     for kind in OUR_KINDS:
@@ -163,13 +163,6 @@ def _refuse_others(
 def _release(operator: Object) -> Release:
     metadata = operator["metadata"]
     return metadata["labels"].get("app.kubernetes.io/instance", ""), metadata["namespace"]
-
-
-def _owner(obj: Object) -> Release | None:
-    """Return whose an object is, by Helm's marks; None for one that was applied by hand."""
-    marks = obj["metadata"].get("annotations") or {}
-    name = marks.get("meta.helm.sh/release-name")
-    return (name, marks.get("meta.helm.sh/release-namespace", "")) if name else None
 
 
 def _watched(operator: Object) -> list[str]:

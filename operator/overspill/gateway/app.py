@@ -37,9 +37,8 @@ MODELS = b"/v1/models"
 BODY_SECONDS = 30.0  # for a body, from the end of the head to its last byte
 LAST_WORD_SECONDS = 1.0  # for the error that ends an answer when the server stops
 DISCARD_FACTOR = 4  # a body up to so many times the limit is read before its 413
-WHILE_READ = (
-    2  # times its size is what a body takes: in pieces and as a whole, then parsed and anew
-)
+# Times its size is what a body takes: in pieces and as a whole, then parsed and anew.
+WHILE_READ = 2
 _HEADERS = {
     b"authorization", b"x-api-key", b"content-length", b"content-encoding",
     HEADER_DATA_POLICY.encode(),

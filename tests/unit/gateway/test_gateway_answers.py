@@ -1,21 +1,11 @@
 """The official SDK talks to the gateway; the gateway talks to a server that plays an engine."""
 
-from collections.abc import AsyncIterator
-
 import openai
 import orjson
 import pytest
 import structlog
 from gateway_world import MESSAGES, USAGE, Upstream, World, endpoint_slice, service, world
 from structlog.testing import LogCapture
-
-
-@pytest.fixture
-async def gateway(engine: Upstream) -> AsyncIterator[World]:
-    async with world() as w:
-        w.state.put_service(service())
-        w.replicas(engine)
-        yield w
 
 
 async def test_chat_unary(gateway: World, engine: Upstream) -> None:

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import orjson
 import pytest
-from gateway_world import BODY, Upstream, World, service, until, world
+from gateway_world import BODY, Upstream, World, until
 
 from overspill.gateway.server import Server
 
@@ -18,14 +18,6 @@ both_ports = pytest.mark.parametrize("port", PORTS, ids=["public", "internal"])
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("overspill.gateway.server.HEAR_SECONDS", 0.5)
-
-
-@pytest.fixture
-async def gateway(engine: Upstream) -> AsyncIterator[World]:
-    async with world() as w:
-        w.state.put_service(service())
-        w.replicas(engine)
-        yield w
 
 
 async def connect(server: Server) -> Pair:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -23,11 +22,8 @@ from gateway_world import (
 
 
 @pytest.fixture
-async def gateway(engine: Upstream) -> AsyncIterator[World]:
-    async with world() as w:
-        w.state.put_service(service(engine=ONE_SLOT))
-        w.replicas(engine)
-        yield w
+def spec() -> dict[str, Any]:
+    return {"engine": ONE_SLOT}
 
 
 def load(w: World) -> int:

@@ -1,10 +1,10 @@
 """Connections to engines that are kept: when a request on one may be sent again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from gateway_world import BODY, ONE_SLOT, Upstream, World, read_request, service, until, world
+from gateway_world import BODY, ONE_SLOT, Upstream, World, read_request, until
 
 from overspill.gateway.errors import ReplicaFailed
 from overspill.gateway.upstream import Pool, host_of
@@ -13,11 +13,16 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
 @pytest.fixture
-async def gateway(engine: Upstream) -> AsyncIterator[World]:
-    async with world() as w:
-        w.state.put_service(service(engine=ONE_SLOT))
-        w.replicas(engine)
-        yield w
+def spec() -> dict[str, Any]:
+    return {"engine": ONE_SLOT}
+
+
+async def keep(pool: Pool, address: tuple[str, int]) -> None:
+    """Send a request and take its whole answer: the connection is kept."""
+    connection = await pool.send(address, b"/", b"{}", 5.0)
+    while await connection.read(5.0):
+        pass
+    connection.close()
 
 
 async def test_a_kept_connection_that_the_engine_closes_just_then_costs_nothing(
@@ -77,10 +82,7 @@ async def test_a_request_that_kills_on_a_kept_connection_counts_as_sent() -> Non
     pool = Pool(asyncio.get_running_loop())
     server = await asyncio.start_server(die_at_the_second, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
-    connection = await pool.send(address, b"/", b"{}", 5.0)
-    while await connection.read(5.0):
-        pass
-    connection.close()
+    await keep(pool, address)
     with pytest.raises(ReplicaFailed) as info:
         await pool.send(address, b"/", b"{}", 5.0)
     assert info.value.sent
@@ -105,10 +107,7 @@ async def test_a_request_that_a_kept_connection_ends_late_is_not_repeated(
     pool = Pool(asyncio.get_running_loop())
     async with await asyncio.start_server(work_and_close, "127.0.0.1", 0) as server:
         address = server.sockets[0].getsockname()
-        connection = await pool.send(address, b"/", b"{}", 5.0)
-        while await connection.read(5.0):
-            pass
-        connection.close()
+        await keep(pool, address)
         with pytest.raises(ReplicaFailed) as info:
             await pool.send(address, b"/", b"{}", 5.0)
     assert info.value.sent
