@@ -40,11 +40,27 @@ def run_step(what: str, command: list[str]) -> bool:
     return done.returncode == 0
 
 
+def reports() -> list[ElementTree.Element]:
+    """Return what each pytest run has reported."""
+    return [ElementTree.parse(path).getroot() for path in sorted(REPORTS.glob("*.xml"))]
+
+
+def failures() -> list[str]:
+    """Name each test that failed, with the beginning of its reason: a long log is often cut."""
+    lines = []
+    for report in reports():
+        for case in report.iter("testcase"):
+            for bad in [*case.iter("failure"), *case.iter("error")]:
+                reason = (bad.get("message") or "").strip()[:1000]
+                lines.append(f"FAILED {case.get('classname')}::{case.get('name')}: {reason}")
+    return lines
+
+
 def count() -> tuple[int, int, int]:
     """Return passed, failed and skipped over all reports."""
     passed = failed = skipped = 0
-    for path in REPORTS.glob("*.xml"):
-        for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+    for report in reports():
+        for suite in report.iter("testsuite"):
             bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             left = int(suite.get("skipped", 0))
             passed += int(suite.get("tests", 0)) - bad - left
@@ -67,6 +83,7 @@ def main() -> int:
     if broken:
         print(f"\nDid not succeed: {'; '.join(broken)}")
         failed = max(failed, 1)
+        print("\n".join(failures()))
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if broken or failed else 0
 

@@ -64,7 +64,10 @@ def test_what_is_taken_stays_inside(found: list[str]) -> None:
         assert names.is_taken(each)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(name, min_size=1, max_size=3, unique=True))
 def test_nothing_outside_whatever_a_hub_lists(
     plain: Site, cache: Path, prepare: Prepare, found: list[str]
