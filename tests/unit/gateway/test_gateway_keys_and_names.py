@@ -30,6 +30,7 @@ def index(*secrets: dict[str, Any]) -> KeyIndex:
         ("", KEY),
         ("Basic dXNlcjpwYXNz", KEY),
     ],
+    ids=["bearer", "spaces", "x-api-key", "beside basic"],
 )
 def test_a_known_key_opens(authorization: str, api_key: str) -> None:
     assert authenticate(index(SECRET), authorization.encode(), api_key.encode()).id == "ci"
@@ -52,6 +53,22 @@ def test_a_known_key_opens(authorization: str, api_key: str) -> None:
         (b"Bearer \x00\xff\xfe", b""),
         (b"Bearer " + b"x" * 1_000_000, b""),
         (b"", b"*"),
+    ],
+    ids=[
+        "none",
+        "scheme",
+        "scheme and space",
+        "no scheme",
+        "basic",
+        "cut",
+        "cut short",
+        "longer",
+        "digest",
+        "wrong beside right",
+        "injection",
+        "no text",
+        "huge",
+        "star",
     ],
 )
 def test_everything_else_is_the_same_401(authorization: bytes, api_key: bytes) -> None:
