@@ -22,6 +22,7 @@ LABEL_COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "overspill"
 LABEL_SERVICE = f"{GROUP}/service"  # on every child: the InferenceService's name
 LABEL_KEY = f"{GROUP}/key"  # on Secrets that hold a client's key
+LABEL_SLICE_OF = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 LABEL_SCRAPE = f"{GROUP}/scrape"  # "true" on pods whose /metrics Prometheus should read
 # On pods whose metrics are elsewhere than at /metrics.
 ANNOTATION_METRICS_PATH = f"{GROUP}/metrics-path"

@@ -186,6 +186,26 @@ def uninstall(
 
 
 @app.command()
+def gateway(
+    objects: Annotated[
+        Path, typer.Option(help="Folder of YAML: services, endpoints, keys, providers.")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the API.")] = 8080,
+    internal_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Of /metrics, /healthz and /readyz.")
+    ] = 9090,
+) -> None:
+    """Run the gateway without Kubernetes; see docs/how-to/gateway-without-kubernetes.md.
+
+    Objects are read again when their files change.
+    """
+    from overspill.cli import gateway as command
+
+    command.run(objects, host, port, internal_port)
+
+
+@app.command()
 def simulate(
     trace: Annotated[Path, typer.Argument(help="A recorded load; a folder of ServeGen's clients.")],
     policy: Annotated[

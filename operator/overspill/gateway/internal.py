@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from overspill.cluster.errors import ClusterError
 from overspill.gateway.demand import Demand
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.server import SCOPE_KEY, ClientConnection
@@ -33,6 +32,10 @@ MAX_WAITING = 32  # for a review; the operator would wait for as many
 MAX_TOKEN = 8192  # bytes
 
 
+class NotReviewed(Exception):
+    """The API server could not be asked; the same token can be sent again."""
+
+
 class TooManyReviews(Exception):
     """Others have their tokens reviewed; this one can be sent again."""
 
@@ -40,7 +43,7 @@ class TooManyReviews(Exception):
 class TokenCheck:
     """Whether a caller is the operator.
 
-    :param review: returns the user name that a token proves, or "".
+    :param review: returns the user name that a token proves, or ""; raises NotReviewed.
     :param user: the only one who may.
     :param clock: monotonic seconds.
     """
@@ -55,7 +58,7 @@ class TokenCheck:
     async def allows(self, authorization: bytes) -> bool:
         """Check an Authorization header.
 
-        :raises ClusterError: when the API server cannot be asked.
+        :raises NotReviewed: when the API server cannot be asked.
         :raises TooManyReviews: when too many wait for its answer.
         """
         scheme, _, token = authorization.partition(b" ")
@@ -138,7 +141,7 @@ class Internal:
         headers = dict(scope["headers"])
         try:
             allowed = await self._check.allows(headers.get(b"authorization", b""))
-        except ClusterError as error:
+        except NotReviewed as error:
             log.warning("token not reviewed", error=str(error))
             await _text(send, 503, b"the token could not be reviewed\n")
             return

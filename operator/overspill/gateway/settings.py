@@ -55,9 +55,10 @@ class Settings:
         return f"system:serviceaccount:{self.release_namespace}:{self.operator_service_account}"
 
 
-def from_env(env: Mapping[str, str]) -> Settings:
+def from_env(env: Mapping[str, str], release_namespace: str = "") -> Settings:
     """Read the settings.
 
+    :param release_namespace: where none is set.
     :raises InvalidSetting: with the variable's name.
     """
 
@@ -76,7 +77,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         except ValueError as error:
             raise InvalidSetting(f"{PREFIX}{name}: {error}") from None
 
-    namespace = text("RELEASE_NAMESPACE", "")
+    namespace = text("RELEASE_NAMESPACE", release_namespace)
     if not namespace:
         raise InvalidSetting(f"{PREFIX}RELEASE_NAMESPACE: must be the namespace of the release")
     try:

@@ -1,23 +1,17 @@
 """Feeds the state from the API server: services, providers, replicas, keys.
 
 Each collection is followed by a watch of its own that heals itself; while the API server is
-away the gateway goes on with what it knows. A provider's Secret is read by name, and used
-only when its own annotation names the host and port that the key would be sent to: else anyone who
-may create a provider could have any Secret of the namespace sent anywhere.
+away the gateway goes on with what it knows. A provider's Secret is read by name.
 """
 
 import asyncio
-import base64
-import binascii
-import re
-import shlex
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
-from overspill.api.names import GROUP, LABEL_KEY, LABEL_SERVICE
-from overspill.api.provider import DEFAULT_PORT, InferenceProvider
+from overspill.api.names import LABEL_KEY, LABEL_SERVICE, LABEL_SLICE_OF
+from overspill.api.provider import InferenceProvider
 from overspill.cluster.client import Cluster
 from overspill.cluster.errors import ClusterError, Forbidden
 from overspill.cluster.kinds import (
@@ -27,6 +21,7 @@ from overspill.cluster.kinds import (
     SECRET,
     Kind,
 )
+from overspill.gateway.secret import read_secret
 from overspill.gateway.settings import Settings
 from overspill.gateway.share import Share
 from overspill.gateway.state import State, endpoints_of
@@ -34,10 +29,6 @@ from overspill.gateway.state import State, endpoints_of
 log = structlog.get_logger(__name__)
 
 Object = dict[str, Any]
-ANNOTATION_HOSTS = f"{GROUP}/provider-hosts"
-# host or host:port; an IPv6 address in brackets, or bare when no port follows
-_ENTRY = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+|[0-9a-f:.]+)(:([0-9]{1,5}))?", re.ASCII)
-LABEL_SLICE_OF = "kubernetes.io/service-name"  # on an EndpointSlice: its Service
 RETRY_SECONDS = 5.0  # between two looks at a Secret that may not be read
 
 
@@ -239,49 +230,6 @@ def gateways_of(raw: Object) -> frozenset[str]:
     One that is leaving has, until its streams have ended; one that is not ready gets none.
     """
     return frozenset(e.uid for e in endpoints_of(raw) if e.ready or e.terminating)
-
-
-def read_secret(provider: InferenceProvider, secret: Object | None) -> tuple[str, str, str]:
-    """Return a provider's API key, and the reason and message that say how it is.
-
-    :param secret: the Secret as the API server gives it, None when there is none.
-    """
-    ref, namespace = provider.spec.secret_ref, provider.metadata.namespace
-    if secret is None:
-        return "", "SecretNotFound", f"create Secret {ref.name} in namespace {namespace}"
-    hosts = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_HOSTS, "")
-    default = DEFAULT_PORT[provider.spec.url.partition(":")[0]]
-    host, port = provider.spec.host, provider.spec.port
-    if not host or (host, port) not in {_destination(h, default) for h in hosts.split(",")}:
-        shown = f"[{host}]" if ":" in host else host
-        shown += f":{port}" if port != default else ""
-        command = (
-            f"kubectl annotate secret -n {namespace} {ref.name} "
-            f"{ANNOTATION_HOSTS}={shlex.quote(shown)} --overwrite"
-        )
-        return "", "SecretHostNotAllowed", f"the Secret does not name {shown}: {command}"
-    encoded = (secret.get("data") or {}).get(ref.key)
-    if encoded is None:
-        return "", "SecretKeyMissing", f"Secret {ref.name} has no key {ref.key}"
-    try:
-        value = base64.b64decode(encoded, validate=True).decode("ascii").strip()
-    except (binascii.Error, UnicodeDecodeError):
-        value = ""
-    if not value or not value.isprintable():
-        return "", "SecretEmpty", f"key {ref.key} of Secret {ref.name} holds no API key"
-    return value, "Ready", ""
-
-
-def _destination(entry: str, default: int) -> tuple[str, int]:
-    """Host and port of an entry of the annotation, spelled as those of a provider are.
-
-    :param default: the port when it names none.
-    """
-    found = _ENTRY.fullmatch(entry.strip().lower())
-    if found is None:
-        return "", 0
-    host, _, port = found.groups()
-    return host.removeprefix("[").removesuffix("]").removesuffix("."), int(port or default)
 
 
 def grant_command(namespace: str, name: str, account: str) -> str:

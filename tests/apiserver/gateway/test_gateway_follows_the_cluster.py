@@ -30,7 +30,7 @@ from overspill.cluster.kinds import (
     SERVICE_ACCOUNT,
     Kind,
 )
-from overspill.gateway.main import Plane, assemble
+from overspill.gateway.plane import Plane, assemble
 from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
 from overspill.gateway.watch import Feeder

@@ -15,7 +15,7 @@ from aiohttp import web
 from yarl import URL
 
 from overspill.api.keys import key_secret, new_key
-from overspill.gateway.main import Plane, assemble
+from overspill.gateway.plane import Plane, assemble
 from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
 

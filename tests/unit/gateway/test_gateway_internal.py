@@ -9,12 +9,12 @@ import orjson
 import pytest
 from gateway_world import BODY, TOKEN, Upstream, World, service, spillover, until, world
 
-from overspill.cluster.errors import Unavailable
 from overspill.gateway.internal import (
     MAX_REMEMBERED,
     MAX_REVIEWS,
     MAX_WAITING,
     REFUSED_SECONDS,
+    NotReviewed,
     TokenCheck,
     TooManyReviews,
 )
@@ -94,7 +94,7 @@ async def test_only_the_operator_may_read_demand() -> None:
 
 async def test_demand_is_closed_while_tokens_cannot_be_reviewed() -> None:
     async def away(token: str) -> str:
-        raise Unavailable("no API server")
+        raise NotReviewed("no API server")
 
     async with world(review=away) as w:
         status, lines = await demand(w)

@@ -17,10 +17,11 @@ from overspill.cluster.kinds import (
     SECRET,
 )
 from overspill.cluster.watching import Event
+from overspill.gateway.secret import read_secret
 from overspill.gateway.settings import Settings
 from overspill.gateway.share import Share
 from overspill.gateway.state import State
-from overspill.gateway.watch import Feeder, read_secret
+from overspill.gateway.watch import Feeder
 
 HOSTS = "overspill.dev/provider-hosts"
 PROVIDER = InferenceProvider.parse(provider(Upstream(address=("llm.example.com", 80))))

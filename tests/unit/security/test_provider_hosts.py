@@ -18,8 +18,9 @@ from overspill.api.base import InvalidObject
 from overspill.api.provider import URL_PATTERN, InferenceProvider
 from overspill.cluster.kinds import INFERENCE_PROVIDER
 from overspill.cluster.watching import Event
+from overspill.gateway.secret import read_secret
 from overspill.gateway.settings import Settings
-from overspill.gateway.watch import Feeder, read_secret
+from overspill.gateway.watch import Feeder
 
 HOSTS = "overspill.dev/provider-hosts"
 KEY = "sk-canary-7f3a"

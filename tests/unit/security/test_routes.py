@@ -158,7 +158,7 @@ SERVERS = {
     "controller/endpoints.py",
     "engine/fetch/progress.py",
     "engine/sidecar.py",
-    "gateway/main.py",  # starts both of server.py
+    "gateway/plane.py",  # starts both of server.py
     "gateway/server.py",
 }
 

@@ -1,0 +1,288 @@
+"""The gateway's objects from a folder: the same YAML as in a cluster, and static endpoints.
+
+Read are ``*.yaml``, ``*.yml`` and ``*.json`` of the folder itself, as by ``kubectl apply -f``.
+Nothing else checks these objects, so here a field that we do not know is a fault. A file with a
+fault keeps the objects that it had before, and the log says what to mend. Changes are seen by
+looking at the files once a second: that works on every file system, and for mounted ConfigMaps.
+
+An engine's endpoints are an EndpointSlice whose label ``kubernetes.io/service-name`` names the
+InferenceService. A client's key is a Secret with the label ``overspill.dev/key: "true"``.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+
+from overspill.api.base import InvalidObject
+from overspill.api.keys import InvalidKey, parse_key
+from overspill.api.names import ENGINE_PORT_NAME, LABEL_KEY, LABEL_SERVICE, LABEL_SLICE_OF
+from overspill.api.provider import DEFAULT_BASE_URL, InferenceProvider
+from overspill.api.service import InferenceService
+from overspill.gateway.provider import Provider
+from overspill.gateway.secret import read_secret
+from overspill.gateway.state import State
+
+log = structlog.get_logger(__name__)
+
+Object = dict[str, Any]
+Id = tuple[str, str, str]  # kind, namespace, name
+Look = tuple[int, int, int]  # inode, size in bytes, time of its change in ns
+
+SUFFIXES = {".yaml", ".yml", ".json"}
+MAX_FILE = 16 * 1024 * 1024  # bytes
+LOOK_SECONDS = 1.0
+DEFAULT_NAMESPACE = "default"  # of an object that names none, as for kubectl
+
+
+class InvalidFile(ValueError):
+    """A file, or what it says of an object, is wrong; the text names the place and the remedy."""
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file held when it was last read without a fault, and the fault that it has now.
+
+    :param looked: how it was at the last look; read once it has stayed so for another.
+    :param read: how it was when it was read.
+    """
+
+    looked: Look
+    read: Look | None = None
+    objects: tuple[Object, ...] = ()
+    fault: str = ""
+
+
+Files = Mapping[Path, File]
+
+
+class Folder:
+    """Keeps a state up to date.
+
+    :param on_provider: called when a provider's readiness may have changed.
+    """
+
+    def __init__(self, path: Path, state: State, on_provider: Callable[[], None]) -> None:
+        self._path, self._state, self._on_provider = path, state, on_provider
+        self._files: Files = {}
+
+    def load(self) -> None:
+        """Read everything for the first time.
+
+        :raises InvalidFile: with all faults of all files.
+        """
+        self._files = reread(self._path, {})
+        objects, faults = merged(self._files)
+        if faults:
+            raise InvalidFile("; ".join(faults))
+        self._take(objects)
+
+    async def follow(self) -> None:
+        """Take changes, for ever."""
+        told: list[str] = []
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                files = await asyncio.to_thread(reread, self._path, self._files)
+            except InvalidFile as error:
+                objects, faults = None, [str(error)]
+            else:
+                objects, faults = (None, told) if files == self._files else merged(files)
+                self._files = files
+            for fault in faults if faults != told else ():
+                log.warning("objects kept as they were", fault=fault)
+            told = faults
+            if objects is not None:
+                self._take(objects)
+
+    def _take(self, objects: Mapping[Id, Object]) -> None:
+        """Let the state be exactly what the files say."""
+        state = self._state
+        kinds = _by_kind(objects)
+        state.keys.replace(s for s in kinds["Secret"] if _is_key(s))
+        state.replace_providers(kinds["InferenceProvider"])
+        for provider in state.providers.values():
+            self._set_secret(provider, objects)
+        state.replace_services(kinds["InferenceService"])
+        state.replace_slices(kinds["EndpointSlice"])
+        state.generation += 1
+        log.info("objects read", **{kind: len(found) for kind, found in kinds.items()})
+        self._on_provider()
+
+    def _set_secret(self, provider: Provider, objects: Mapping[Id, Object]) -> None:
+        resource = provider.resource
+        found = objects.get(("Secret", resource.metadata.namespace, resource.spec.secret_ref.name))
+        secret, reason, message = read_secret(resource, found)
+        if (reason, message) != (provider.reason, provider.message):
+            log.info("provider key", provider=provider.key, reason=reason, message=message)
+        self._state.set_secret(provider.key, secret, reason, message)
+
+
+def reread(folder: Path, known: Files) -> Files:
+    """Return the folder's files; those that have not changed are not read again.
+
+    :raises InvalidFile: when the folder cannot be read.
+    """
+    files: dict[Path, File] = {}
+    try:
+        for path in sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES):
+            files[path] = _file(path, known.get(path), settled=not known)
+    except OSError as error:
+        raise InvalidFile(f"{error.filename}: {error.strerror}") from None
+    return files
+
+
+def _file(path: Path, known: File | None, *, settled: bool) -> File:
+    """Look at a file, and read it unless it may still be written (an editor empties it first)."""
+    found = path.stat()
+    look = (found.st_ino, found.st_size, found.st_mtime_ns)
+    known = known or File(look if settled else (0, 0, 0))
+    if known.read == look:
+        return known
+    if known.looked != look:
+        return replace(known, looked=look)
+    try:
+        if found.st_size > MAX_FILE:
+            raise InvalidFile(f"larger than {MAX_FILE} bytes; split it")
+        return File(look, look, tuple(parse(path.read_bytes())))
+    except InvalidFile as error:
+        return File(look, look, known.objects, f"{path.name}: {error}")
+
+
+def merged(files: Files) -> tuple[dict[Id, Object], list[str]]:
+    """Return all objects, and the faults of all files."""
+    objects: dict[Id, Object] = {}
+    faults: list[str] = []
+    owners: dict[Id, str] = {}
+    for path, file in files.items():
+        if file.fault:
+            faults.append(file.fault)
+        for raw in file.objects:
+            found = _id(raw)
+            if found in objects:
+                faults.append(f"{path.name}: {_spelled(found)} is in {owners[found]} already")
+            else:
+                objects[found], owners[found] = raw, path.name
+    return objects, faults
+
+
+def parse(text: bytes) -> list[Object]:
+    """Read and check the objects of one file.
+
+    :raises InvalidFile: with the object, the field and what is wrong with it.
+    """
+    try:
+        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"no YAML: {' '.join(str(error).split())}") from None
+    return [_checked(d) for d in documents]
+
+
+def _checked(raw: Any) -> Object:
+    """Return an object as an API server would keep it."""
+    metadata = raw.get("metadata") if isinstance(raw, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise InvalidFile("metadata.name: every object needs one")
+    check = _CHECKS.get(raw.get("kind"))
+    if check is None:
+        raise InvalidFile(f"{metadata['name']}: kind: must be one of {', '.join(_CHECKS)}")
+    metadata = {**metadata, "namespace": metadata.get("namespace") or DEFAULT_NAMESPACE}
+    raw = {**raw, "metadata": metadata}
+    try:
+        return check(raw)
+    except (InvalidObject, InvalidKey, InvalidFile) as error:
+        raise InvalidFile(f"{_spelled(_id(raw))}: {error}") from None
+
+
+def _service(raw: Object) -> Object:
+    InferenceService.parse(raw, unknown="forbid")
+    return raw
+
+
+def _provider(raw: Object) -> Object:
+    """What the definition's rules say of a base URL holds here, too."""
+    spec = InferenceProvider.parse(raw, unknown="forbid").spec
+    if spec.base_url is None and spec.type not in DEFAULT_BASE_URL:
+        raise InvalidFile(f"spec.baseURL: required for type {spec.type}")
+    if not spec.url.startswith("https://") and not spec.insecure:
+        raise InvalidFile("spec.baseURL: must begin with https://; http needs insecure: true")
+    return raw
+
+
+def _secret(raw: Object) -> Object:
+    """``stringData`` goes into ``data``, as the API server does it."""
+    plain = raw.get("stringData") or {}
+    if not isinstance(plain, dict) or not all(isinstance(v, str) for v in plain.values()):
+        raise InvalidFile("stringData: values must be strings; put them in quotes")
+    encoded = {k: base64.b64encode(v.encode()).decode() for k, v in plain.items()}
+    secret = {**raw, "data": (raw.get("data") or {}) | encoded}
+    secret.pop("stringData", None)
+    if _is_key(secret):
+        parse_key(secret)
+    return secret
+
+
+def _slice(raw: Object) -> Object:
+    """A slice that somebody wrote by hand belongs to the service that its label names."""
+    labels = raw["metadata"].get("labels") or {}
+    owner = labels.get(LABEL_SERVICE) or labels.get(LABEL_SLICE_OF)
+    if not owner:
+        raise InvalidFile(f"metadata.labels: {LABEL_SLICE_OF} must name the InferenceService")
+    ports = {p.get("name"): p.get("port") for p in _dicts(raw, "ports")}
+    if not isinstance(ports.get(ENGINE_PORT_NAME), int):
+        raise InvalidFile(f"ports: one must be named {ENGINE_PORT_NAME} and have a number")
+    for index, endpoint in enumerate(_dicts(raw, "endpoints")):
+        addresses = endpoint.get("addresses")
+        if not isinstance(addresses, list) or not addresses or not all(map(_is_ip, addresses)):
+            raise InvalidFile(f"endpoints.{index}.addresses: must be IP addresses")
+    metadata = {**raw["metadata"], "labels": {**labels, LABEL_SERVICE: owner}}
+    return {**raw, "metadata": metadata}
+
+
+def _dicts(raw: Object, name: str) -> list[Object]:
+    found = raw.get(name)
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise InvalidFile(f"{name}: must be a list of objects")
+    return found
+
+
+def _is_ip(text: Any) -> bool:
+    try:
+        ip_address(text if isinstance(text, str) else "")
+    except ValueError:
+        return False
+    return True
+
+
+_CHECKS: dict[str, Callable[[Object], Object]] = {
+    "InferenceService": _service,
+    "InferenceProvider": _provider,
+    "Secret": _secret,
+    "EndpointSlice": _slice,
+}
+
+
+def _is_key(secret: Object) -> bool:
+    return (secret["metadata"].get("labels") or {}).get(LABEL_KEY) == "true"
+
+
+def _id(raw: Object) -> Id:
+    return raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"]
+
+
+def _spelled(found: Id) -> str:
+    kind, namespace, name = found
+    return f"{kind} {namespace}/{name}"
+
+
+def _by_kind(objects: Mapping[Id, Object]) -> dict[str, list[Object]]:
+    kinds: dict[str, list[Object]] = {kind: [] for kind in _CHECKS}
+    for raw in objects.values():
+        kinds[raw["kind"]].append(raw)
+    return kinds

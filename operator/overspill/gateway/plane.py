@@ -1,0 +1,116 @@
+"""The running parts of a gateway: two servers in one event loop, whoever feeds the state.
+
+At SIGTERM readiness fails first, and answers end their connections; then the server stops
+listening, and requests get the drain time to end. The second server goes last.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from overspill.gateway.app import Gateway
+from overspill.gateway.demand import Demand
+from overspill.gateway.dispatch import Dispatcher
+from overspill.gateway.internal import Internal, Review, TokenCheck
+from overspill.gateway.memory import PART, Memory
+from overspill.gateway.metrics import Metrics
+from overspill.gateway.server import Server, make_server
+from overspill.gateway.settings import Settings
+from overspill.gateway.state import State
+from overspill.gateway.upstream import Pool
+from overspill.providers.openai import OpenAIClient
+
+log = structlog.get_logger(__name__)
+
+# Seconds in which a stopping gateway still takes what load balancers send to it.
+LAME_DUCK_SECONDS = 3.0
+INTERNAL_DRAIN_SECONDS = 1.0
+
+
+@dataclass
+class Plane:
+    """The parts of a running gateway."""
+
+    settings: Settings
+    state: State
+    gateway: Gateway
+    demand: Demand
+    public: Server
+    internal: Server
+    stopping: bool = False
+
+    async def serve(self, stop: asyncio.Event, lame_duck: float = LAME_DUCK_SECONDS) -> None:
+        """Serve until ``stop`` is set and all requests have ended, or the drain time has.
+
+        :param lame_duck: seconds between failing readiness and closing the door.
+        """
+        async with asyncio.TaskGroup() as group:
+            public = group.create_task(self.public.serve())
+            group.create_task(self.internal.serve())
+            await stop.wait()
+            log.info("stopping", drain_seconds=self.settings.drain)
+            self.stopping = self.gateway.closing = True
+            await asyncio.sleep(lame_duck)
+            self.public.should_exit = True
+            await asyncio.wait([public])
+            await _settle(self.public)
+            self.demand.stop()
+            self.internal.should_exit = True
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings,
+    state: State,
+    review: Review,
+    synced: Callable[[], bool],
+    host: str = "0.0.0.0",  # noqa: S104 - a pod's only address is not known before
+) -> AsyncIterator[Plane]:
+    """Build a gateway around a state; closed at the end of the ``async with`` block.
+
+    :param review: returns the user name that a token proves, or "".
+    :param synced: whether the state is complete.
+    """
+    pool, client = Pool(asyncio.get_running_loop()), OpenAIClient(settings.proxy)
+    memory = Memory(settings.memory // PART)
+    metrics, demand = Metrics(state, memory), Demand(state, settings.instance)
+    dispatcher = Dispatcher(
+        state, metrics, pool, client, hold_limit=settings.hold, on_hold=demand.wake
+    )
+    gateway = Gateway(state, metrics, dispatcher, memory, max_body=settings.max_body)
+    check = TokenCheck(review, settings.operator_user, state.clock)
+
+    def ready() -> bool:
+        return synced() and not gateway.closing
+
+    internal = Internal(metrics, demand, check, ready)
+    try:
+        yield Plane(
+            settings,
+            state,
+            gateway,
+            demand,
+            make_server(gateway, host, settings.port, settings.drain),
+            make_server(internal, host, settings.internal_port, INTERNAL_DRAIN_SECONDS),
+        )
+    finally:
+        pool.close()
+        await client.close()
+
+
+def stop_signal() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _settle(server: Server) -> None:
+    """Let tasks that the end of the drain time cancelled say their last word."""
+    if server.server_state.tasks:
+        await asyncio.wait(server.server_state.tasks, timeout=2.0)

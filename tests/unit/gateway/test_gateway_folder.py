@@ -1,0 +1,182 @@
+"""A gateway without Kubernetes: objects from a folder, faults named, the last good ones kept."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import structlog
+import yaml
+from gateway_world import BODY, Upstream, World, until, world
+
+from overspill.api.keys import digest
+from overspill.gateway import folder as module
+from overspill.gateway.folder import Folder, InvalidFile
+from overspill.gateway.state import State
+
+SERVICE = """
+apiVersion: overspill.dev/v1alpha1
+kind: InferenceService
+metadata: {name: chat, namespace: team-a}
+spec:
+  model: {uri: oci://registry/model}
+"""
+SLICE = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: chat-1, namespace: team-a, labels: {kubernetes.io/service-name: chat}}
+addressType: IPv4
+ports: [{name: http, port: 8001}]
+endpoints: [{addresses: [127.0.0.1]}, {addresses: [127.0.0.2]}]
+"""
+PROVIDER = """
+apiVersion: overspill.dev/v1alpha1
+kind: InferenceProvider
+metadata: {name: cloud, namespace: team-a}
+spec:
+  type: openai-compatible
+  baseURL: https://llm.example.com/v1
+  secretRef: {name: cloud-key}
+  models: [{name: big-1}]
+"""
+SECRET = """
+apiVersion: v1
+kind: Secret
+metadata:
+  {name: cloud-key, namespace: team-a, annotations: {overspill.dev/provider-hosts: llm.example.com}}
+stringData: {api-key: sk-1}
+"""
+KEY = f"""
+apiVersion: v1
+kind: Secret
+metadata: {{name: ci, labels: {{overspill.dev/key: "true"}}}}
+stringData: {{sha256: {digest("osk-1")}, tenant: team-a}}
+"""
+ALL = "---".join([SERVICE, SLICE, PROVIDER, SECRET, KEY])
+
+
+@pytest.fixture
+def state() -> State:
+    return State(time.monotonic, 10)
+
+
+def loaded(path: Path, state: State) -> Folder:
+    folder = Folder(path, state, lambda: None)
+    folder.load()
+    return folder
+
+
+def test_all_kinds_are_read(tmp_path: Path, state: State) -> None:
+    (tmp_path / "all.yaml").write_text(ALL)
+    (tmp_path / "notes.txt").write_text("{")
+    loaded(tmp_path, state)
+    assert list(state.services["team-a/chat"].admission.replicas) == [
+        ("127.0.0.1", 8001),
+        ("127.0.0.2", 8001),
+    ]
+    assert state.providers["team-a/cloud"].secret == "sk-1"
+    found = state.keys.find(b"osk-1")
+    assert found is not None
+    assert found.tenant == "team-a"
+
+
+def test_json_and_what_the_cluster_itself_wrote_are_read(tmp_path: Path, state: State) -> None:
+    raw = yaml.safe_load(SLICE)
+    raw["metadata"]["labels"] = {
+        "kubernetes.io/service-name": "chat-engine",
+        "overspill.dev/service": "chat",
+    }
+    (tmp_path / "slice.json").write_text(json.dumps(raw))
+    (tmp_path / "service.yml").write_text(SERVICE)
+    loaded(tmp_path, state)
+    assert len(state.services["team-a/chat"].admission.replicas) == 2
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "told"),
+    [
+        (SERVICE, "{", "no YAML"),
+        ("oci://registry/model}", "oci://registry/model, urll: x}", "spec.model.urll"),
+        ("kind: InferenceService", "kind: Deployment", "kind: must be one of InferenceService"),
+        ("name: chat, namespace: team-a}\nspec", "namespace: team-a}\nspec", "metadata.name"),
+        ("ports: [{name: http, port: 8001}]", "ports: [{port: 8001}]", "ports: one must be named"),
+        ("ports: [{name: http, port: 8001}]", "ports: 8001", "ports: must be a list"),
+        ("[127.0.0.1]", "[engine.local]", "endpoints.0.addresses: must be IP addresses"),
+        ("kubernetes.io/service-name: chat", "a: b", "kubernetes.io/service-name must name"),
+        ("  baseURL: https://llm.example.com/v1\n", "", "spec.baseURL: required"),
+        ("https://llm.example.com", "http://llm.example.com", "insecure: true"),
+        (digest("osk-1"), "abc", "sha256: must be"),
+        ("stringData: {api-key: sk-1}", "stringData: {api-key: 1}", "stringData: values must be"),
+        (KEY, KEY + "---" + KEY, "Secret default/ci is in all.yaml already"),
+    ],
+)
+def test_a_fault_is_told_with_file_object_and_field(
+    tmp_path: Path, state: State, good: str, bad: str, told: str
+) -> None:
+    assert good in ALL
+    (tmp_path / "all.yaml").write_text(ALL.replace(good, bad))
+    with pytest.raises(InvalidFile, match=r"^all\.yaml: ") as caught:
+        loaded(tmp_path, state)
+    assert told in str(caught.value)
+    assert "sk-1" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path, state: State) -> None:
+    with pytest.raises(InvalidFile, match="No such file"):
+        loaded(tmp_path / "nowhere", state)
+
+
+@pytest.fixture
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A gateway that follows a folder, with one real engine."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    async with Upstream().serving() as engine, world() as w:
+        (tmp_path / "service.yaml").write_text(SERVICE)
+        (tmp_path / "slice.yaml").write_text(
+            SLICE.replace("8001", str(engine.address[1])).replace(", {addresses: [127.0.0.2]}", "")
+        )
+        (tmp_path / "keys.yaml").write_text(KEY)
+        folder = loaded(tmp_path, w.state)
+        w.key = "osk-1"
+        task = asyncio.create_task(folder.follow())
+        yield w
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_changes_are_taken_and_a_broken_file_keeps_what_it_had(
+    served: World, tmp_path: Path
+) -> None:
+    w, state = served, served.state
+    assert (await w.post("/v1/chat/completions", BODY))[0] == 200
+    with structlog.testing.capture_logs() as logs:
+        (tmp_path / "service.yaml").write_text(SERVICE.replace("uri", "url"))
+        (tmp_path / "provider.yaml").write_text(PROVIDER)
+        await until(lambda: "team-a/cloud" in state.providers)
+    told = [entry["fault"] for entry in logs if entry["log_level"] == "warning"]
+    assert len(told) == 1
+    assert told[0].startswith("service.yaml: InferenceService team-a/chat: spec.model.uri")
+    assert (await w.post("/v1/chat/completions", BODY))[0] == 200
+
+    (tmp_path / "service.yaml").write_text(SERVICE.replace("uri", "servedName: qwen, uri"))
+    await until(lambda: state.services["team-a/chat"].resource.served_name == "qwen")
+    assert (await w.post("/v1/chat/completions", {**BODY, "model": "qwen"}))[0] == 200
+    (tmp_path / "keys.yaml").unlink()
+    (tmp_path / "service.yaml").unlink()
+    await until(lambda: not state.services)
+    assert (await w.post("/v1/chat/completions", BODY))[0] == 401
+
+
+def test_the_cluster_client_is_not_imported() -> None:
+    check = (
+        "import sys, overspill.cli.main, overspill.cli.gateway\n"
+        "print([m for m in sys.modules if m.startswith(('kube', 'overspill.cluster'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
