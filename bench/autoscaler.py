@@ -9,7 +9,8 @@ ceil(first tick ÷ 5) ready replicas that nobody pays a boot for. Baselines are 
 their documented default and other targets; the best setting of each then runs at all seeds. Ours
 has one setting. A trajectory that does not depend on prices is run once and repriced.
 
-Writes build/bench/autoscaler.json, and autoscaler.png where matplotlib is there. The traces are
+Writes build/bench/autoscaler.json, and autoscaler.png where matplotlib is there, and says which
+bars of the project are met (``autoscaler_bars``). The traces are
 ServeGen's in their summed form, ``servegen-NAME.csv``; a trace that is not there is left out.
 """
 
@@ -19,13 +20,12 @@ import json
 import math
 import platform
 import random
-import statistics
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from autoscaler_bars import FORECAST, OURS, Row, chart, table, verdict
 from overspill.autoscaler.economics import EconomicsState, Prices
 from overspill.simulator.baselines.classic import Constant, best_constant
 from overspill.simulator.fluid import Policy, Run, Setting, Sight, simulate
@@ -40,8 +40,6 @@ TRACES = ("m-large", "deepseek-r1")
 SCALE = 0.25
 RATIOS, BOOTS = (2.0, 3.0, 5.0), (30.0, 120.0, 300.0)
 WHERE = {"level": "fluid", "ttft_attainment": None, "itl_attainment": None}  # no latency in a fluid
-T95 = {5: 2.776 / math.sqrt(5)}  # Student's t over the root of the number of seeds
-Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +129,7 @@ def sweep(case: Case, name: str, boot: float) -> dict[float, float]:
 def ours(case: Case, setting: Setting, best: float) -> Iterator[Row]:
     """Yield ours and the best count that never changes."""
     policy = Overspill(Prices(setting.ratio, setting.boot), case.learned)
-    yield row(case, setting, "overspill", 0.0, case.run(policy, setting), best)
+    yield row(case, setting, OURS, 0.0, case.run(policy, setting), best)
     count = best_constant(case.load, setting.ratio)
     yield row(case, setting, "constant", count, case.run(Constant(count), setting), best)
 
@@ -149,7 +147,7 @@ def forecasts(case: Case, setting: Setting, best: float) -> Iterator[Row]:
     for name, hour in wrong.items():
         policy = Misled(Prices(setting.ratio, setting.boot), case.learned, hour)
         run = case.run(policy, setting)
-        yield row(case, setting, f"overspill, forecast {name}", 0.0, run, best)
+        yield row(case, setting, FORECAST + name, 0.0, run, best)
 
 
 def rows(trace: str, path: Path, seeds: int) -> Iterator[Row]:
@@ -167,7 +165,7 @@ def rows(trace: str, path: Path, seeds: int) -> Iterator[Row]:
         if seed == 0:
             yield from forecasts(case, Setting(), optima[(3.0, 120.0)])
         for name, contender in CONTENDERS.items():
-            for boot in BOOTS if name != "overspill" else ():
+            for boot in BOOTS if name != OURS else ():
                 if seed == 0:
                     for ratio, value in sweep(case, name, boot).items():
                         chosen[(name, ratio, boot)] = {value, contender.default}
@@ -178,54 +176,6 @@ def rows(trace: str, path: Path, seeds: int) -> Iterator[Row]:
                             best = optima[(setting.ratio, boot)]
                             yield row(case, setting, name, value, run, best)
         print(f"{trace}: seed {seed} done", file=sys.stderr)
-
-
-def summary(found: list[Row]) -> dict[tuple[str, float, float, str], tuple[float, float]]:
-    """Return mean and half 95 % interval over seeds of cost over optimum, at the best setting."""
-    by_setting: dict[tuple[str, float, float, str], dict[float, list[float]]] = {}
-    for r in found:
-        key = (r["trace"], r["price_ratio"], r["boot_s"], r["policy"])
-        # The best constant count is another one for each seed.
-        value = 0.0 if r["policy"] == "constant" else r["setting"]
-        by_setting.setdefault(key, {}).setdefault(value, []).append(r["cost"] / r["optimum"])
-    result = {}
-    for key, settings in by_setting.items():
-        ratios = min(settings.values(), key=statistics.mean)
-        spread = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
-        result[key] = (statistics.mean(ratios), T95.get(len(ratios), 0.0) * spread)
-    return result
-
-
-def table(found: list[Row]) -> str:
-    """Return cost over optimum as text: a line per policy, a column per cell."""
-    means = summary(found)
-    lines = []
-    for trace in dict.fromkeys(key[0] for key in means):
-        cells = [(r, b) for r in RATIOS for b in BOOTS]
-        lines += [f"{trace:28}" + "".join(f"{f'k{r:g} {b:g}s':>10}" for r, b in cells)]
-        for policy in dict.fromkeys(key[3] for key in means if key[0] == trace):
-            shown = [means.get((trace, r, b, policy)) for r, b in cells]
-            lines += [f"{policy:28}" + "".join(f"{m[0]:10.4f}" if m else " " * 10 for m in shown)]
-    return "\n".join(lines)
-
-
-def chart(found: list[Row], path: Path) -> None:
-    """Draw cost over optimum by policy for ratio 3, boot 120 s; nothing without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    means = summary(found)
-    traces = list(dict.fromkeys(key[0] for key in means))
-    figure = Figure(figsize=(6 * len(traces), 4), layout="constrained")
-    for place, trace in enumerate(traces, 1):
-        bars = {k[3]: v for k, v in means.items() if k[:3] == (trace, 3.0, 120.0)}
-        names = sorted(bars, key=lambda n: bars[n][0], reverse=True)
-        axes = figure.add_subplot(1, len(traces), place)
-        axes.barh(names, [bars[n][0] - 1 for n in names], xerr=[bars[n][1] for n in names])
-        axes.set(title=f"{trace}: price ratio 3, boot 120 s", xlabel="cost over optimum − 1")
-        axes.set_xscale("log")
-    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -248,6 +198,7 @@ def main() -> None:
         sys.exit("no trace: give their folder with --traces")
     chart(found, RESULT.with_suffix(".png"))
     print(table(found))
+    print(verdict(found))
     print(f"{len(found)} rows, {time.monotonic() - started:.0f} s, {platform.machine()}")
 
 

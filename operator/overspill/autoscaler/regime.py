@@ -26,6 +26,7 @@ FORGONE = 0.02  # probability below which a regime is over
 HINDSIGHT = 120.0  # seconds after which a beginning is judged
 LEARNING = 1 / 24  # weight of the newest hour in what is learned
 MOST, LEAST = 0.5, 0.002  # probability that a regime begins in one slot
+OFTEN = 0.04  # the same, as a mean over the hour: what was learned is believed no further
 SLOW = 3600.0  # seconds of memory of the load's usual mean and noise
 PRIOR_COUNT = 0.3  # observations that the usual mean counts for when a regime begins
 DOUBT = 0.37  # deviation of a regime's first observation, as a part of its jump
@@ -97,13 +98,14 @@ class Outlook:
         :param after: seconds that do not count. No more than ``HORIZON`` are looked at.
         """
         slot, remains, total = _slot(self.time), 1.0, 0.0
+        trust = _trust(self.hour)
         for ahead in range(HORIZON // SLOT):
             if remains < FORGONE:
                 break
             if ahead * SLOT >= after:
                 total += remains * SLOT
             slot = (slot + 1) % SLOTS
-            remains *= 1 - max(LEAST, min(self.hour[slot], MOST))
+            remains *= 1 - _chance(trust * self.hour[slot])
         return total
 
 
@@ -113,7 +115,8 @@ def observe(now: float, outlook: Outlook, load: float) -> Outlook:
     :param now: seconds since the epoch, later than the last.
     """
     step = now - outlook.time
-    hazard = min(MOST, max(LEAST, outlook.hour[_slot(now)]) * step / SLOT)
+    chance = _chance(_trust(outlook.hour) * outlook.hour[_slot(now)])
+    hazard = min(MOST, chance * step / SLOT)
     posterior = [_follow(b, b.weight * (1 - hazard), load) for b in outlook.beginnings]
     posterior.append(_begin(now, outlook, hazard, load))
     beginnings = _likely(posterior)
@@ -127,6 +130,20 @@ def observe(now: float, outlook: Outlook, load: float) -> Outlook:
         beginnings,
         _learn(outlook, now, step, beginnings),
     )
+
+
+def _trust(hour: tuple[float, ...]) -> float:
+    """Factor by which what was learned of the hour is believed.
+
+    It may say when loads change, but not that they always do: whoever believed that would take
+    all noise for news.
+    """
+    mean = sum(hour) / SLOTS
+    return OFTEN / mean if mean > OFTEN else 1.0
+
+
+def _chance(learned: float) -> float:
+    return max(LEAST, min(learned, MOST))
 
 
 def _floor(load: float) -> float:

@@ -84,3 +84,13 @@ def test_shares_are_shares(loads: list[float]) -> None:
 
 def test_constants_agree() -> None:
     assert len(Outlook.start(0.0, 1.0).hour) * regime.SLOT == regime.HOUR
+
+
+def test_hours_that_always_change_are_not_believed() -> None:
+    """A forecast of a change at every look would take all noise for news."""
+    loads = noisy(6.0, 1.0, 200)
+    misled = replace(seen(loads[:100]), hour=(0.5,) * regime.SLOTS)
+    for index, load in enumerate(loads[100:], 100):
+        misled = replace(observe(index * TICK, misled, load), hour=misled.hour)
+    assert misled.busy(10) == pytest.approx(seen(loads).busy(10), abs=0.1)
+    assert misled.lasting(0.0) > 300
