@@ -4,7 +4,7 @@
 
     kind: Secret
     metadata: {name: key-team-a-ci, labels: {overspill.dev/key: "true"}}
-    stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*"}
+    stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*", priority: "0", weight: "1"}
 
 A key has 256 random bits, so one plain SHA-256 is as hard to invert as any slow hash. A Secret
 that cannot be read in full opens nothing: a limit that this version does not know must not be
@@ -23,8 +23,11 @@ from overspill.api.identifiers import DNS_LABEL
 from overspill.api.names import LABEL_KEY
 
 PREFIX = "osk-"
-FIELDS = ("sha256", "tenant", "services")
+FIELDS = ("sha256", "tenant", "services", "priority", "weight")
+LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
+HEAVIEST = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_INTEGER = re.compile(r"-?[0-9]{1,4}", re.ASCII)
 _NAMESPACE = re.compile(DNS_LABEL[1:-1])
 _PATTERN = re.compile(r"([a-z0-9*][-a-z0-9*]*)/([a-z0-9*][-a-z0-9*]*)")
 
@@ -41,12 +44,16 @@ class ClientKey:
     :param digest: SHA-256 of the key, 64 hexadecimal digits.
     :param tenant: the namespace whose served names it uses without a prefix.
     :param services: patterns ``namespace/name``, in which ``*`` stands for any characters.
+    :param priority: of its requests where some wait; higher ones are served first.
+    :param weight: its share among keys of the same priority that wait.
     """
 
     id: str
     digest: str
     tenant: str
     services: tuple[str, ...]
+    priority: int = 0
+    weight: int = 1
 
     def allows(self, namespace: str, name: str) -> bool:
         """Whether the key opens that service."""
@@ -87,15 +94,26 @@ def digest(key: str) -> str:
 
 
 def key_secret(
-    namespace: str, name: str, digest_: str, tenant: str, services: tuple[str, ...] = ()
+    namespace: str,
+    name: str,
+    digest_: str,
+    tenant: str,
+    services: tuple[str, ...] = (),
+    *,
+    priority: int = 0,
+    weight: int = 1,
 ) -> dict[str, Any]:
     """Return the Secret of a key.
 
     :param namespace: the gateway's.
     :param services: patterns; empty means all of the tenant.
-    :raises InvalidKey: when tenant or services are not what :func:`parse_key` accepts.
+    :param priority: -100 to 100.
+    :param weight: 1 to 1000.
+    :raises InvalidKey: when a field is not what :func:`parse_key` accepts.
     """
     fields = {"sha256": digest_, "tenant": tenant, "services": ",".join(services)}
+    # A gateway of an older version refuses a key with a field that it does not know.
+    fields |= {"priority": str(priority or ""), "weight": "" if weight == 1 else str(weight)}
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -123,7 +141,21 @@ def parse_key(secret: dict[str, Any]) -> ClientKey:
     if not _NAMESPACE.fullmatch(tenant) or len(tenant) > 63:
         raise InvalidKey("tenant: must be the name of a namespace")
     services = _services(fields.get("services") or f"{tenant}/*")
-    return ClientKey(secret["metadata"]["name"], fields["sha256"], tenant, services)
+    return ClientKey(
+        secret["metadata"]["name"],
+        fields["sha256"],
+        tenant,
+        services,
+        _whole(fields, "priority", 0, LOWEST_PRIORITY, HIGHEST_PRIORITY),
+        _whole(fields, "weight", 1, 1, HEAVIEST),
+    )
+
+
+def _whole(fields: dict[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = fields.get(name, str(default))
+    if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
+        raise InvalidKey(f"{name}: must be a whole number from {low} to {high}")
+    return int(text)
 
 
 def _decode(name: str, value: str) -> str:

@@ -14,21 +14,34 @@ PREFIX = "key-"  # of the Secrets' names
 
 
 def create(
-    target: Target, name: str, tenant: str, services: tuple[str, ...], output: Output
+    target: Target,
+    name: str,
+    tenant: str,
+    services: tuple[str, ...],
+    output: Output,
+    *,
+    priority: int = 0,
+    weight: int = 1,
 ) -> None:
     """Make a key, store its digest, print the key: the only time that it is shown.
 
     :param services: patterns ``namespace/name``; empty means all of the tenant.
+    :param priority: of its requests where some wait; higher ones are served first.
+    :param weight: its share among keys of the same priority that wait.
     :raises CommandError: when a key of that name exists, or a field is wrong.
     """
     key, digest = new_key()
     try:
-        secret = key_secret(target.namespace, PREFIX + name, digest, tenant, services)
+        secret = key_secret(
+            target.namespace, PREFIX + name, digest, tenant, services,
+            priority=priority, weight=weight,
+        )  # fmt: skip
     except InvalidKey as error:
         raise CommandError(f"--{error}", USAGE) from error
     connected(target, lambda cluster: _create(cluster, secret, name))
     if output is Output.JSON:
-        show.as_json({"name": name, "key": key, "tenant": tenant, "services": list(services)})
+        made = {"name": name, "key": key, "tenant": tenant, "services": list(services)}
+        show.as_json(made | {"priority": priority, "weight": weight})
     else:
         show.note("This key is shown once and stored nowhere:")
         show.line(key)
@@ -49,11 +62,15 @@ def list_keys(target: Target, output: Output) -> None:
     if output is Output.JSON:
         show.as_json(rows)
     else:
-        cells = [[r["name"], r["tenant"], ", ".join(r["services"]), r["created"]] for r in rows]
-        show.table(["name", "tenant", "services", "created"], cells)
+        columns = ["name", "tenant", "services", "priority", "weight", "created"]
+        show.table(columns, [[_cell(row[column]) for column in columns] for row in rows])
     for row in rows:
         if row["error"]:
             show.note(f"key {row['name']} opens nothing: {row['error']}")
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 async def _secrets(cluster: Cluster, namespace: str) -> list[dict[str, Any]]:
@@ -66,6 +83,8 @@ def _row(secret: dict[str, Any]) -> dict[str, Any]:
         "name": metadata["name"].removeprefix(PREFIX),
         "tenant": "",
         "services": [],
+        "priority": 0,
+        "weight": 1,
         "created": metadata.get("creationTimestamp", ""),
         "error": "",
     }
@@ -73,7 +92,12 @@ def _row(secret: dict[str, Any]) -> dict[str, Any]:
         key = parse_key(secret)
     except InvalidKey as error:
         return row | {"error": str(error)}
-    return row | {"tenant": key.tenant, "services": list(key.services)}
+    return row | {
+        "tenant": key.tenant,
+        "services": list(key.services),
+        "priority": key.priority,
+        "weight": key.weight,
+    }
 
 
 def revoke(target: Target, name: str, output: Output) -> None:

@@ -106,6 +106,12 @@ def keys_create(
         list[str] | None,
         typer.Option(help="Pattern namespace/name, may be repeated. Default: all of the tenant."),
     ] = None,
+    priority: Annotated[
+        int, typer.Option(help="Where requests wait, higher priorities go first: -100 to 100.")
+    ] = 0,
+    weight: Annotated[
+        int, typer.Option(help="Share among waiting keys of the same priority: 1 to 1000.")
+    ] = 1,
     system: SystemOption = SYSTEM_NAMESPACE,
     context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
@@ -114,7 +120,10 @@ def keys_create(
     """Make a key and print it, once."""
     from overspill.cli import keys
 
-    keys.create(Target(context, kubeconfig, system), name, tenant, tuple(service or ()), output)
+    keys.create(
+        Target(context, kubeconfig, system), name, tenant, tuple(service or ()), output,
+        priority=priority, weight=weight,
+    )  # fmt: skip
 
 
 @keys_app.command("list")

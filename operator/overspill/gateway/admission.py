@@ -1,28 +1,26 @@
-"""A bounded first-in-first-out queue of one service before the slots of its replicas.
+"""A bounded, fair queue of one service before the slots of its replicas.
 
 A replica gets no more requests than it computes at the same time: what waits, waits
 here, where it can still be spilled, refused or cancelled. No I/O; time is an argument.
 Of an engine's slots these are this gateway's share.
+
+A key that floods a service fills the queue, but takes no place from others: when the queue is
+full, a request that would be served before the last one takes its place, and the last is refused.
 """
 
-from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
 
+from overspill.api.keys import ClientKey
 from overspill.gateway.balance import SUSPECT_SECONDS, Address, Replica, choose
+from overspill.gateway.fair import FairQueue, Waiter
+from overspill.gateway.promises import Promises
 
 PRIOR_SERVICE_SECONDS = 1.0  # mean service time before the first request has ended
-SMOOTHING = 0.1  # weight of the newest request in the mean service time
-
-
-class Waiter(Protocol):
-    """A request in the queue."""
-
-    def grant(self, replica: Replica) -> None:
-        """Take the slot that is now reserved for it."""
-
-    def recheck(self) -> None:
-        """Decide again: something that matters has changed."""
+# Weight of the newest request in the mean service time. Times of answers vary as much as their
+# lengths (coefficient of variation near 1): the mean is then good to an eighth, √(0.03 ÷ 2).
+SMOOTHING = 0.03
+PROMISES_PER_PLACE = 10  # at most so many wait outside per place in the queue
+KEPT_PART = 2  # of the queue, one in so many places may be kept for those who were promised one
 
 
 class Admission:
@@ -35,10 +33,13 @@ class Admission:
         self.limit = limit
         self.replicas: dict[Address, Replica] = {}
         self._left: dict[Address, Replica] = {}  # not ready any more, but still at work
-        self.waiting: deque[Waiter] = deque()
         self.mean_service_seconds = PRIOR_SERVICE_SECONDS
+        self.waiting = FairQueue(PRIOR_SERVICE_SECONDS)
+        self.promises = Promises(limit * PROMISES_PER_PLACE)
         self._turn = 0
-        self._ended = 0
+        self._running, self._since = 0, 0.0  # requests in all replicas, since when so many
+        # Slot-seconds that were used and requests that ended, the newest weighing most.
+        self._used, self._ended = PRIOR_SERVICE_SECONDS, 1.0
 
     def set_replicas(self, slots: Mapping[Address, int], now: float) -> None:
         """Replace the ready replicas, keeping the load of those that stay or come back.
@@ -50,54 +51,81 @@ class Admission:
         self._left = {a: r for a, r in known.items() if r.load and a not in self.replicas}
         for address, replica in self.replicas.items():
             replica.slots = slots[address]
+        self.waiting.slots = sum(slots.values())
         self.grant_free(now)
 
     def acquire(self, now: float) -> Replica | None:
         """Reserve a slot at once, or return None when the request has to wait."""
         return None if self.waiting else self._take(now)
 
-    def release(self, replica: Replica, now: float, service_seconds: float | None = None) -> None:
+    def release(
+        self,
+        replica: Replica,
+        now: float,
+        service_seconds: float | None = None,
+        key: ClientKey | None = None,
+    ) -> None:
         """Give a slot back; the next in the queue gets it.
 
         :param service_seconds: how long the request took in the replica, None when it failed.
+        :param key: whose it was, to charge it what it took beyond the mean.
         """
         replica.load -= 1
         if not replica.load:
             self._left.pop(replica.address, None)
+        self._run(-1, now)
         if service_seconds is not None:
-            self._ended += 1
-            weight = max(SMOOTHING, 1 / self._ended)  # the first ones are simply averaged
-            self.mean_service_seconds += weight * (service_seconds - self.mean_service_seconds)
+            if key is not None:
+                self.waiting.charge(key, service_seconds - self.mean_service_seconds)
+            self._count()
         self.grant_free(now)
 
     def suspect(self, replica: Replica, now: float) -> None:
         """Leave a replica that failed out for a moment; call ``grant_free`` after it."""
         replica.suspect_until = now + SUSPECT_SECONDS
 
+    def room(self, key: ClientKey, now: float, *, promised: bool = False) -> bool:
+        """Whether a request of this key may wait: a place is free, or the last one is behind it.
+
+        :param promised: it was told to come back now, so a place is kept for it.
+        """
+        kept = 0 if promised else min(self.promises.kept(now), self.limit // KEPT_PART)
+        if len(self.waiting) < self.limit - kept:
+            return True
+        last = self.waiting.last()
+        return last is not None and self.waiting.comes_before(key, last)
+
+    def line(self, key: ClientKey) -> float:
+        """Return how many leave the queue before a place is free for one more that is refused now.
+
+        Those of the same key that were refused before come first, and other keys take their share
+        meanwhile; one that wants less than its share makes this too many, never too few.
+        """
+        promised = self.promises.keys()
+        others = {k for k in self.waiting.keys() | set(promised) if k.priority >= key.priority}
+        own = sum(k.id == key.id for k in promised)
+        return (own + 1) * sum(k.weight for k in others | {key}) / key.weight
+
     def enqueue(self, waiter: Waiter, *, first: bool = False) -> None:
-        """Let a request wait, at the front when it had its turn once before."""
-        (self.waiting.appendleft if first else self.waiting.append)(waiter)
+        """Let a request wait that had ``room``, at the front when it had its turn once before."""
+        if not first and len(self.waiting) >= self.limit and (last := self.waiting.last()):
+            self.waiting.remove(last)
+            last.displace()
+        self.waiting.add(waiter, first=first)
 
     def leave(self, waiter: Waiter) -> None:
         """Take a request out of the queue, if it is still there."""
-        if waiter in self.waiting:
-            self.waiting.remove(waiter)
+        self.waiting.remove(waiter)
 
     def grant_free(self, now: float) -> None:
-        """Give free slots to those who wait longest."""
+        """Give free slots to those whose turn it is."""
         while self.waiting and (replica := self._take(now)) is not None:
-            self.waiting.popleft().grant(replica)
+            self.waiting.pop().grant(replica)
 
     def recheck(self) -> None:
-        """Let every waiting request decide again, the oldest first."""
+        """Let every waiting request decide again, the next to be served first."""
         for waiter in tuple(self.waiting):
             waiter.recheck()
-
-    def ahead(self, waiter: Waiter | None) -> int:
-        """Return how many wait before this request (all of them when it is not queued yet)."""
-        if waiter is None:
-            return len(self.waiting)
-        return next((i for i, w in enumerate(self.waiting) if w is waiter), len(self.waiting))
 
     def slots(self, now: float) -> tuple[int, int]:
         """Return all and the free slots of replicas that are not suspected."""
@@ -105,10 +133,25 @@ class Admission:
         free = sum(max(0, r.slots - r.load) for r in usable)
         return sum(r.slots for r in usable), free
 
+    def _run(self, more: int, now: float) -> None:
+        self._used += self._running * (now - self._since)
+        self._running, self._since = self._running + more, now
+
+    def _count(self) -> None:
+        """Learn from a request that ended.
+
+        The slots' time counts whether its requests have ended or not: a mean of those that ended
+        would be too short whenever many long ones have just begun.
+        """
+        self._ended += 1.0
+        self.mean_service_seconds = self.waiting.cost = self._used / self._ended
+        self._used, self._ended = self._used * (1 - SMOOTHING), self._ended * (1 - SMOOTHING)
+
     def _take(self, now: float) -> Replica | None:
         replica = choose(self.replicas.values(), now)
         if replica is not None:
             replica.load += 1
+            self._run(1, now)
             self._turn += 1
             replica.used = self._turn
         return replica

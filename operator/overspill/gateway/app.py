@@ -138,7 +138,7 @@ class Gateway:
     ) -> None:
         """Run a request, and count it however it ends."""
         now = self.state.clock()
-        exchange = Exchange(key.id, service, call, reply, may_leave, arrived=now, status=500)
+        exchange = Exchange(key, service, call, reply, may_leave, arrived=now, status=500)
         try:
             await self.dispatcher.run(exchange)
             exchange.status = 200
@@ -264,7 +264,7 @@ def _log(exchange: Exchange, seconds: float) -> None:
     log.info(
         "request",
         id=exchange.reply.request_id,
-        key=exchange.key_id,
+        key=exchange.key.id,
         service=exchange.service.key,
         path=exchange.call.endpoint.path.decode(),
         stream=exchange.call.stream,

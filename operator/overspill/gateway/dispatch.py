@@ -9,7 +9,6 @@ attempt ends; a client that leaves cancels the task, and with it the upstream's 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -17,10 +16,9 @@ from overspill.api.names import DESTINATION_LOCAL, SpillReason
 from overspill.api.provider import ProviderType
 from overspill.api.sse import parse
 from overspill.api.values import parse_duration
-from overspill.gateway import spill
-from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica
 from overspill.gateway.call import Call, engine_body
+from overspill.gateway.choice import Chooser, Overflow
 from overspill.gateway.errors import (
     ApiError,
     AttemptFailed,
@@ -32,7 +30,6 @@ from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Provider
 from overspill.gateway.relay import MAX_ANSWER, NotBegun, Relay
-from overspill.gateway.state import State
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, cost, estimate
 from overspill.providers.base import Account, Answer, Fault, ProviderUnusable, RequestRefused
@@ -40,9 +37,6 @@ from overspill.providers.openai import OpenAIClient
 
 log = structlog.get_logger(__name__)
 
-MAX_SENT = 2  # replicas that may have read a request
-TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
-MAX_UNSENT = 5  # replicas that a request may find unreachable
 # Seconds. An engine answers at once while it computes, but a unary answer comes as a whole.
 STREAM_FIRST_BYTE, UNARY_FIRST_BYTE, IDLE = 300.0, 900.0, 60.0
 # A provider's firstByte speaks of the first content. Of a unary answer nothing is seen before
@@ -52,59 +46,24 @@ GENERATION_SECONDS, TOKEN_SECONDS = 600.0, 0.2
 REQUEST_REFUSED = "RequestRefused"  # counted among a provider's failed attempts
 
 
-class Ticket:
-    """A place in a service's queue."""
-
-    def __init__(self) -> None:
-        self.replica: Replica | None = None
-        self._changed = asyncio.Event()
-
-    def grant(self, replica: Replica) -> None:
-        """Take the slot that is now reserved for it."""
-        self.replica = replica
-        self._changed.set()
-
-    def recheck(self) -> None:
-        """Decide again."""
-        self._changed.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Wait for a slot, a change, or the time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        self._changed.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class Overflow:
-    """A provider chosen for one request."""
-
-    provider: Provider
-    model: str
-    reason: SpillReason
-
-
 class Dispatcher:
     """Runs requests.
 
-    :param hold_limit: seconds that a request may wait for a replica.
-    :param on_hold: called when a request waits because no replica is ready.
+    :param chooser: finds each attempt's target.
+    :param on_hold: called when a request is answered elsewhere because no replica is ready.
     """
 
     def __init__(
         self,
-        state: State,
+        chooser: Chooser,
         metrics: Metrics,
         pool: Pool,
         client: OpenAIClient,
         *,
-        hold_limit: float,
         on_hold: Callable[[], None],
     ) -> None:
-        self.state, self.metrics, self.pool, self.client = state, metrics, pool, client
-        self.hold_limit, self.on_hold = hold_limit, on_hold
-        self.clock = state.clock
+        self.chooser, self.metrics, self.pool, self.client = chooser, metrics, pool, client
+        self.on_hold, self.clock = on_hold, chooser.clock
 
     async def run(self, exchange: Exchange) -> None:
         """Answer a request.
@@ -117,7 +76,7 @@ class Dispatcher:
         if exchange.call.stream:
             exchange.reply.keep_alive(self.pool.loop)
         while True:
-            target = await self._choose(exchange)
+            target = await self.chooser.choose(exchange)
             try:
                 if isinstance(target, Replica):
                     await self._local(exchange, target)
@@ -135,118 +94,6 @@ class Dispatcher:
                     destination=exchange.destination,
                     error=str(failure),
                 )
-
-    # choosing
-
-    async def _choose(self, exchange: Exchange) -> Replica | Overflow:
-        """Return a replica with a slot reserved, or a provider.
-
-        :raises ApiError: when the request is refused or has waited too long.
-        """
-        admission = exchange.service.admission
-        if not _local_is_over(exchange):
-            replica = admission.acquire(self.clock())
-            if replica is not None:
-                return self._admitted(exchange, replica)
-        ticket: Ticket | None = None
-        try:
-            while True:
-                target = self._decide(exchange, ticket)
-                if target is not None:
-                    return target
-                if ticket is None:
-                    ticket = self._enqueue(exchange, admission)
-                await ticket.wait(self._until_next(exchange))
-                if ticket.replica is not None:
-                    replica, ticket.replica = ticket.replica, None
-                    return self._admitted(exchange, replica)
-        finally:
-            if ticket is not None:
-                admission.leave(ticket)
-                if ticket.replica is not None:
-                    admission.release(ticket.replica, self.clock())
-
-    def _decide(self, exchange: Exchange, ticket: Ticket | None) -> Overflow | None:
-        """Return a provider, or None to wait.
-
-        :raises ApiError: when it may do neither.
-        """
-        service = exchange.service
-        if self.state.services.get(service.key) is not service:
-            raise ApiError(404, "model_not_found", "the model was just removed", param="model")
-        now = self.clock()
-        usable = self.state.usable_providers(service, exchange.tried, now)
-        decision = spill.decide(self._facts(exchange, ticket, tuple(usable), now))
-        if isinstance(decision, spill.Spill):
-            model = usable[decision.provider].model
-            return Overflow(self.state.providers[decision.provider], model, decision.reason)
-        if exchange.refusal is not None and not service.admission.replicas:
-            raise exchange.refusal
-        if isinstance(decision, spill.Refuse):
-            why = f"; before that {exchange.last_failure}" if exchange.last_failure else ""
-            raise ApiError(
-                decision.status, decision.code, decision.message + why,
-                retry_after=decision.retry_after,
-            )  # fmt: skip
-        if _local_is_over(exchange):
-            raise ApiError(
-                503, "upstream_failed", f"no upstream answered: {exchange.last_failure}",
-                retry_after=1,
-            )  # fmt: skip
-        return None
-
-    def _facts(
-        self, exchange: Exchange, ticket: Ticket | None, usable: tuple[str, ...], now: float
-    ) -> spill.Facts:
-        service, admission = exchange.service, exchange.service.admission
-        spillover = service.resource.spec.spillover
-        slots, free = (0, 0) if _local_is_over(exchange) else admission.slots(now)
-        return spill.Facts(
-            slots=slots,
-            free=free,
-            ahead=admission.ahead(ticket),
-            mean_service=admission.mean_service_seconds,
-            waited=now - exchange.arrived,
-            objective=service.queue_wait,
-            queued=ticket is not None,
-            queue_length=len(admission.waiting),
-            queue_limit=admission.limit,
-            hold_limit=self.hold_limit,
-            starting=service.starting,
-            broken=service.broken,
-            full=service.full,
-            at_max=service.at_max,
-            model_fault=service.model_fault,
-            when=frozenset(spillover.when),
-            may_leave=exchange.may_leave and service.may_spill,
-            providers=usable,
-        )
-
-    def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
-        ticket = Ticket()
-        admission.enqueue(ticket, first=bool(exchange.last_failure))
-        admission.grant_free(self.clock())
-        if not admission.replicas:
-            self.on_hold()
-        return ticket
-
-    def _until_next(self, exchange: Exchange) -> float:
-        """Return seconds until the passing of time alone may change the decision."""
-        waited = self.clock() - exchange.arrived
-        marks = [exchange.service.queue_wait, self.hold_limit]
-        rested = self.state.next_rested(exchange.service, exchange.tried, self.clock())
-        if rested is not None:
-            marks.append(rested - exchange.arrived)
-        return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
-
-    def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
-        now = self.clock()
-        wait = now - exchange.arrived
-        if exchange.wait is None:  # what an attempt that failed took was no wait for a slot
-            exchange.wait = wait
-            self.metrics.of(exchange.service).queue_wait.observe(wait)
-            exchange.service.waits.append((now, wait))
-        return replica
 
     # the own replicas
 
@@ -274,7 +121,7 @@ class Dispatcher:
         finally:
             if connection is not None:
                 connection.close()
-            admission.release(replica, self.clock(), took)
+            admission.release(replica, self.clock(), took, exchange.key)
 
     async def _ask(
         self, exchange: Exchange, replica: Replica, first_byte: float
@@ -409,11 +256,6 @@ async def _whole(connection: UpstreamConnection) -> bytes:
         while (data := await connection.read(IDLE)) and sum(map(len, pieces)) < MAX_ANSWER:
             pieces.append(data)
     return b"".join(pieces)
-
-
-def _local_is_over(exchange: Exchange) -> bool:
-    """Whether the own replicas have failed this request too often."""
-    return exchange.sent_failures >= MAX_SENT or exchange.unsent_failures >= MAX_UNSENT
 
 
 def _free_of_charge(usage: Usage | None) -> int:

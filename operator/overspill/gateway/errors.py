@@ -9,6 +9,7 @@ StreamBroken        an answer that had begun ended early; never retried
 https://platform.openai.com/docs/guides/error-codes/api-errors
 """
 
+import math
 from typing import Any
 
 import orjson
@@ -56,10 +57,10 @@ class ApiError(Exception):
 
 
 def clamp_retry(seconds: float) -> int:
-    """Return whole seconds between 1 and 60 (infinite and NaN become 60)."""
+    """Return whole seconds, not fewer, between 1 and 60 (infinite and NaN become 60)."""
     if not seconds < RETRY_AFTER_MAX:
         return RETRY_AFTER_MAX
-    return max(RETRY_AFTER_MIN, round(seconds))
+    return max(RETRY_AFTER_MIN, math.ceil(seconds))
 
 
 class AttemptFailed(Exception):

@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass, field
 
+from overspill.api.keys import ClientKey
 from overspill.gateway.call import Call
 from overspill.gateway.errors import ApiError
 from overspill.gateway.reply import Headers, Reply, where
@@ -20,7 +21,7 @@ class Exchange:
     :param arrived: monotonic seconds.
     """
 
-    key_id: str
+    key: ClientKey
     service: Service
     call: Call
     reply: Reply

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from overspill.gateway.app import Gateway
+from overspill.gateway.choice import Chooser
 from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher
 from overspill.gateway.internal import Internal, Review, TokenCheck
@@ -78,9 +79,8 @@ async def assemble(
     pool, client = Pool(asyncio.get_running_loop()), OpenAIClient(settings.proxy)
     memory = Memory(settings.memory // PART)
     metrics, demand = Metrics(state, memory), Demand(state, settings.instance)
-    dispatcher = Dispatcher(
-        state, metrics, pool, client, hold_limit=settings.hold, on_hold=demand.wake
-    )
+    chooser = Chooser(state, metrics, hold_limit=settings.hold, on_hold=demand.wake)
+    dispatcher = Dispatcher(chooser, metrics, pool, client, on_hold=demand.wake)
     gateway = Gateway(state, metrics, dispatcher, memory, max_body=settings.max_body)
     check = TokenCheck(review, settings.operator_user, state.clock)
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from overspill.api.names import SpillReason
 
 MODEL_RETRY_SECONDS = 30.0  # somebody has to mend something; a kubelet tries again by itself
+# Times the expected one is what a client that is refused is told to wait: the mean service time is
+# good to an eighth (standard deviation), and who comes too early is refused again.
+LATER = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,9 @@ class Facts:
     mean_service: float  # mean time of a request in a replica
     waited: float  # since the request arrived
     objective: float  # queueWait p95
-    queued: bool  # already has a place in the queue
+    room: bool  # it has a place in the queue, or there is one
     queue_length: int
-    queue_limit: int
+    line: float  # requests that leave the queue before one that is refused now gets a place
     hold_limit: float  # longest wait before an honest error
     starting: bool  # a replica that was never ready before is starting
     broken: bool  # a replica that was ready once is not ready now
@@ -69,7 +72,7 @@ Decision = Hold | Spill | Refuse
 
 def decide(facts: Facts) -> Decision:
     """Decide for a request that found no free slot."""
-    expected = expected_wait(facts)
+    expected = expected_wait(facts) if facts.room else math.inf
     if expected > facts.objective and facts.may_leave and facts.providers:
         reason = reason_to_spill(facts)
         if reason in facts.when:
@@ -106,7 +109,6 @@ def reason_to_spill(facts: Facts) -> SpillReason:
 
 def _refusal(facts: Facts, expected: float) -> Refuse | None:
     """Return why the request may not wait (any longer), None when it may."""
-    left = expected - facts.waited
     if facts.model_fault:
         return Refuse(
             503,
@@ -114,29 +116,36 @@ def _refusal(facts: Facts, expected: float) -> Refuse | None:
             f"the model cannot be loaded: {facts.model_fault}; see the service's conditions",
             MODEL_RETRY_SECONDS,
         )
-    if not facts.queued and facts.queue_length >= facts.queue_limit:
+    if not facts.room:
         return Refuse(
             429,
             "queue_full",
             f"{facts.queue_length} requests wait for this model already; retry later",
-            left,
+            _line(facts),
         )
     if facts.waited >= facts.hold_limit:
-        return _timed_out(facts, left)
+        return _timed_out(facts)
     if math.isfinite(expected) and expected > facts.hold_limit:
         return Refuse(
             429,
             "overloaded",
             f"the wait would be {expected:.0f} s, longer than {facts.hold_limit:.0f} s; "
             "retry later",
-            left,
+            max(_line(facts), expected - facts.hold_limit),
         )
     return None
 
 
-def _timed_out(facts: Facts, left: float) -> Refuse:
+def _line(facts: Facts) -> float:
+    """Return the seconds until there is a place in the queue for one who is refused now."""
+    if facts.slots == 0:
+        return math.inf
+    return LATER * facts.line * facts.mean_service / facts.slots
+
+
+def _timed_out(facts: Facts) -> Refuse:
     waited = f"waited {facts.waited:.0f} s"
     if facts.slots:
-        return Refuse(429, "overloaded", f"{waited}, and no replica became free", left)
+        return Refuse(429, "overloaded", f"{waited}, and no replica became free", _line(facts))
     why = "the cluster is full" if facts.full else "no replica of this model became ready"
-    return Refuse(503, "no_replica_ready", f"{waited}, and {why}", left)
+    return Refuse(503, "no_replica_ready", f"{waited}, and {why}", math.inf)

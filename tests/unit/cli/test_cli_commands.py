@@ -29,6 +29,16 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(world: World, overspill: Com
     ]
 
 
+def test_a_key_may_go_first(world: World, overspill: Command) -> None:
+    command = ("keys", "create", "ui", "--tenant", "team-a")
+    assert overspill(*command, "--priority", "5", "--weight", "2").returncode == 0
+    (listed,) = json.loads(overspill("keys", "list", "-o", "json").stdout)
+    assert (listed["priority"], listed["weight"]) == (5, 2)
+    refused = overspill("keys", "create", "x", "--tenant", "team-a", "--weight", "0")
+    assert refused.returncode == 2
+    assert "--weight: must be a whole number from 1 to 1000" in refused.stderr
+
+
 def test_a_key_that_exists_is_not_replaced(world: World, overspill: Command) -> None:
     assert overspill("keys", "create", "ci", "--tenant", "team-a").returncode == 0
     again = overspill("keys", "create", "ci", "--tenant", "team-a")

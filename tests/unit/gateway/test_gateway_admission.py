@@ -1,19 +1,27 @@
-"""The queue: bounded by its user, first in first out, no slot lost or given twice."""
+"""The queue: bounded, first in first out for one key, no slot lost or given twice."""
+
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from overspill.api.keys import ClientKey
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica, choose
+from overspill.gateway.promises import KEPT_SECONDS
 
+KEY, OTHER = (ClientKey(name, "", "team-a", ("*/*",)) for name in ("ci", "other"))
+FIRST = replace(OTHER, id="first", priority=1)
 A, B = ("10.0.0.1", 8000), ("10.0.0.2", 8000)
 
 
 class Place:
     """A waiting request that writes down what it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: ClientKey = KEY) -> None:
+        self.key = key
+        self.displaced = False
         self.replica: Replica | None = None
         self.rechecks = 0
 
@@ -22,6 +30,9 @@ class Place:
 
     def recheck(self) -> None:
         self.rechecks += 1
+
+    def displace(self) -> None:
+        self.displaced = True
 
 
 def admission(*addresses: tuple[str, int], slots: int = 1) -> Admission:
@@ -60,9 +71,39 @@ def test_who_had_a_turn_comes_first_again() -> None:
     places = [Place(), Place()]
     queue.enqueue(places[0])
     queue.enqueue(places[1], first=True)
+    assert queue.waiting.ahead(places[0]) == 1
     queue.set_replicas({A: 1}, now=0.0)
     assert places[1].replica is not None
-    assert queue.ahead(places[0]) == 0
+    assert queue.waiting.ahead(places[0]) == 0
+
+
+def test_a_full_queue_refuses_the_last_one_not_the_next_key() -> None:
+    queue = admission()
+    flood = [Place() for _ in range(queue.limit)]
+    for place in flood:
+        queue.enqueue(place)
+    assert not queue.room(KEY, 0.0)
+    assert queue.room(OTHER, 0.0)
+    quiet = Place(OTHER)
+    queue.enqueue(quiet)
+    assert [p.displaced for p in flood] == [False] * (queue.limit - 1) + [True]
+    assert queue.waiting.ahead(quiet) == 1
+    assert len(queue.waiting) == queue.limit
+
+
+def test_a_place_is_kept_for_whom_was_promised_one() -> None:
+    queue = admission()
+    for _ in range(queue.limit - 1):
+        queue.enqueue(Place())
+    queue.promises.make(OTHER, due=5.0)
+    assert queue.room(KEY, 4.9 - KEPT_SECONDS)
+    assert not queue.room(KEY, 5.0)
+    assert not queue.promises.redeem(OTHER, 4.9), "too early"
+    assert queue.promises.redeem(OTHER, 5.0)
+    assert queue.room(KEY, 5.0)
+    queue.promises.make(OTHER, due=6.0)
+    assert queue.room(KEY, 6.0 + KEPT_SECONDS), "nobody waits for those who do not come"
+    assert not queue.promises
 
 
 def test_a_suspect_is_left_out_for_a_moment() -> None:
@@ -112,14 +153,23 @@ def test_a_replica_that_ended_its_work_elsewhere_is_forgotten() -> None:
 
 def test_mean_service_time_follows_the_requests() -> None:
     queue = admission(A)
-    means = []
-    for seconds in [8.0, 4.0, 6.0] + [3.0] * 100:
-        replica = queue.acquire(0.0)
+    means, now = [], 0.0
+    for seconds in [8.0, 4.0, 6.0] + [3.0] * 300:
+        replica = queue.acquire(now)
         assert replica
-        queue.release(replica, 0.0, service_seconds=seconds)
+        now += seconds
+        queue.release(replica, now, service_seconds=seconds)
         means.append(queue.mean_service_seconds)
-    assert means[:3] == [8.0, 6.0, 6.0]
+    assert 4.0 < means[2] < 8.0
     assert abs(means[-1] - 3.0) < 0.01
+
+
+def test_long_requests_count_before_they_end() -> None:
+    queue = admission(A, slots=8)
+    running = [queue.acquire(0.0) for _ in range(8)]
+    assert running[0]
+    queue.release(running[0], 2.0, service_seconds=2.0)
+    assert queue.mean_service_seconds > 8.0, "eight slots worked for two seconds, and one ended"
 
 
 def test_least_load_wins_over_turn() -> None:
@@ -134,16 +184,17 @@ class Queue(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = admission(A, slots=2)
+        self.queue.limit = 4
         self.running: list[Replica] = []
         self.waiting: list[Place] = []
 
-    @rule()
-    def arrive(self) -> None:
+    @rule(key=st.sampled_from([KEY, OTHER, FIRST]))
+    def arrive(self, key: ClientKey) -> None:
         replica = self.queue.acquire(0.0)
         if replica:
             self.running.append(replica)
-        else:
-            place = Place()
+        elif self.queue.room(key, 0.0):
+            place = Place(key)
             self.queue.enqueue(place)
             self.waiting.append(place)
 
@@ -163,10 +214,13 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def granted_are_running(self) -> None:
-        granted = [p for p in self.waiting if p.replica]
-        assert granted == self.waiting[: len(granted)], "first in, first out"
-        self.running += [p.replica for p in granted if p.replica]
-        self.waiting = self.waiting[len(granted) :]
+        for key in (KEY, OTHER, FIRST):
+            granted = [p.replica is not None for p in self.waiting if p.key is key]
+            assert granted == sorted(granted, reverse=True), "first in, first out"
+        self.running += [p.replica for p in self.waiting if p.replica]
+        assert not any(p.replica and p.displaced for p in self.waiting)
+        self.waiting = [p for p in self.waiting if not p.replica and not p.displaced]
+        assert len(self.waiting) == len(self.queue.waiting) <= self.queue.limit
         for replica in self.queue.replicas.values():
             assert replica.load == sum(r is replica for r in self.running)
         if self.waiting:

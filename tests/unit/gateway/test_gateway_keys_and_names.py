@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from gateway_world import encoded, service
 
-from overspill.api.keys import ClientKey, key_secret, new_key
+from overspill.api.keys import ClientKey, InvalidKey, key_secret, new_key, parse_key
 from overspill.gateway.app import _may_leave, _read_headers
 from overspill.gateway.errors import ApiError
 from overspill.gateway.keys import KeyIndex, authenticate
@@ -20,6 +20,30 @@ def index(*secrets: dict[str, Any]) -> KeyIndex:
     made = KeyIndex()
     made.replace(secrets)
     return made
+
+
+def test_a_key_says_who_goes_first() -> None:
+    assert (parse_key(SECRET).priority, parse_key(SECRET).weight) == (0, 1)
+    assert not SECRET["data"].keys() & {"priority", "weight"}, "an older gateway would refuse it"
+    secret = key_secret("overspill-system", "ci", DIGEST, "team-a", priority=-3, weight=20)
+    assert (parse_key(secret).priority, parse_key(secret).weight) == (-3, 20)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"priority": "101"},
+        {"priority": "high"},
+        {"weight": "0"},
+        {"weight": "1.5"},
+        {"weight": "-1"},
+    ],
+    ids=str,
+)
+def test_a_key_with_a_wrong_number_opens_nothing(field: dict[str, str]) -> None:
+    secret = SECRET | {"data": SECRET["data"] | encoded(**field)}
+    with pytest.raises(InvalidKey, match=rf"{next(iter(field))}: must be a whole number from"):
+        parse_key(secret)
 
 
 @pytest.mark.parametrize(

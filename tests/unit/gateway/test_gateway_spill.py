@@ -6,9 +6,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from queue_world import BUSY
 
 from overspill.api.names import SpillReason
-from overspill.api.service import DEFAULT_WHEN
 from overspill.gateway.spill import (
     MODEL_RETRY_SECONDS,
     Facts,
@@ -20,26 +20,6 @@ from overspill.gateway.spill import (
     reason_to_spill,
 )
 
-BUSY = Facts(
-    slots=4,
-    free=0,
-    ahead=0,
-    mean_service=2.0,
-    waited=0.0,
-    objective=1.0,
-    queued=False,
-    queue_length=0,
-    queue_limit=100,
-    hold_limit=120.0,
-    starting=False,
-    broken=False,
-    full=False,
-    at_max=False,
-    model_fault="",
-    when=frozenset(DEFAULT_WHEN),
-    may_leave=True,
-    providers=("p/a", "p/b"),
-)
 NONE_READY = {"slots": 0, "free": 0}
 ONLY_MAX = frozenset({SpillReason.MAX_REPLICAS})
 
@@ -65,7 +45,7 @@ DECISIONS = [
     ("no provider", facts(ahead=2, full=True, providers=()), Hold(1.5)),
     (
         "waited for the objective",
-        facts(waited=1.0, queued=True, full=True),
+        facts(waited=1.0, full=True),
         Spill("p/a", SpillReason.CLUSTER_FULL, 1.5),
     ),
     (
@@ -100,19 +80,20 @@ def test_decisions(what: str, given_facts: Facts, decision: object) -> None:
 
 REFUSALS = [
     # what, facts, status, code, retry_after
-    ("queue full", facts(queue_length=100, providers=()), 429, "queue_full", 0.5),
+    ("queue full", facts(room=False, providers=()), 429, "queue_full", 0.65),
+    ("a line", facts(room=False, line=10.0, providers=()), 429, "queue_full", 6.5),
     (
         "queue full, never",
-        facts(queue_length=100, full=True, may_leave=False),
+        facts(room=False, full=True, may_leave=False),
         429,
         "queue_full",
-        0.5,
+        0.65,
     ),
-    ("hopeless", facts(ahead=400, providers=()), 429, "overloaded", 200.5),
-    ("waited, saturated", facts(waited=120, queued=True, providers=()), 429, "overloaded", 0.5),
+    ("hopeless", facts(ahead=400, providers=()), 429, "overloaded", 80.5),
+    ("waited, saturated", facts(waited=120, providers=()), 429, "overloaded", 0.65),
     (
         "waited, none ready",
-        facts(**NONE_READY, waited=120, queued=True, providers=()),
+        facts(**NONE_READY, waited=120, providers=()),
         503,
         "no_replica_ready",
         math.inf,
@@ -137,8 +118,8 @@ NO_MODEL = facts(**NONE_READY, model_fault="ClaimNotFound")
         {"may_leave": False},
         {"providers": ()},
         {"when": ONLY_MAX},
-        {"providers": (), "queued": True, "waited": 3.0},
-        {"providers": (), "queue_length": 100},
+        {"providers": (), "waited": 3.0},
+        {"providers": (), "room": False},
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_not_waited_for(changes: dict[str, object]) -> None:
@@ -149,8 +130,9 @@ def test_a_model_that_cannot_be_loaded_is_not_waited_for(changes: dict[str, obje
     assert decision.retry_after == MODEL_RETRY_SECONDS
 
 
-def test_a_queued_request_is_not_refused_for_a_full_queue() -> None:
-    assert isinstance(decide(facts(queue_length=100, queued=True, providers=())), Hold)
+def test_what_finds_no_place_spills() -> None:
+    reason = SpillReason.OBJECTIVE_AT_RISK
+    assert decide(facts(room=False)) == Spill("p/a", reason, math.inf)
 
 
 def test_free_slots_shorten_the_wait() -> None:
@@ -166,9 +148,9 @@ all_facts = st.builds(
     mean_service=st.floats(0.01, 100),
     waited=st.floats(0, 200),
     objective=st.floats(0.1, 10),
-    queued=st.booleans(),
+    room=st.booleans(),
     queue_length=st.integers(0, 200),
-    queue_limit=st.integers(0, 200),
+    line=st.floats(1, 1000),
     hold_limit=st.floats(1, 120),
     starting=st.booleans(),
     broken=st.booleans(),
@@ -192,6 +174,6 @@ def test_nothing_leaves_against_the_policy_and_nobody_waits_beyond_the_limit(f: 
         assert decision.expected > f.objective
     elif isinstance(decision, Hold):
         assert f.waited < f.hold_limit
-        assert f.queued or f.queue_length < f.queue_limit
+        assert f.room
     else:
         assert decision.status in (429, 503)

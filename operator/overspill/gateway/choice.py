@@ -1,0 +1,214 @@
+"""Where one attempt of a request goes: a slot of a replica, now or after a wait, or a provider.
+
+The decision itself is pure (``gateway/spill.py``) and made anew whenever something changes that
+matters, or the time comes at which waiting longer would break the objective.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from overspill.api.keys import ClientKey
+from overspill.api.names import SpillReason
+from overspill.gateway import spill
+from overspill.gateway.admission import Admission
+from overspill.gateway.balance import Replica
+from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError
+from overspill.gateway.exchange import Exchange
+from overspill.gateway.metrics import Metrics
+from overspill.gateway.provider import Provider
+from overspill.gateway.state import State
+
+MAX_SENT = 2  # replicas that may have read a request
+MAX_UNSENT = 5  # replicas that a request may find unreachable
+TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
+HANDOVER = 0.02  # seconds before the objective at which a request that waits still can leave
+
+
+class Ticket:
+    """A place in a service's queue."""
+
+    def __init__(self, key: ClientKey) -> None:
+        self.key = key
+        self.replica: Replica | None = None
+        self.displaced = False
+        self._changed = asyncio.Event()
+
+    def grant(self, replica: Replica) -> None:
+        """Take the slot that is now reserved for it."""
+        self.replica = replica
+        self._changed.set()
+
+    def recheck(self) -> None:
+        """Decide again."""
+        self._changed.set()
+
+    def displace(self) -> None:
+        """Lose its place."""
+        self.displaced = True
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for a slot, a change, or the time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """A provider chosen for one request."""
+
+    provider: Provider
+    model: str
+    reason: SpillReason
+
+
+class Chooser:
+    """Finds targets.
+
+    :param hold_limit: seconds that a request may wait for a replica.
+    :param on_hold: called when a request waits because no replica is ready.
+    """
+
+    def __init__(
+        self, state: State, metrics: Metrics, *, hold_limit: float, on_hold: Callable[[], None]
+    ) -> None:
+        self.state, self.metrics = state, metrics
+        self.hold_limit, self.on_hold = hold_limit, on_hold
+        self.clock = state.clock
+
+    async def choose(self, exchange: Exchange) -> Replica | Overflow:
+        """Return a replica with a slot reserved, or a provider.
+
+        :raises ApiError: when the request is refused or has waited too long.
+        """
+        admission = exchange.service.admission
+        key, now = exchange.key, self.clock()
+        promised = bool(admission.promises) and admission.promises.redeem(key, now)
+        if not _local_is_over(exchange):
+            replica = admission.acquire(now)
+            if replica is not None:
+                return self._admitted(exchange, replica)
+        ticket: Ticket | None = None
+        room = bool(exchange.last_failure) or admission.room(key, now, promised=promised)
+        try:
+            while True:
+                target = self._decide(exchange, ticket, room)
+                if target is not None:
+                    return target
+                if ticket is None:
+                    ticket = self._enqueue(exchange, admission)
+                await ticket.wait(self._until_next(exchange))
+                if ticket.replica is not None:
+                    replica, ticket.replica = ticket.replica, None
+                    return self._admitted(exchange, replica)
+                room = not ticket.displaced
+        finally:
+            if ticket is not None:
+                admission.leave(ticket)
+                if ticket.replica is not None:
+                    admission.release(ticket.replica, self.clock())
+
+    def _decide(self, exchange: Exchange, ticket: Ticket | None, room: bool) -> Overflow | None:
+        """Return a provider, or None to wait.
+
+        :raises ApiError: when it may do neither.
+        """
+        service = exchange.service
+        if self.state.services.get(service.key) is not service:
+            raise ApiError(404, "model_not_found", "the model was just removed", param="model")
+        now = self.clock()
+        usable = self.state.usable_providers(service, exchange.tried, now)
+        decision = spill.decide(self._facts(exchange, ticket, room, tuple(usable), now))
+        if isinstance(decision, spill.Spill):
+            model = usable[decision.provider].model
+            return Overflow(self.state.providers[decision.provider], model, decision.reason)
+        if exchange.refusal is not None and not service.admission.replicas:
+            raise exchange.refusal
+        if isinstance(decision, spill.Refuse):
+            raise _refused(exchange, decision, now)
+        if _local_is_over(exchange):
+            raise ApiError(
+                503, "upstream_failed", f"no upstream answered: {exchange.last_failure}",
+                retry_after=1,
+            )  # fmt: skip
+        return None
+
+    def _facts(
+        self,
+        exchange: Exchange,
+        ticket: Ticket | None,
+        room: bool,
+        usable: tuple[str, ...],
+        now: float,
+    ) -> spill.Facts:
+        service, admission = exchange.service, exchange.service.admission
+        waiting, spillover = admission.waiting, service.resource.spec.spillover
+        slots, free = (0, 0) if _local_is_over(exchange) else admission.slots(now)
+        key, placed = exchange.key, ticket if ticket and not ticket.displaced else None
+        return spill.Facts(
+            slots=slots,
+            free=free,
+            ahead=waiting.ahead(placed) if placed else waiting.ahead_of_next(key),
+            mean_service=admission.mean_service_seconds,
+            waited=now - exchange.arrived,
+            objective=service.queue_wait,
+            room=room,
+            queue_length=len(waiting),
+            line=0.0 if room else admission.line(key),
+            hold_limit=self.hold_limit,
+            starting=service.starting,
+            broken=service.broken,
+            full=service.full,
+            at_max=service.at_max,
+            model_fault=service.model_fault,
+            when=frozenset(spillover.when),
+            may_leave=exchange.may_leave and service.may_spill,
+            providers=usable,
+        )
+
+    def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
+        ticket = Ticket(exchange.key)
+        admission.enqueue(ticket, first=bool(exchange.last_failure))
+        admission.grant_free(self.clock())
+        if not admission.replicas:
+            self.on_hold()
+        return ticket
+
+    def _until_next(self, exchange: Exchange) -> float:
+        """Return seconds until the passing of time alone may change the decision."""
+        waited = self.clock() - exchange.arrived
+        objective = exchange.service.queue_wait
+        marks = [objective - HANDOVER, objective, self.hold_limit]
+        rested = self.state.next_rested(exchange.service, exchange.tried, self.clock())
+        if rested is not None:
+            marks.append(rested - exchange.arrived)
+        return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
+
+    def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
+        now = self.clock()
+        wait = now - exchange.arrived
+        if exchange.wait is None:  # what an attempt that failed took was no wait for a slot
+            exchange.wait = wait
+            self.metrics.of(exchange.service).queue_wait.observe(wait)
+            exchange.service.waits.append((now, wait))
+        return replica
+
+
+def _refused(exchange: Exchange, decision: spill.Refuse, now: float) -> ApiError:
+    """Return the error that says so; who is told when to come back will have a place then."""
+    why = f"; before that {exchange.last_failure}" if exchange.last_failure else ""
+    error = ApiError(
+        decision.status, decision.code, decision.message + why, retry_after=decision.retry_after
+    )
+    if decision.status == 429 and decision.retry_after <= RETRY_AFTER_MAX and error.retry_after:
+        exchange.service.admission.promises.make(exchange.key, now + error.retry_after)
+    return error
+
+
+def _local_is_over(exchange: Exchange) -> bool:
+    """Whether the own replicas have failed this request too often."""
+    return exchange.sent_failures >= MAX_SENT or exchange.unsent_failures >= MAX_UNSENT
