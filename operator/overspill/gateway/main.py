@@ -4,16 +4,11 @@ import asyncio
 import os
 import sys
 
-import uvloop
-from prometheus_client import disable_created_metrics
-
-from overspill import logs
 from overspill.api.names import GATEWAY_AUDIENCE
 from overspill.cluster.client import Cluster
 from overspill.cluster.errors import ClusterError
 from overspill.gateway.internal import NotReviewed
-from overspill.gateway.plane import assemble, stop_signal
-from overspill.gateway.server import allow_files
+from overspill.gateway.plane import assemble, run_loop, stop_signal
 from overspill.gateway.settings import InvalidSetting, Settings, from_env
 from overspill.gateway.state import State
 from overspill.gateway.watch import Feeder
@@ -53,9 +48,6 @@ def run() -> None:
     """Entry point ``overspill-gateway``."""
     try:
         settings = from_env(os.environ)
-        logs.configure(settings.log_level)
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        allow_files()
-        uvloop.run(main(settings))
+        run_loop(settings.log_level, main(settings))
     except (InvalidSetting, ClusterError, WatchEnded) as error:
         sys.exit(str(error))

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import uvloop
-from prometheus_client import disable_created_metrics
-
-from overspill import logs
 from overspill.gateway.folder import Folder
-from overspill.gateway.plane import assemble, stop_signal
-from overspill.gateway.server import allow_files
+from overspill.gateway.plane import assemble, run_loop, stop_signal
 from overspill.gateway.settings import Settings, from_env
 from overspill.gateway.state import State
 
@@ -51,7 +46,4 @@ def run(env: Mapping[str, str], folder: Path, host: str, port: int, internal_por
     :raises InvalidSetting: when a variable is.
     """
     settings = replace(from_env(env, NAMESPACE), port=port, internal_port=internal_port)
-    logs.configure(settings.log_level)
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    allow_files()
-    uvloop.run(main(settings, folder, host))
+    run_loop(settings.log_level, main(settings, folder, host))
