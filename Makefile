@@ -122,7 +122,7 @@ apiserver: venv ## Tests against the API server of the local cluster
 	  $(PY) -m pytest tests/apiserver -n 2 --dist loadfile --junitxml=build/reports/apiserver.xml
 
 .PHONY: e2e
-e2e: venv ## The stories on the local cluster; COUNT=3 runs them three times
+e2e: venv redis ## The stories on the local cluster; COUNT=3 runs them three times
 	for i in $$(seq $(COUNT)); do \
 	  $(PY) -m pytest e2e -rP --junitxml=build/reports/e2e-$$i.xml || exit 1; done
 
