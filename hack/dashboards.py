@@ -145,9 +145,9 @@ TOTALS = [
     Panel(
         "Accelerators, in the range shown",
         "currencyUSD",
-        {"dollars": f"sum(increase({_chosen(m.GPU_SECONDS)}[$__range])) / 3600 * $gpu_hour"},
+        {"dollars": f"sum(increase({_chosen(m.GPU_COST)}[$__range]))"},
         kind="stat",
-        description="Accelerator hours of placed replicas, at the price typed in above.",
+        description="Accelerator hours of placed replicas, at their services' cost.gpuHour.",
     ),
     Panel(
         "Requests that spilled, in the range shown",
@@ -168,7 +168,7 @@ SPEND = [
     Panel(
         "Accelerators, dollars an hour",
         "currencyUSD",
-        {NAME: f"{_rate(SERVICE, m.GPU_SECONDS)} * $gpu_hour"},
+        {NAME: f"{_rate(SERVICE, m.GPU_COST)} * 3600"},
     ),
     Panel(
         "Dollars by provider",
@@ -196,7 +196,7 @@ TOKENS = [
         "Own accelerators, dollars a million tokens",
         "currencyUSD",
         {
-            NAME: f"{_rate(SERVICE, m.GPU_SECONDS)} / 3600 * $gpu_hour * 1e6 / "
+            NAME: f"{_rate(SERVICE, m.GPU_COST)} * 1e6 / "
             + _rate(SERVICE, m.TOKENS, 'destination="local"')
         },
     ),
@@ -227,23 +227,20 @@ def _board(name: str) -> dict[str, Any]:
         "editable": True,
         "refresh": "30s",
         "time": {"from": "now-6h" if name == "operations" else "now-24h", "to": "now"},
-        "templating": {"list": _variables(name)},
+        "templating": {"list": _variables()},
         "panels": _panels(BOARDS[name]),
     }
 
 
-def _variables(name: str) -> list[dict[str, Any]]:
-    """Where to ask, for which services, and what an accelerator's hour costs."""
+def _variables() -> list[dict[str, Any]]:
+    """Where to ask, and for which services."""
     services = (
         f'label_values({m.DESIRED_REPLICAS}{{service_namespace=~"$namespace"}}, service_name)'
     )
-    price = {"name": "gpu_hour", "type": "textbox", "label": "Accelerator, dollars an hour"}
-    price["query"] = "0.80"
     return [
         {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"},
         _choice("namespace", f"label_values({m.DESIRED_REPLICAS}, service_namespace)"),
         _choice("service", services),
-        *([price] if name == "cost" else []),
     ]
 
 

@@ -26,14 +26,13 @@ from lab.load import Client
 
 NAMESPACE, NAME = "demo", "chat"
 NAMESPACES = (NAMESPACE, platform.CLOUD, platform.NAMESPACE)
-GPU_HOUR = "0.80"
 FOLDER = ROOT / "build" / "demo"
 PLACES = 2  # replicas that there is room for
 PROMPT_TOKENS = 25  # of one of the load's questions, with the template around it
 USUALLY_SPILLED = 60  # requests of a run
 
 SPEC: dict[str, Any] = {
-    "cost": {"gpuHour": GPU_HOUR},
+    "cost": {"gpuHour": "0.80"},
     "scaling": {
         "minReplicas": 0,
         "maxReplicas": 4,
@@ -216,7 +215,7 @@ def main() -> int:
     result = report.write(run, FOLDER)
     plots.draw(run, FOLDER / "demo.png")
     report.show(result)
-    report.show_costs(kube.get("infsvc", NAME, NAMESPACE) or {}, float(GPU_HOUR))
+    report.show_costs(kube.get("infsvc", NAME, NAMESPACE) or {})
     where = FOLDER.relative_to(ROOT)
     screen.note(f"{len(run.sent)} requests in {where}/requests.jsonl, plots in {where}/demo.png")
     next_steps(kube)

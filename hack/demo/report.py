@@ -53,12 +53,12 @@ def show(result: dict[str, Any]) -> None:
     screen.table("What happened", columns, rows)
 
 
-def show_costs(service: dict[str, Any], gpu_hour: float) -> None:
+def show_costs(service: dict[str, Any]) -> None:
     """Print dollars on both sides, from the service's status."""
     cost = service.get("status", {}).get("cost") or {}
-    hours, spilled = cost.get("gpuHours", 0.0), cost.get("spilledDollars", 0.0)
+    hours, own, spilled = (cost.get(n, 0.0) for n in ("gpuHours", "gpuDollars", "spilledDollars"))
     rows = [
-        ["own GPUs", f"{hours:.3g} GPU-hours at ${gpu_hour:.2f}", f"${hours * gpu_hour:.4f}"],
+        ["own GPUs", f"{hours:.3g} GPU-hours at cost.gpuHour", f"${own:.4f}"],
         ["cloud", "tokens at the provider's price", f"${spilled:.4f}"],
     ]
     screen.table("What it cost (status.cost, 24 h)", ["side", "of", "dollars"], rows)

@@ -36,6 +36,7 @@ DESIRED_REPLICAS = "overspill_desired_replicas"  # SERVICE_LABELS
 SCALING_ACTIVE = "overspill_scaling_active"  # SERVICE_LABELS; 1 while its signals are there
 DECISIONS = "overspill_scaling_decisions_total"  # SERVICE_LABELS, reason
 GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
+GPU_COST = "overspill_accelerator_cost_dollars_total"  # SERVICE_LABELS; those at cost.gpuHour
 
 # The engines' own, read by the autoscaler; the scrape adds SERVICE_LABELS from the pod's labels.
 # llama.cpp exports no use of its KV cache.

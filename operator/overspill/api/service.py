@@ -100,9 +100,7 @@ class ScalingSpec(Model):
         1, ge=0, le=1000, description="Replicas that always run; 0 lets an idle service stop."
     )
     max_replicas: int = Field(1, ge=1, le=1000, description="Replicas at most.")
-    objective: ObjectiveSpec = Field(
-        default_factory=ObjectiveSpec, description="Latency to keep at the lowest cost."
-    )
+    objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec, description="Latency to keep.")
     idle_after: Duration = Field(
         "10m",
         description="With minReplicas 0: stop the last replica after this long without a request.",

@@ -40,6 +40,7 @@ class CostStatus(Model):
     """What the last 24 hours took, from Prometheus."""
 
     gpu_hours: float = Field(0, description="Accelerator-hours of placed replicas.")
+    gpu_dollars: float = Field(0, description="US dollars of those hours, at cost.gpuHour.")
     spilled_dollars: float = Field(0, description="US dollars of requests that providers answered.")
 
 

@@ -29,7 +29,7 @@ from overspill.autoscaler.signals import Replicas, Rules, Signals, number
 from overspill.autoscaler.subject import Subject, remembered
 from overspill.cluster.backoff import backoff
 from overspill.cluster.errors import ClusterError, Conflict
-from overspill.prometheus.queries import OwnMetrics
+from overspill.prometheus.queries import COSTS, OwnMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -119,16 +119,18 @@ class Autoscaler:
         rules = Rules.of(service, slots, *windows)
         accelerator = service.spec.resources.accelerator
         devices = accelerator.count if accelerator else 0
+        hourly = float(service.spec.cost.gpu_hour)
         subject = self._subjects.get(key)
         if subject is None:
             subject = self._subjects[key] = Subject(
-                rules, replicas, devices, self.now(), own=own, decisions=remembered(service)
+                rules, replicas, devices, hourly, self.now(), own, decisions=remembered(service)
             )
             if not subject.decisions and self._informed(key):
                 self._decide(key, subject)  # so that its first status is whole
             return
         changed = subject.rules != rules
-        subject.rules, subject.replicas, subject.devices = rules, replicas, devices
+        subject.rules, subject.replicas = rules, replicas
+        subject.devices, subject.hourly = devices, hourly
         subject.stale, subject.own = False, own
         if changed or subject.write_due(self.now()):
             self._wake_up(key)
@@ -187,11 +189,10 @@ class Autoscaler:
 
     def cost(self, key: str) -> CostStatus | None:
         """Return what the last 24 hours took; None before the first answer of Prometheus."""
-        hours = self._readings.cost(key, "gpu_hours")
-        dollars = self._readings.cost(key, "spilled_dollars")
-        if hours is None and dollars is None:
+        found = {name: self._readings.cost(key, name) for name in COSTS}
+        if all(value is None for value in found.values()):
             return None
-        return CostStatus(gpu_hours=hours or 0.0, spilled_dollars=dollars or 0.0)
+        return CostStatus(**{name: value or 0.0 for name, value in found.items()})
 
     def providers(self) -> dict[str, ProviderReport]:
         """Return each provider's state, as the gateways see it."""
@@ -318,7 +319,8 @@ class Autoscaler:
     def _count_use(self, seconds: float) -> None:
         for key, subject in self._subjects.items():
             if subject.devices:
-                self._meter.used(key, subject.replicas.placed * subject.devices, seconds)
+                devices = subject.replicas.placed * subject.devices
+                self._meter.used(key, devices * seconds, subject.hourly)
 
     def _wake_if_stopped(self, key: str) -> None:
         subject = self._subjects.get(key)

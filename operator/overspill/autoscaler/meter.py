@@ -29,6 +29,10 @@ class Meter:
             metrics.GPU_SECONDS, "Placed replicas times accelerators times seconds", labels,
             registry=registry,
         )  # fmt: skip
+        self._gpu_cost = Counter(
+            metrics.GPU_COST, "US dollars of that time, at the price it had then", labels,
+            registry=registry,
+        )  # fmt: skip
 
     def desired(self, key: str, replicas: int) -> None:
         """Show the wanted count."""
@@ -42,12 +46,15 @@ class Meter:
         """Count a decision."""
         self._decisions.labels(*key.split("/"), reason).inc()
 
-    def used(self, key: str, devices: int, seconds: float) -> None:
-        """Count accelerator time.
+    def used(self, key: str, device_seconds: float, hourly: float) -> None:
+        """Count accelerator time and what it costs.
 
-        :param devices: accelerators of all placed replicas.
+        :param device_seconds: accelerators of all placed replicas, times seconds.
+        :param hourly: US dollars of one accelerator for an hour.
         """
-        self._gpu_seconds.labels(*key.split("/")).inc(devices * seconds)
+        labels = key.split("/")
+        self._gpu_seconds.labels(*labels).inc(device_seconds)
+        self._gpu_cost.labels(*labels).inc(device_seconds / 3600 * hourly)
 
     def rest(self) -> None:
         """Show nothing of what is: another leads now, and what we saw last stays true no longer."""
@@ -57,5 +64,6 @@ class Meter:
     def forget(self, key: str) -> None:
         """Drop the series of a service that was deleted; Prometheus keeps what they were."""
         labels = dict(zip(metrics.SERVICE_LABELS, key.split("/"), strict=True))
-        for metric in (self._desired, self._active, self._decisions, self._gpu_seconds):
+        counters = (self._decisions, self._gpu_seconds, self._gpu_cost)
+        for metric in (self._desired, self._active, *counters):
             metric.remove_by_labels(labels)

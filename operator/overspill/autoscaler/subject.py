@@ -19,6 +19,7 @@ class Subject:
     rules: Rules
     replicas: Replicas
     devices: int  # accelerators per replica
+    hourly: float  # US dollars of one for an hour
     seen_at: float  # seconds since the epoch
     own: OwnMetrics | None = None  # of an engine that is not ours
     stale: bool = False  # not observed since this process leads again

@@ -123,9 +123,7 @@ def rounded(traffic: TrafficStatus | None) -> TrafficStatus | None:
 def _cost(cost: CostStatus | None) -> CostStatus | None:
     if cost is None:
         return None
-    return CostStatus(
-        gpu_hours=two_digits(cost.gpu_hours), spilled_dollars=two_digits(cost.spilled_dollars)
-    )
+    return CostStatus(**{name: two_digits(value) for name, value in cost})
 
 
 def wait(old: InferenceServiceStatus, new: InferenceServiceStatus, since: float) -> float | None:

@@ -148,7 +148,9 @@ _GATEWAYS = {
 }
 SIGNALS = signals()
 
+# Named as the fields of ``CostStatus``.
 COSTS = {
     "gpu_hours": _sum(f"increase({metrics.GPU_SECONDS}[24h])") + " / 3600",
+    "gpu_dollars": _sum(f"increase({metrics.GPU_COST}[24h])"),
     "spilled_dollars": _sum(f"increase({metrics.COST}{_SPILLED}[24h])", "destination"),
 }

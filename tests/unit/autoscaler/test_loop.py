@@ -79,6 +79,7 @@ class Cluster:
 def service(**scaling: object) -> InferenceService:
     spec = {"model": {"uri": "oci://models/small"}, "scaling": {"maxReplicas": 4, **scaling}}
     spec["resources"] = {"accelerator": {"count": 2}}
+    spec["cost"] = {"gpuHour": "1.5"}
     return InferenceService.parse(
         {"metadata": {"name": "chat", "namespace": "team-a"}, "spec": spec}
     )
@@ -383,8 +384,9 @@ async def test_accelerator_seconds_are_counted(rig):
         await until(lambda: (r.metric(metrics.GPU_SECONDS) or 0) > 0.4)
         used = r.metric(metrics.GPU_SECONDS)
         assert used <= 4 * (time.monotonic() - started) + 0.4, "2 replicas of 2 accelerators"
+        assert r.metric(metrics.GPU_COST) == pytest.approx(used / 3600 * 1.5), "gpuHour is 1.5"
         r.scaler.forget(KEY)
-        assert r.metric(metrics.GPU_SECONDS) is None
+        assert r.metric(metrics.GPU_SECONDS) is r.metric(metrics.GPU_COST) is None
 
 
 async def test_decisions_of_the_status_are_remembered(tmp_path):
@@ -403,9 +405,10 @@ async def test_traffic_and_cost(rig):
     async with rig(1) as r:
         assert r.scaler.traffic(KEY) is None
         r.prometheus.values |= {"arrivals_rate": 4.0, "local_rate": 3.0, "spilled_rate": 1.0}
-        r.prometheus.values |= {"ttft_p95": 0.4, "gpu_hours": 1.5}
+        r.prometheus.values |= {"ttft_p95": 0.4, "gpu_hours": 1.5, "gpu_dollars": 1.2}
         await until(lambda: r.scaler.cost(KEY))
         traffic = r.scaler.traffic(KEY)
         assert (traffic.requests_per_second, traffic.spilled_percent) == (4.0, 25.0)
         assert traffic.ttft_p95_seconds == 0.4
-        assert (r.scaler.cost(KEY).gpu_hours, r.scaler.cost(KEY).spilled_dollars) == (1.5, 0.0)
+        cost = r.scaler.cost(KEY)
+        assert (cost.gpu_hours, cost.gpu_dollars, cost.spilled_dollars) == (1.5, 1.2, 0.0)

@@ -49,6 +49,7 @@ class FakeGateway:
         self.requests = Counter(metrics.REQUESTS, "-", (*to, "reason", "code"), **make)
         self.cost = Counter(metrics.COST, "-", to, **make)
         self.used = Counter(metrics.GPU_SECONDS, "-", service, **make)
+        self.own_cost = Counter(metrics.GPU_COST, "-", service, **make)
         self.ttft = Histogram(metrics.TTFT, "-", to, buckets=metrics.TTFT_BUCKETS, **make)
         for name in (BUSY, QUIET):
             self.ready.labels(*name).set(1)
@@ -59,6 +60,7 @@ class FakeGateway:
             self.in_flight.labels(*name, "local").set(0)
             self.arrivals.labels(*name)
         self.used.labels(*BUSY)
+        self.own_cost.labels(*BUSY)
         self.cost.labels(*BUSY, "cloud/openai")
         self.queued.labels(*BUSY).set(2)
         self.in_flight.labels(*BUSY, "local").set(3)
@@ -78,6 +80,7 @@ class FakeGateway:
         self.requests.labels(*BUSY, "none", "", "429").inc(50)
         self.cost.labels(*BUSY, "cloud/openai").inc(0.5)
         self.used.labels(*BUSY).inc(3600)
+        self.own_cost.labels(*BUSY).inc(1.5)
         for _ in range(9):
             self.ttft.labels(*BUSY, "local").observe(0.3)
             self.ttft.labels(*BUSY, "cloud/openai").observe(9.0)
@@ -291,4 +294,5 @@ def test_a_query_holds_only_names(texts):
 
 def test_costs_of_a_day(answers):
     assert answers["gpu_hours"][KEY] == pytest.approx(2.0, rel=0.3)
+    assert answers["gpu_dollars"][KEY] == pytest.approx(3.0, rel=0.3)
     assert answers["spilled_dollars"][KEY] == pytest.approx(1.0, rel=0.3)
