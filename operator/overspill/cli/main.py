@@ -15,9 +15,11 @@ from overspill.cli.options import (
     SYSTEM_NAMESPACE,
     ContextOption,
     KubeconfigOption,
+    Level,
     Output,
     OutputOption,
     ReleaseOption,
+    ReportOutput,
     SystemOption,
     Target,
 )
@@ -220,27 +222,40 @@ def simulate(
     policy: Annotated[
         list[str] | None, typer.Option(help="May be repeated. Default: all that are known.")
     ] = None,
+    level: Annotated[
+        Level, typer.Option(help="fluid: rates, weeks in seconds. discrete: every request.")
+    ] = Level.FLUID,
     ratio: Annotated[float, typer.Option(min=0.0, help="Cloud over replica, for the work.")] = 3.0,
     boot: Annotated[float, typer.Option(min=0.0, help="Seconds until a replica serves.")] = 120.0,
-    capacity: Annotated[float, typer.Option(min=1e-6, help="Requests/s of one replica.")] = 5.0,
+    capacity: Annotated[
+        float, typer.Option(min=1e-6, help="Requests/s of one replica (fluid).")
+    ] = 5.0,
     hourly: Annotated[float, typer.Option(min=0.0, help="USD per replica and hour.")] = 2.5,
     scale: Annotated[float, typer.Option(min=0.0, help="Times the recorded rates.")] = 1.0,
     begin: Annotated[float, typer.Option(min=0.0, help="Second of the trace to begin at.")] = 0.0,
     end: Annotated[float, typer.Option(min=0.0, help="Second to end at. Default: its end.")] = 1e18,
     learn: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of it that is only learned from.")
+        float, typer.Option(min=0.0, max=0.9, help="Share of it that is only learned from (fluid).")
     ] = 0.0,
+    prompt: Annotated[
+        float, typer.Option(min=1.0, help="Mean prompt in tokens, for rates (discrete).")
+    ] = 1000.0,
+    answer: Annotated[
+        float, typer.Option(min=1.0, help="Mean answer in tokens, for rates (discrete).")
+    ] = 200.0,
     seed: Annotated[int, typer.Option(help="Of the arrivals that a trace gives as rates.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(help="Write a chart as PNG (needs matplotlib).")
     ] = None,
-    output: OutputOption = Output.TEXT,
+    output: Annotated[
+        ReportOutput, typer.Option("--output", "-o", help="How to print; html: a page by itself.")
+    ] = ReportOutput.TEXT,
 ) -> None:
     """What would other autoscalers have cost under a recorded load? No cluster is asked."""
     from overspill.cli import simulate as command
 
     question = command.Question(
-        trace, ratio, boot, capacity, hourly, scale, begin, end, learn, seed
+        trace, level, ratio, boot, capacity, hourly, scale, begin, end, learn, prompt, answer, seed
     )
     command.run(question, tuple(policy or ()), plot, output)
 

@@ -20,6 +20,21 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class ReportOutput(StrEnum):
+    """The same, for a command that can also write a page."""
+
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+
+
+class Level(StrEnum):
+    """How closely a simulation looks."""
+
+    FLUID = "fluid"  # rates
+    DISCRETE = "discrete"  # every request
+
+
 ContextOption = Annotated[
     str, typer.Option("--context", help="Context of the kubeconfig. Default: its current one.")
 ]

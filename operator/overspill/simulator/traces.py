@@ -8,7 +8,7 @@ Five forms are known, told apart by their first line, not by their name:
 * Azure's token traces (https://github.com/Azure/AzurePublicDataset):
   ``TIMESTAMP,ContextTokens,GeneratedTokens``.
 * Mooncake's JSON lines (https://github.com/kvcache-ai/Mooncake): ``timestamp`` in ms,
-  ``input_length``, ``output_length``.
+  ``input_length``, ``output_length``, and ``hash_ids``, one for each 512 tokens of the prompt.
 * Plain CSV: ``time,rate`` or ``time,input_tokens,output_tokens``, times in seconds.
 
 Nothing in a file is evaluated. Bad input raises ``TraceError`` with file and line. A trace is held
@@ -18,15 +18,16 @@ in memory: some hundred bytes per window or request.
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 Row = tuple[int, list[str]]  # line number and cells
 
 MAX_BYTES = 512 * 2**20  # of one file
+BLOCK = 512  # tokens for which a Mooncake trace has one hash
 
 
 class TraceError(ValueError):
@@ -50,6 +51,7 @@ class Request:
     time: float  # seconds since the trace's own beginning
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0  # of the input, where the trace tells which prompts begin alike
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,7 @@ class Trace:
             if (right := min(w.start + w.length, end)) > max(w.start, begin)
         )
         requests = tuple(
-            Request(r.time - begin, r.input_tokens, r.output_tokens)
-            for r in self.requests
-            if begin <= r.time < end
+            replace(r, time=r.time - begin) for r in self.requests if begin <= r.time < end
         )
         if not windows and not requests:
             raise TraceError(f"nothing between {begin:g} and {end:g} s: give a slice inside it")
@@ -206,7 +206,7 @@ def _from_rates(path: Path, rows: list[tuple[float, float, float]]) -> Trace:
 def _requests(path: Path, rows: Iterator[Row]) -> Trace:
     names = ("time", "input_tokens", "output_tokens")
     read_rows = [_numbers(path, row, *names) for row in rows]
-    return _from_requests(path, [(time, int(i), int(o)) for time, i, o in read_rows])
+    return _from_requests(path, [(time, int(i), int(o), 0) for time, i, o in read_rows])
 
 
 def _azure(path: Path, rows: Iterator[Row]) -> Trace:
@@ -214,7 +214,7 @@ def _azure(path: Path, rows: Iterator[Row]) -> Trace:
     for row in rows:
         number, cells = row[0], _cells(path, row, 3)
         tokens = _numbers(path, (number, cells[1:]), "ContextTokens", "GeneratedTokens")
-        found.append((_timestamp(path, number, cells[0]), int(tokens[0]), int(tokens[1])))
+        found.append((_timestamp(path, number, cells[0]), int(tokens[0]), int(tokens[1]), 0))
     return _from_requests(path, found)
 
 
@@ -229,7 +229,8 @@ def _timestamp(path: Path, line: int, text: str) -> float:
 
 
 def _mooncake(path: Path) -> Trace:
-    found = []
+    """Read requests; a prompt's first blocks that came before count as cached, by whomever."""
+    found, seen = [], set[int]()
     for number, line in _lines(path):
         try:
             record = json.loads(line)
@@ -241,13 +242,23 @@ def _mooncake(path: Path) -> Trace:
             _number(path, number, name, record.get(name))
             for name in ("timestamp", "input_length", "output_length")
         )
-        found.append((time / 1000, int(prompt), int(answer)))
+        blocks = _blocks(path, number, record.get("hash_ids", []))
+        known = sum(1 for _ in takewhile(seen.__contains__, blocks))
+        seen.update(blocks)
+        cached = max(0, min(known * BLOCK, int(prompt) - 1))  # the last token is always computed
+        found.append((time / 1000, int(prompt), int(answer), cached))
     return _from_requests(path, found)
 
 
-def _from_requests(path: Path, found: list[tuple[float, int, int]]) -> Trace:
+def _blocks(path: Path, line: int, blocks: object) -> list[int]:
+    if isinstance(blocks, list) and all(type(block) is int for block in blocks):
+        return blocks
+    raise TraceError(f"{path}:{line}: hash_ids is not a list of whole numbers")
+
+
+def _from_requests(path: Path, found: Sequence[tuple[float, int, int, int]]) -> Trace:
     begin = found[0][0] if found else 0.0
-    requests = tuple(Request(time - begin, prompt, answer) for time, prompt, answer in found)
+    requests = tuple(Request(time - begin, *tokens) for time, *tokens in found)
     return _in_order(path, Trace(requests=requests))
 
 

@@ -42,10 +42,29 @@ def test_a_table_and_a_chart(trace: Path, tmp_path: Path) -> None:
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_page_by_itself(trace: Path) -> None:
+    text = simulated(str(trace), "--policy", "lcp", "--policy", "hpa", "-o", "html")
+    assert text.startswith("<!doctype html>")
+    assert "with hindsight" in text
+    assert "Autoscalers on load.csv" in text
+
+
+def test_every_request(trace: Path) -> None:
+    options = ("--level", "discrete", "--end", "300", "--policy", "overspill", "--policy", "wva")
+    found = json.loads(simulated(str(trace), *options, "-o", "json"))
+    assert found["optimum"] is None
+    assert {p["policy"] for p in found["policies"]} == {"overspill", "wva"}
+    assert all(0.9 < p["attained"] <= 1 for p in found["policies"])
+    assert "first token" in simulated(str(trace), *options, "-o", "html")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--policy", "magic"), "--policy magic is not known; known are: overspill"),
+        (("--level", "discrete", "--policy", "constant"), "known are: overspill, lcp"),
+        (("--level", "discrete", "--learn", "0.5"), "--learn is of the fluid level"),
+        (("--level", "discrete", "--scale", "1e9"), "requests: give a slice"),
         (("--begin", "1e6"), "nothing between"),
         (("--end", "3"), "ticks of 15 s"),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from overspill.simulator.baselines import aibrix, classic, delayed, hpa, keda, knative
+from overspill.simulator.baselines import aibrix, classic, delayed, hpa, keda, knative, wva
 from overspill.simulator.fluid import Sight
 
 
@@ -108,3 +108,24 @@ def test_newsvendor_holds_the_quantile() -> None:
 def test_best_constant_pays_for_each_replica() -> None:
     assert classic.best_constant([2.0, 2.0, 0.0, 0.0], 3.0) == 2
     assert classic.best_constant([2.0, 2.0, 0.0, 0.0], 1.9) == 0
+
+
+@pytest.mark.parametrize(
+    ("engines", "pending", "wanted"),
+    [
+        # KV ≥ 0.80 or five waiting: saturated, and the spare of the others counts
+        ([(0.5, 0), (0.5, 0)], 0, 2),
+        ([(0.75, 0), (0.72, 0)], 0, 3),  # spare KV 0.065 < 0.1
+        ([(0.5, 2.5), (0.5, 2.5)], 0, 3),  # spare queue 2.5 < 3
+        ([(0.75, 0), (0.72, 0)], 1, 3),  # not while one is pending
+        ([(0.85, 0), (0.9, 6)], 0, 3),  # all saturated
+        ([(0.85, 0), (0.3, 0)], 0, 2),  # one is, the other has to spare
+        ([(0.3, 0), (0.3, 0), (0.3, 0)], 0, 2),  # 0.45 each on two
+        ([(0.3, 0), (0.3, 0), (0.3, 0)], 1, 4),
+        ([(0.1, 0)], 0, 1),  # never the last
+    ],
+)
+def test_wva_scales_by_one_on_spare_capacity(
+    engines: list[tuple[float, float]], pending: int, wanted: int
+) -> None:
+    assert wva.desired([wva.EngineLoad(*e) for e in engines], pending) == wanted
