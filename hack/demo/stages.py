@@ -100,11 +100,21 @@ def first_answer(run: Run, stage: Stage) -> bool:
 
 
 def scale_out(run: Run, stage: Stage) -> bool:
-    """Three clients are more than one replica holds: a second one starts."""
+    """Three clients are more than one replica holds: by Prometheus' numbers a second one starts."""
+
+    before = run.watcher.now.measured  # by an earlier run
+
+    def known() -> tuple[bool, str]:
+        return run.watcher.now.scaling == "Active", run.watcher.now.scaling
 
     def seen(now: Sample, load: Load) -> tuple[bool, str]:
-        return now.ready == 2, f"{now.ready} of {now.desired} replicas, {len(load.sent)} answered"
+        state = f"{now.ready} of {now.desired} replicas, {len(load.sent)} answered"
+        measured = now.measured != before and now.scaling == "Active"
+        return now.ready == 2 and measured, state
 
+    # Load could raise the count before, by what the gateways tell the operator directly.
+    if not screen.wait("Prometheus knows the service", 5, known, STAGE_TIMEOUT):
+        return False
     return _with_load(run, stage, 3, "second replica", 25, seen)
 
 

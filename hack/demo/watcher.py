@@ -3,8 +3,9 @@
 import threading
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from lab.kube import CommandFailed, Kube, is_ready
+from lab.kube import CommandFailed, Kube, condition, is_ready
 
 INTERVAL = 1.0  # seconds
 
@@ -20,6 +21,8 @@ class Sample:
     pods: int  # without those that are leaving
     full: bool
     reason: str
+    scaling: str  # ScalingActive's reason
+    measured: str  # when a second replica was last decided on with Prometheus' numbers, or ""
 
 
 class Watcher:
@@ -64,6 +67,8 @@ class Watcher:
             pods=len(pods),
             full=bool(capacity.get("full")),
             reason=capacity.get("message", ""),
+            scaling=condition(service, "ScalingActive").get("reason", ""),
+            measured=_measured(status.get("lastDecisions", [])),
         )
 
     def _run(self) -> None:
@@ -76,3 +81,9 @@ class Watcher:
     def rows(self) -> list[dict[str, object]]:
         """The samples as plain values."""
         return [asdict(s) for s in self.samples]
+
+
+def _measured(decisions: list[dict[str, Any]]) -> str:
+    rises = [d for d in decisions if (d["replicasFrom"], d["replicasTo"]) == (1, 2)]
+    # What the gateways themselves told the operator is called gateway_arrivals_rate.
+    return next((str(d["time"]) for d in rises if "arrivals_rate" in d.get("inputs", {})), "")
