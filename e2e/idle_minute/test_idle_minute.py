@@ -1,18 +1,13 @@
 """Nothing happens for a minute: we write nothing but leases and token reviews."""
 
-import json
 import time
 from collections import Counter
-from datetime import UTC, datetime
-from pathlib import Path
 
 from e2e.story import Story
-from lab import platform
+from lab import audit, platform
 from lab.kube import eventually
 
-AUDIT_LOG = Path("/var/lib/overspill-cluster/audit/audit.log")
 OURS = f"system:serviceaccount:{platform.NAMESPACE}:"
-WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 ALLOWED = {"leases", "tokenreviews"}
 QUIET, MINUTE = 20.0, 60.0  # seconds
 
@@ -22,14 +17,8 @@ def writes(since: float) -> Counter[str]:
 
     :param since: seconds since the epoch.
     """
-    found: Counter[str] = Counter()
-    for line in AUDIT_LOG.read_text().splitlines():
-        event = json.loads(line)
-        if event["verb"] in WRITES and event["user"]["username"].startswith(OURS):
-            at = datetime.fromisoformat(event["requestReceivedTimestamp"]).astimezone(UTC)
-            if at.timestamp() >= since:
-                found[f"{event['verb']} {event['objectRef']['resource']}"] += 1
-    return found
+    events = audit.writes(OURS, since)
+    return Counter(f"{event['verb']} {event['objectRef']['resource']}" for event in events)
 
 
 def unwanted(found: Counter[str]) -> dict[str, int]:
