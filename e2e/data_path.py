@@ -103,16 +103,15 @@ def streams(story: Story, name: str, seconds: float = STREAM_SECONDS, rate: floa
 
 
 def kill(pod: dict[str, Any], container: str) -> float:
-    """SIGKILL the program of a container; return when, in seconds since the epoch."""
+    """SIGKILL the program of a container; return when that was done, in seconds since the epoch."""
     (status,) = [s for s in pod["status"]["containerStatuses"] if s["name"] == container]
     identity = status["containerID"].removeprefix("containerd://")
     ctr = (f"{platform.LOCAL_BIN}/ctr", "--address", CONTAINERD, "--namespace", "k8s.io")
-    now = time.time()
     subprocess.run(
         [*ctr, "tasks", "kill", "--signal", "SIGKILL", identity],
         check=True, capture_output=True, timeout=30,
     )  # fmt: skip
-    return now
+    return time.time()
 
 
 def faulty_server(story: Story, namespace: str, name: str, **labels: str) -> None:

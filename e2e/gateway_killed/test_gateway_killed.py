@@ -7,7 +7,7 @@ from lab.kube import eventually
 from lab.load import failures
 
 LOOPS = 60 if LONG else 30
-FLOOR = 10_000 if LONG else 2_000  # requests without which a share of successes means nothing
+FLOOR = 10_000 if LONG else 3_000  # requests without which a share of successes means nothing
 
 
 def test_gateway_killed_under_load(story: Story) -> None:
@@ -19,9 +19,9 @@ def test_gateway_killed_under_load(story: Story) -> None:
             story.load("chat", max_tokens=4).running(LOOPS) as short,
             data_path.streams(story, "chat", STREAM_SECONDS, rate=20).running(6) as long,
         ):
-            eventually("load is flowing", lambda: len(short.sent) >= FLOOR / 4, timeout=60)
+            eventually("load is flowing", lambda: len(short.sent) >= FLOOR / 4, timeout=120)
             killed = data_path.kill(victim, "gateway")
-            eventually("the floor is reached", lambda: len(short.sent) >= FLOOR, timeout=300)
+            eventually("the floor is reached", lambda: len(short.sent) >= FLOOR, timeout=400)
     lost = failures(short.sent)
     success = 1 - len(lost) / len(short.sent)
     last = max((s["t"] for s in lost), default=killed) - killed
@@ -37,4 +37,5 @@ def test_gateway_killed_under_load(story: Story) -> None:
     assert not data_path.cut(short.sent, 4)
     assert not data_path.cut(long.sent, STREAM_SECONDS * 20)
     # Which streams the dead gateway carried is up to the node's rules; none begun later breaks.
-    assert [s for s in broken if s["t"] > killed + 1] == []
+    # Until those rules know, a connection to it is refused: no stream began, the status is 0.
+    assert [s for s in broken if s["t"] > killed and s["status"] == 200] == []
