@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from e2e import data_path
 from e2e.fixtures import claim, start_server
 from e2e.story import Story, assert_no_failure, restricted_pod
 from lab import platform
@@ -10,8 +11,9 @@ from lab.load import send_one
 
 CLAIM = "cache"
 PORT = 9000
-# A bucket `models` with one object, read-only, without a key; slow, so that there is something to
-# watch. It prints each request for the object's bytes.
+# A bucket `models` with one object, read-only, without a key. After 32 MB it sends just enough to
+# be alive until /tmp/go is there, so that there is something to watch; the status tells a load's
+# bytes every 30 s. It prints each request for the object's bytes.
 BUCKET = """
 import glob, http.server, os, time
 path = glob.glob("/model/*.gguf")[0]
@@ -35,7 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             file.seek(first or 0)
             while data := file.read(1 << 19):
                 self.wfile.write(data)
-                time.sleep(0.06)
+                if file.tell() >= 32_000_000 and not os.path.exists("/tmp/go"):
+                    time.sleep(3)
     def log_message(self, *args): pass
 http.server.ThreadingHTTPServer(("", 9000), Handler).serve_forever()
 """
@@ -76,7 +79,7 @@ def test_model_from_s3(story: Story) -> None:
     bucket(story)
     with claim(story, CLAIM, "ReadWriteMany"):
         story.apply("chat", model=model(story), scaling={"maxReplicas": 2})
-        seen = eventually("the status shows progress", lambda: progress(story), 30)
+        seen = eventually("the status shows progress", lambda: progress(story), 90)
         told = story.condition("chat", "ModelReady")
         assert seen["totalBytes"] > 90_000_000
         assert (told["status"], told["reason"]) == ("False", "Loading")
@@ -85,9 +88,10 @@ def test_model_from_s3(story: Story) -> None:
             story.kube, "check", "-n", story.namespace, check=False
         )
 
+        data_path.tell(story, story.namespace, "bucket", "on", file="go")
         story.wait_ready("chat", 1)
         assert_no_failure([send_one(story.client("chat"))])
-        assert "model" not in story.status("chat")
+        eventually("no load is told", lambda: "model" not in story.status("chat"), timeout=60)
         assert loads(story) == ["GET from None"]
 
         scaling = {"minReplicas": 2, "maxReplicas": 2}
