@@ -82,7 +82,7 @@ def tell(story: Story, argo: ArgoCD) -> None:
     """The story, act by act."""
     commit(argo)
     story.kube.apply(application(argo, story.namespace))
-    wait_good(argo, "a service at zero")
+    wait_good(argo, "a service at zero", timeout=180)  # its controller starts meanwhile
     assert story.pods("chat") == []
     scales_from_zero_and_back(story, argo)
     takes_a_change(story, argo)
@@ -99,12 +99,13 @@ def scales_from_zero_and_back(story: Story, argo: ArgoCD) -> None:
             story.wait_ready("chat", 2, timeout=120)
         eventually("no pod is left", lambda: not story.pods("chat"), timeout=120)
         up = round(time.monotonic() - began)
-        argo.refresh(APPLICATION)
         eventually(
             f"{WATCHED} s have passed", lambda: time.monotonic() - began > WATCHED, WATCHED + 10
         )
         wait_good(argo, "at zero again")
     assert set(seen) == {GOOD}, seen
+    argo.refresh(APPLICATION)  # a hard one may show Unknown while it is under way
+    wait_good(argo, "compared anew")
     assert story.service("chat")["metadata"]["generation"] == generation
     took = round(time.monotonic() - began)
     record(
@@ -169,4 +170,4 @@ def leaves_nothing(story: Story) -> None:
 
 def remove(kube: Kube) -> None:
     """Delete the Application, and wait until Argo CD has deleted what it applied."""
-    kube.delete("applications.argoproj.io", APPLICATION, argocd.NAMESPACE, "--timeout=60s")
+    kube.delete("applications.argoproj.io", APPLICATION, argocd.NAMESPACE, "--timeout=100s")

@@ -17,12 +17,13 @@ LABELS = {
 }
 # What it says, what ScalingActive says ("" where nobody can see the lie), and for how many seconds
 # it is told after that. A zero that was believed would show after the down window of 20 s.
+# Silence comes last: the queries that still wait for an answer would delay how the next lie shows.
 LIES = (
-    ("hang", "PrometheusUnavailable", 3),
     ("empty", "NoMetrics", 3),
     ("NaN", "NoMetrics", 3),
     ("0", "", 24),
     ("double 9", "", 3),
+    ("hang", "PrometheusUnavailable", 3),
 )
 HOLD = 60 if LONG else 0  # seconds at least
 PERIOD = 2.0 + 5.0 + 2.0  # seconds: a round, what a query may take, and our own look

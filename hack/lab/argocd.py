@@ -271,10 +271,10 @@ def uninstall(kube: Kube) -> None:
         for obj in kube.list(f"{kind}.argoproj.io", NAMESPACE):
             name = obj["metadata"]["name"]
             kube.patch(f"{kind}.argoproj.io", name, NAMESPACE, {"metadata": {"finalizers": None}})
-    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+    kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=100s")
     kube.kubectl(
         "delete", "crd", "applications.argoproj.io", "appprojects.argoproj.io",
-        "--ignore-not-found", "--timeout=60s",
+        "--ignore-not-found", "--timeout=100s",
     )  # fmt: skip
 
 
