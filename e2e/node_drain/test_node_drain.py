@@ -6,7 +6,7 @@ from e2e import data_path
 from e2e.data_path import LOOPS, RATE, STREAM_SECONDS
 from e2e.story import Story
 from lab import platform
-from lab.kube import eventually, is_ready
+from lab.kube import Kube, eventually, is_ready
 
 
 def evict(story: Story, pod: dict[str, object], namespace: str) -> str:
@@ -32,6 +32,12 @@ def test_node_drain_with_live_streams(story: Story) -> None:
         data_path.streams(story, "chat", 0.6).running(LOOPS // 2) as short,
     ):
         eventually("load is flowing", lambda: len(short.sent) >= LOOPS, timeout=60)
+        for namespace in (story.namespace, platform.NAMESPACE):
+            eventually(
+                f"the disruption budget in {namespace} allows it",
+                lambda namespace=namespace: may_be_disrupted(kube, namespace),  # type: ignore[misc]
+                timeout=60,
+            )
         kube.kubectl("cordon", node)
         try:
             engine = evict(
@@ -55,6 +61,12 @@ def test_node_drain_with_live_streams(story: Story) -> None:
         f"node drain: an engine and a gateway evicted from a cordoned node, {len(long.sent)} "
         f"streams of {STREAM_SECONDS} s and {len(short.sent)} of 0.6 s, 0 failed, 0 truncated"
     )
+
+
+def may_be_disrupted(kube: Kube, namespace: str) -> bool:
+    """Whether every disruption budget of a namespace has counted enough ready pods."""
+    budgets = kube.list("pdb", namespace)
+    return all(budget["status"]["disruptionsAllowed"] >= 1 for budget in budgets)
 
 
 def names(pods: list[dict[str, dict[str, str]]]) -> set[str]:

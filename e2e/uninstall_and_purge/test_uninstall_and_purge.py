@@ -9,6 +9,9 @@ from lab import platform
 from lab.kube import Kube, eventually
 from lab.load import send_one
 from overspill.api.crd import RESOURCES
+from overspill.api.names import LABEL_KEY
+
+KEYS = f"{LABEL_KEY}=true"  # the Secrets of clients' keys
 
 
 @pytest.fixture
@@ -45,8 +48,10 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
     story.wait_ready("chat", 1)
     engine = story.pods("chat")[0]["metadata"]["uid"]
     assert ours(kube)
+    assert kube.list("secrets", platform.NAMESPACE, KEYS)
 
-    kube.command("helm", "uninstall", platform.RELEASE, "-n", platform.NAMESPACE, "--wait")
+    uninstall = ("helm", "uninstall", platform.RELEASE, "-n", platform.NAMESPACE)
+    kube.command(*uninstall, "--wait", "--timeout", "200s", timeout=210)
     eventually("all but the CRDs is gone", lambda: not ours(kube), timeout=60)
     assert len(crds(kube)) == len(RESOURCES)
     assert story.pods("chat")[0]["metadata"]["uid"] == engine
@@ -63,4 +68,5 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
     platform.overspill(kube, "uninstall", "--purge", "--yes", timeout=180)
     assert crds(kube) == []
     eventually("nothing of ours is left", lambda: not ours(kube), timeout=60)
+    assert kube.list("secrets", platform.NAMESPACE, KEYS) == []
     eventually("the engine is gone", lambda: story.pods("chat") == [], timeout=90)
