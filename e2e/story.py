@@ -23,7 +23,9 @@ class Story:
     @classmethod
     def begin(cls, kube: Kube, namespace: str) -> "Story":
         """Create the namespace and a key for its services."""
-        kube.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s")
+        kube.kubectl(
+            "delete", "namespace", namespace, "--ignore-not-found", "--timeout=180s", timeout=200
+        )
         eventually("both GPUs are free", lambda: free_gpus(kube) == 2, timeout=180)
         kube.apply(platform.namespace(namespace))
         return cls(kube, namespace, platform.create_key(kube, namespace, namespace))
@@ -33,7 +35,9 @@ class Story:
         platform.overspill(self.kube, "keys", "revoke", self.namespace, check=False)
         # Nobody asks any more: no need to wait for drains.
         self.kube.kubectl("delete", "infsvc", "--all", "-n", self.namespace, check=False)
-        self.kube.kubectl("delete", "pods", "--all", "-n", self.namespace, "--grace-period=1")
+        self.kube.kubectl(
+            "delete", "pods", "--all", "-n", self.namespace, "--grace-period=1", timeout=200
+        )
         self.kube.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def describe(self) -> str:
@@ -96,7 +100,7 @@ class Story:
             time.sleep(1)
         return seen
 
-    def wait_ready(self, name: str, count: int, timeout: float = 90) -> None:
+    def wait_ready(self, name: str, count: int, timeout: float = 240) -> None:
         """Wait until exactly that many replicas answer and no other pod is left."""
 
         def settled() -> bool:
@@ -105,7 +109,7 @@ class Story:
 
         eventually(f"{name} has {count} replicas, all ready", settled, timeout)
 
-    def wait_condition(self, name: str, type_: str, status: str, timeout: float = 60) -> str:
+    def wait_condition(self, name: str, type_: str, status: str, timeout: float = 120) -> str:
         """Wait for a condition's status; return its reason."""
 
         def reason() -> str:

@@ -44,7 +44,7 @@ def test_data_policy_never_with_a_full_cluster(story: Story) -> None:
     story.occupy_gpu()
     story.apply(
         "chat",
-        engine={"batching": {"maxSequences": 1}},
+        engine={"runtime": "llamacpp", "batching": {"maxSequences": 1}},
         scaling={
             "minReplicas": 1,
             "maxReplicas": 2,

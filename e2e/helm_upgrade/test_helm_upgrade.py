@@ -29,7 +29,7 @@ from lab.load import Load
 LOOPS = 10  # half of short answers, half of streams
 SECONDS = STREAM_SECONDS if LONG else 10  # of one stream
 SHAPES_THE_CHART = ("charts", "crds")
-BUILD_TIMEOUT = 900  # seconds, for the two images of the version before
+BUILD_TIMEOUT = 1800  # seconds, for the two images of the version before
 DEPLOYED = ("operator", "gateway")
 
 

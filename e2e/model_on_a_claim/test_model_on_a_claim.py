@@ -29,7 +29,7 @@ def copy_model(story: Story) -> None:
     story.kube.apply(pod, namespace=story.namespace)
     story.kube.kubectl(
         "wait", "pod/copy", "--for=jsonpath={.status.phase}=Succeeded",
-        "-n", story.namespace, "--timeout=60s",
+        "-n", story.namespace, "--timeout=110s",
     )  # fmt: skip
 
 

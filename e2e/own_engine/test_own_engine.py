@@ -47,7 +47,7 @@ def roll(story: Story) -> None:
         pods = story.pods("chat")
         return not old & {p["metadata"]["uid"] for p in pods} and sum(map(is_ready, pods)) == 2
 
-    eventually("all replicas are new, the old ones have drained", new_ones, timeout=180)
+    eventually("all replicas are new, the old ones have drained", new_ones, timeout=300)
 
 
 def test_an_engine_of_ones_own(story: Story) -> None:

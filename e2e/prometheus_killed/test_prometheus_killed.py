@@ -35,6 +35,6 @@ def test_scale_up_without_prometheus(story: Story) -> None:
     with no_prometheus(story.kube):
         story.wait_condition("chat", "ScalingActive", "False", timeout=60)
         with story.load("chat").running(4) as load:
-            story.wait_ready("chat", 2, timeout=120)
+            story.wait_ready("chat", 2)
         assert_no_failure(load.sent, at_least=4)
     story.wait_condition("chat", "ScalingActive", "True", timeout=90)

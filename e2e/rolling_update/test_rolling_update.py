@@ -21,7 +21,7 @@ def roll(story: Story, load: Load) -> None:
             sum(is_ready(p) for p in pods) == count
         )
 
-    eventually("all replicas are new and ready", rolled, timeout=180)
+    eventually("all replicas are new and ready", rolled, timeout=300)
     seen = len(load.sent)
     eventually("10 answers from the new ones", lambda: len(load.sent) >= seen + 10, timeout=60)
 

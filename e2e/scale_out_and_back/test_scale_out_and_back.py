@@ -7,7 +7,7 @@ from lab.kube import eventually
 def test_scale_out_on_latency_and_back(story: Story) -> None:
     story.apply(
         "chat",
-        engine={"batching": {"maxSequences": 8}},
+        engine={"runtime": "llamacpp", "batching": {"maxSequences": 8}},
         scaling={
             "minReplicas": 1,
             "maxReplicas": 2,
@@ -18,7 +18,8 @@ def test_scale_out_on_latency_and_back(story: Story) -> None:
     story.wait_ready("chat", 1)
 
     with story.load("chat").running(3) as load:
-        story.wait_ready("chat", 2, timeout=120)
+        # For 90 s after a replica became ready, latency asks for no other.
+        story.wait_ready("chat", 2)
         decisions = story.status("chat")["lastDecisions"]
         up = next(d for d in decisions if (d["replicasFrom"], d["replicasTo"]) == (1, 2))
         assert up["reason"] == "LatencyAboveObjective"
