@@ -54,9 +54,12 @@ class Admission:
         self.waiting.slots = sum(slots.values())
         self.grant_free(now)
 
-    def acquire(self, now: float) -> Replica | None:
-        """Reserve a slot at once, or return None when the request has to wait."""
-        return None if self.waiting else self._take(now)
+    def acquire(self, now: float, avoid: Replica | None = None) -> Replica | None:
+        """Reserve a slot at once, or return None when the request has to wait.
+
+        :param avoid: a replica that has refused this request.
+        """
+        return None if self.waiting else self._take(now, avoid)
 
     def release(
         self,
@@ -147,8 +150,8 @@ class Admission:
         self.mean_service_seconds = self.waiting.cost = self._used / self._ended
         self._used, self._ended = self._used * (1 - SMOOTHING), self._ended * (1 - SMOOTHING)
 
-    def _take(self, now: float) -> Replica | None:
-        replica = choose(self.replicas.values(), now)
+    def _take(self, now: float, avoid: Replica | None = None) -> Replica | None:
+        replica = choose(self.replicas.values(), now, avoid)
         if replica is not None:
             replica.load += 1
             self._run(1, now)

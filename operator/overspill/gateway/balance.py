@@ -27,14 +27,15 @@ class Replica:
     suspect_until: float = 0.0
 
 
-def choose(replicas: Iterable[Replica], now: float) -> Replica | None:
+def choose(replicas: Iterable[Replica], now: float, avoid: Replica | None = None) -> Replica | None:
     """Return the least loaded replica with a free slot, None when there is none.
 
     :param now: monotonic seconds.
+    :param avoid: one that has refused this request.
     """
     best: Replica | None = None
     for replica in replicas:
-        if replica.load >= replica.slots or replica.suspect_until > now:
+        if replica is avoid or replica.load >= replica.slots or replica.suspect_until > now:
             continue
         if best is None or (replica.load, replica.used) < (best.load, best.used):
             best = replica

@@ -86,10 +86,12 @@ class Chooser:
         :raises ApiError: when the request is refused or has waited too long.
         """
         admission = exchange.service.admission
+        if exchange.verdict and (_local_is_over(exchange) or len(admission.replicas) < 2):
+            raise exchange.verdict
         key, now = exchange.key, self.clock()
         promised = bool(admission.promises) and admission.promises.redeem(key, now)
         if not _local_is_over(exchange):
-            replica = admission.acquire(now)
+            replica = admission.acquire(now, exchange.refused_by)
             if replica is not None:
                 return self._admitted(exchange, replica)
         ticket: Ticket | None = None

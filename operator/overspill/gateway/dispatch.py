@@ -16,12 +16,14 @@ from overspill.api.names import DESTINATION_LOCAL, SpillReason
 from overspill.api.provider import ProviderType
 from overspill.api.sse import parse
 from overspill.api.values import parse_duration
+from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica
 from overspill.gateway.call import Call, engine_body
 from overspill.gateway.choice import Chooser, Overflow
 from overspill.gateway.errors import (
     ApiError,
     AttemptFailed,
+    EngineRefused,
     ProviderFailed,
     ReplicaFailed,
     StreamBroken,
@@ -105,6 +107,10 @@ class Dispatcher:
         first_byte = STREAM_FIRST_BYTE if exchange.call.stream else UNARY_FIRST_BYTE
         try:
             connection = await self._ask(exchange, replica, first_byte)
+            if exchange.refused_by not in (None, replica):
+                self._rest(
+                    exchange.service.admission, exchange.refused_by
+                )  # it was not the request
             series = self.metrics.of(exchange.service).to(DESTINATION_LOCAL)
             relay = Relay(
                 exchange, connection, series, self.clock, _free_of_charge,
@@ -117,6 +123,10 @@ class Dispatcher:
             raise ReplicaFailed(str(error), sent=True) from None
         except ReplicaFailed as failure:
             self._suspect(exchange, replica, sent=failure.sent)
+            raise
+        except EngineRefused as refused:
+            exchange.sent_failures += 1
+            exchange.verdict, exchange.refused_by = refused.error, replica
             raise
         finally:
             if connection is not None:
@@ -143,7 +153,9 @@ class Dispatcher:
             exchange.sent_failures += 1
         else:
             exchange.unsent_failures += 1
-        admission = exchange.service.admission
+        self._rest(exchange.service.admission, replica)
+
+    def _rest(self, admission: Admission, replica: Replica) -> None:
         admission.suspect(replica, self.clock())
         admission.recheck()
 
@@ -239,15 +251,16 @@ def generation_seconds(call: Call) -> float:
 async def _fault(connection: UpstreamConnection) -> Exception:
     """Return what an engine's error means: its own fault is another replica's chance."""
     status = connection.status
-    if status >= 500 or status == 429:
+    if status < 400 or status == 429 or status > 501:
         # 503 is llama.cpp still loading: it has not looked at the request.
         return ReplicaFailed(f"the engine answered {status}", sent=status != 503)
-    if status < 400:
-        return ReplicaFailed(f"unexpected answer, status {status}", sent=True)
     error = parse(await _whole(connection)).get("error")
+    if status == 500 and not isinstance(error, dict):
+        return ReplicaFailed("the engine answered 500 and no error", sent=True)
     detail = error if isinstance(error, dict) else {}
     message = str(detail.get("message") or f"the engine refused the request ({status})")[:500]
-    return ApiError(status, str(detail.get("type") or "engine_refused")[:64], message)
+    told = ApiError(status, str(detail.get("type") or "engine_refused")[:64], message)
+    return EngineRefused(told) if status == 500 else told
 
 
 async def _whole(connection: UpstreamConnection) -> bytes:

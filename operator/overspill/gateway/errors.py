@@ -3,6 +3,7 @@
 ApiError            what the client is told: status, code, message, seconds to wait
 AttemptFailed       one target failed before its first byte; another may be tried
 ├── ReplicaFailed   an engine pod; ``sent`` says whether it may have seen the request
+├── EngineRefused   an engine that lives answered 500, in its own words
 └── ProviderFailed  a cloud account
 StreamBroken        an answer that had begun ended early; never retried
 
@@ -80,6 +81,20 @@ class ReplicaFailed(AttemptFailed):
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message, "ReplicaFailed" if sent else "ReplicaUnreachable")
         self.sent = sent
+
+
+class EngineRefused(AttemptFailed):
+    """An engine that lives answered 500: by the request's fault, or by its own.
+
+    llama.cpp answers so to an image for a model without eyes. Such a request must cost nobody
+    else a replica, and must not go to a cloud that would take money for it.
+
+    :param error: what the engine said, for the client.
+    """
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(f"the engine answered {error.status}", "EngineRefused")
+        self.error = error
 
 
 class ProviderFailed(AttemptFailed):

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from overspill.api.keys import ClientKey
+from overspill.gateway.balance import Replica
 from overspill.gateway.call import Call
 from overspill.gateway.errors import ApiError
 from overspill.gateway.reply import Headers, Reply, where
@@ -37,6 +38,8 @@ class Exchange:
     unsent_failures: int = 0  # replicas that were not reached
     last_failure: str = ""
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
+    verdict: ApiError | None = None  # what an engine found wrong; one other may not
+    refused_by: Replica | None = None  # that engine
     # what came back
     status: int = 0
     wait: float | None = None  # in the queue, until a replica was free for the first time

@@ -73,6 +73,62 @@ async def test_a_request_that_kills_is_not_tried_on_every_replica(gateway: World
     assert headers["Retry-After"] == "1"
 
 
+async def test_an_engine_that_refuses_what_another_answers_rests(
+    gateway: World, engine: Upstream
+) -> None:
+    async with Upstream(status=500).serving() as broken:
+        gateway.replicas(broken, engine)
+        for _ in range(3):
+            assert (await gateway.post("/v1/chat/completions", BODY))[0] == 200
+        assert (len(broken.bodies), len(engine.bodies)) == (1, 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_an_engine_refuses_costs_no_replica_and_no_cloud(
+    gateway: World, stream: bool
+) -> None:
+    """The first error is of llama.cpp, to an image for a model without eyes."""
+    error = {"code": 500, "message": "image input is not supported", "type": "server_error"}
+    async with (
+        Upstream(status=500, error={"error": error}).serving() as a,
+        Upstream(status=500, error={"error": error}).serving() as b,
+        Upstream().serving() as cloud,
+    ):
+        gateway.state.put_service(service(spillover=spillover()))
+        gateway.provider(cloud)
+        gateway.replicas(a, b)
+        status, headers, body = await gateway.post(
+            "/v1/chat/completions", BODY | {"stream": stream}
+        )
+        assert (len(a.bodies), len(b.bodies), cloud.bodies) == (1, 1, [])
+        a.status = b.status = 200
+        assert (await gateway.post("/v1/chat/completions", BODY))[1][
+            "x-overspill-destination"
+        ] == "local"
+    assert (status, headers["x-overspill-destination"]) == (500, "local")
+    assert orjson.loads(body)["error"]["message"] == "image input is not supported"
+    assert load(gateway) == 0
+
+
+async def test_the_only_engine_is_not_asked_twice_for_what_it_refused(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.status = 500
+    assert (await gateway.post("/v1/chat/completions", BODY))[0] == 500
+    assert len(engine.bodies) == 1
+
+
+async def test_what_an_engine_cannot_do_is_told_at_once(gateway: World, engine: Upstream) -> None:
+    """llama.cpp answers so to embeddings when it was not started for them."""
+    engine.status, engine.error = 501, {"error": {"message": "start it with --embeddings"}}
+    async with Upstream().serving() as other:
+        gateway.replicas(engine, other)
+        answers = [
+            await gateway.post("/v1/embeddings", {"model": "chat", "input": "x"}) for _ in range(2)
+        ]
+    assert [status for status, _, _ in answers] == [501, 200]
+
+
 async def test_after_two_failures_it_may_spill_as_replicas_unavailable(gateway: World) -> None:
     async with Upstream(break_after=0).serving() as bad, Upstream().serving() as cloud:
         gateway.state.put_service(service(spillover=spillover()))
@@ -404,7 +460,7 @@ async def test_in_any_turmoil_every_slot_comes_back_and_every_answer_is_whole(
         answers = [r for r in results if not isinstance(r, BaseException)]
         assert len(answers) > 50
         for status, headers, body in answers:
-            assert status in (200, 429, 502, 503)
+            assert status in (200, 429, 500, 502, 503)
             if headers["Content-Type"].startswith("text/event-stream"):
                 assert body.endswith(b"data: [DONE]\n\n") or b'"error":' in body.split(b"\n\n")[-2]
             else:

@@ -280,7 +280,7 @@ async def test_nothing_leaves_when_the_policy_says_never(
 async def test_nothing_leaves_when_the_replica_fails_either(
     gateway: World, engine: Upstream, cloud: Upstream
 ) -> None:
-    engine.status = 500
+    engine.status = 502
     gateway.state.put_service(service(spillover=spillover(dataPolicy="Never"), status=FULL))
     gateway.provider(cloud)
     gateway.replicas(engine)
