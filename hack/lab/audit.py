@@ -20,10 +20,10 @@ def writes(user: str, since: float, log: Path = LOG) -> Iterator[dict[str, Any]]
     for path in log.parent.glob(f"{log.stem}*{log.suffix}"):
         if path.stat().st_mtime < since:
             continue
-        with path.open() as lines:
+        with path.open("rb") as lines:
             for line in lines:
                 # The last one may be half written; most are somebody else's, and not worth parsing.
-                if line.endswith("\n") and user in line:
+                if line.endswith(b"\n") and user.encode() in line:
                     event = json.loads(line)
                     if _by(event, user) and _received(event) >= since:
                         yield event
