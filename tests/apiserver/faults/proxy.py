@@ -62,7 +62,7 @@ class Faults:
     """A healthy API server; what breaks it overrides some of these."""
 
     def answers(self, call: Call) -> Answer | None:
-        """What to say instead; status 0: nothing, for ever."""
+        """What to say instead; status 0: nothing, as long as these are the faults."""
         return None
 
     def silent(self, call: Call) -> bool:
@@ -182,11 +182,16 @@ class Proxy:
             return web.Response(status=upstream.status, headers=_copied(upstream), body=content)
 
     async def _say(self, call: Call, answer: Answer) -> web.Response:
-        if not answer.status:
-            await _for_ever()
-        call.status = answer.status
-        body = {"kind": "Status", "status": "Failure", "code": answer.status, "message": "injected"}
-        return web.json_response(body, status=answer.status, headers=answer.headers)
+        call.status = answer.status or await self._silence()
+        body = {"kind": "Status", "status": "Failure", "code": call.status, "message": "injected"}
+        return web.json_response(body, status=call.status, headers=answer.headers)
+
+    async def _silence(self) -> int:
+        """Wait for other faults; return what is said to who waits even then."""
+        faults = self.faults
+        while self.faults is faults:  # noqa: ASYNC110 - a test says when
+            await asyncio.sleep(0.1)
+        return 504
 
     async def _stream(
         self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse

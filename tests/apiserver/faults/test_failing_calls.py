@@ -3,6 +3,7 @@
 import random
 import time
 from collections import Counter
+from itertools import cycle
 
 from faulty_world import FaultyWorld, figure, length
 from proxy import Answer, Call, Faults, Proxy
@@ -25,12 +26,13 @@ class FailingCalls(Faults):
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.kinds = cycle(ANSWERS)  # so that each comes
         self.counts: Counter[str] = Counter()
 
     def answers(self, call: Call) -> Answer | None:
         if self.random.random() >= SHARE:
             return None
-        kind = self.random.choice(list(ANSWERS))
+        kind = next(self.kinds)
         if call.method != "GET" and "409" not in self.counts:
             kind = "409"  # only a write can meet one
         elif kind == "409" and call.method == "GET":

@@ -116,6 +116,16 @@ async def untold(cluster: Cluster, world: World, taken: set[tuple[str, str]]) ->
     ]
 
 
+async def all_told(cluster: Cluster, world: World, taken: set[tuple[str, str]]) -> None:
+    """Wait until each has its status; fails when for so long no other one got it."""
+    fewest, since = len(taken) + 1, time.monotonic()
+    while names := await untold(cluster, world, taken):
+        if len(names) < fewest:
+            fewest, since = len(names), time.monotonic()
+        assert time.monotonic() - since < SHOWN_SECONDS, names[:5]
+        await asyncio.sleep(0.5)
+
+
 async def test_generated_objects_are_refused_or_shown(
     world: World, cluster: Cluster, server: str, kubeconfig: str
 ) -> None:
@@ -132,13 +142,13 @@ async def test_generated_objects_are_refused_or_shown(
                 sender = Sender(session, url, specs)
                 await asyncio.gather(*(sender.send(names) for _ in range(SENDERS)))
                 assert sender.unnamed == []
-                async with asyncio.timeout(SHOWN_SECONDS):
-                    while await untold(cluster, world, sender.taken):  # noqa: ASYNC110 - a poll
-                        await asyncio.sleep(0.5)
+                await all_told(cluster, world, sender.taken)
                 worst = max(worst, await neighbour(cluster, world, numbers, EDITS))
                 services = [f"{world.namespace}/{n}" for k, n in sender.taken
                             if k == "InferenceService"]  # fmt: skip
-                assert set(services) <= set(gateway.services)
+                async with asyncio.timeout(SHOWN_SECONDS):
+                    while not set(services) <= set(gateway.services):  # noqa: ASYNC110 - a poll
+                        await asyncio.sleep(0.1)
                 totals.update(sent=min(BATCH, COUNT), refused=sum(sender.refused.values()),
                               shown=len(services))  # fmt: skip
                 await clear(session, url)
