@@ -121,7 +121,7 @@ class Operator:
 
     @property
     def leads(self) -> bool:
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             return b"\noverspill_leader 1.0" in answer.read()
 
     @property

@@ -37,7 +37,7 @@ def test_the_plain_install_has_no_diff(helm: Helm) -> None:
         env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.stdout, done.returncode) == ("", 0), done.stderr
 

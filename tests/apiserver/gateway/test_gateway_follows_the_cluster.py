@@ -53,6 +53,7 @@ OWN_RULES = [
     RULES[1],
 ]
 ROTATION_SECONDS = 5.0  # a rotated or revoked key must be seen within this
+SEEN_SECONDS = 20.0  # all else, such as what a role allows that was just made
 
 
 @dataclass
@@ -167,7 +168,8 @@ async def running(
             feeder.start(plane.demand.wake, lambda: None)
             stop = asyncio.Event()
             task = asyncio.create_task(plane.serve(stop, lame_duck=0.0))
-            await until(lambda: plane.public.started and plane.internal.started and feeder.synced)
+            servers = (plane.public, plane.internal)
+            await until(lambda: all(s.started for s in servers) and feeder.synced, SEEN_SECONDS)
             host = urlsplit(cluster.server).hostname or ""
             yield Running(cluster, own, namespace, plane, feeder, kubeconfig, host)
             stop.set()
@@ -183,8 +185,8 @@ async def test_an_answer_from_what_the_api_server_says(running: Running) -> None
         await running.put(ENDPOINT_SLICE, {"addressType": "IPv4", **where})
         key = await running.new_key("ci")
         known = running.plane.state.services
-        await until(lambda: any(s.admission.replicas for s in known.values()))
-        await until(lambda: running.plane.state.keys.find(key.encode()) is not None)
+        await until(lambda: any(s.admission.replicas for s in known.values()), SEEN_SECONDS)
+        await until(lambda: running.plane.state.keys.find(key.encode()) is not None, SEEN_SECONDS)
         status, headers = await running.ask(key)
         assert (status, headers["x-overspill-destination"]) == (200, "local")
         await running.cluster.delete(SECRET, running.own, "ci")
@@ -203,14 +205,15 @@ async def test_the_messages_of_a_provider_cure_it_and_its_key_rotates(running: R
         )
         key = await running.new_key("ci")
         await until(
-            lambda: bool(running.provider()) and running.provider().reason == "SecretForbidden"
+            lambda: bool(running.provider()) and running.provider().reason == "SecretForbidden",
+            SEEN_SECONDS,
         )
         await running.run(running.provider().message)
-        await until(lambda: running.provider().reason == "SecretHostNotAllowed", 20)
+        await until(lambda: running.provider().reason == "SecretHostNotAllowed", SEEN_SECONDS)
         command = re.search("kubectl .*", running.provider().message)
         assert command
         await running.run(command.group())
-        await until(lambda: running.provider().reason == "Ready")
+        await until(lambda: running.provider().reason == "Ready", SEEN_SECONDS)
         status, headers = await running.ask(key)
         assert (status, headers["x-overspill-reason"]) == (200, "ColdStart")
         assert cloud.seen_headers[-1]["Authorization"] == "Bearer first"

@@ -35,7 +35,7 @@ from overspill.controller.settings import Settings
 from overspill.controller.views import Views
 
 MOST_WRITES = 30
-SETTLED_SECONDS = 30  # within which the cluster comes to rest
+SETTLED_SECONDS = 120  # within which the cluster comes to rest
 CHILD_KINDS = {k.kind: k for k in (SERVICE_ACCOUNT, NETWORK_POLICY, SERVICE, PDB, DEPLOYMENT)}
 WRITTEN_BY_OTHERS = {
     "status", "resourceVersion", "uid", "creationTimestamp", "time", "generation",

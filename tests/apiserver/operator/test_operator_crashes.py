@@ -159,7 +159,13 @@ async def test_a_death_after_any_write_of_the_first_ones_changes_nothing_in_the_
     async with asyncio.TaskGroup() as group:
         for writes in range(total):
             group.create_task(died(writes))
-    created = [
-        e for e in world.kube.list("events", world.namespace) if e["reason"] == "SuccessfulCreate"
-    ]
-    assert len(created) == count * (total + 1)
+    # The API server's controllers write their events some time after what they did.
+    pods = count * (total + 1)
+    world.eventually("an event of each pod", lambda: pods_created(world) >= pods)
+    assert pods_created(world) == pods
+
+
+def pods_created(world: World) -> int:
+    """Pods that Deployments got, by the events."""
+    events = world.kube.list("events", world.namespace)
+    return sum(e["reason"] == "SuccessfulCreate" for e in events)

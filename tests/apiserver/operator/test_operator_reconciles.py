@@ -130,7 +130,7 @@ def test_a_field_that_somebody_keeps_changing_back_is_set_ever_more_seldom(world
         fought()
     assert operator.log.read_text().count('"applied"') - applied < 9
     world.apply(**ZERO, rollout={"drain": "77s"})  # what is not contested waits for nothing
-    world.eventually("applied", lambda: "77" in str(world.get("deployment")), 5)
+    world.eventually("applied", lambda: "77" in str(world.get("deployment")), 15)
     world.eventually("in the end", lambda: world.get("pdb")["spec"]["maxUnavailable"] != 7, 60)
 
 
