@@ -4,7 +4,8 @@
     python hack/generate.py --check    exit 1 and name each file that differs
 
 From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/``
-and the golden files of the runtimes and of pods' fields. From the metric names: the chart's
+and the golden files of the runtimes and of pods' fields; from a table of the tests the matrix of
+APIs. From the metric names: the chart's
 dashboards. From the health scripts in ``gitops/argocd``: the patch that installs them. From the
 samples: the examples in Chart.yaml. From the chart: ``manifests/install.yaml``. The last needs
 helm, from PATH or from the local cluster's cache; without it that one file is left as it is, and
@@ -152,9 +153,9 @@ def _without_helm(obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def golden() -> dict[Path, str]:
-    """Return the golden files of the runtimes, and of what users decide in a pod."""
+    """Return what tables of the tests say: golden files, and the matrix of APIs."""
     files: dict[Path, str] = {}
-    for name in ("runtimes/golden", "security/pod_fields"):
+    for name in ("runtimes/golden", "security/pod_fields", "translation/features"):
         module = _module(ROOT / f"tests/unit/{name}.py")
         files |= module.regenerate()
     return files

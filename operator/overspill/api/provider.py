@@ -21,11 +21,15 @@ class ProviderType(StrEnum):
     """Whose API the provider speaks."""
 
     OPENAI = "openai"
+    ANTHROPIC = "anthropic"
     OPENAI_COMPATIBLE = "openai-compatible"
 
 
 DEFAULT_PORT = {"https": 443, "http": 80}
-DEFAULT_BASE_URL = {ProviderType.OPENAI: "https://api.openai.com/v1"}
+DEFAULT_BASE_URL = {
+    ProviderType.OPENAI: "https://api.openai.com/v1",
+    ProviderType.ANTHROPIC: "https://api.anthropic.com/v1",
+}
 
 
 class SecretKeyRef(Model):
@@ -70,7 +74,7 @@ class TimeoutsSpec(Model):
 
 
 @cel(
-    "self.type == 'openai' || has(self.baseURL)",
+    "self.type != 'openai-compatible' || has(self.baseURL)",
     "baseURL is required for type openai-compatible, for example https://llm.example.com/v1",
 )
 @cel(
@@ -87,7 +91,8 @@ class InferenceProviderSpec(Model):
     type: ProviderType = Field(description="Whose API the provider speaks.")
     base_url: Annotated[str, Field(pattern=URL_PATTERN, max_length=500)] | None = Field(
         None,
-        description="Up to and with /v1, in ASCII. Default for openai: https://api.openai.com/v1.",
+        description="Up to and with /v1, in ASCII. Default for openai: https://api.openai.com/v1, "
+        "for anthropic: https://api.anthropic.com/v1.",
     )
     insecure: bool = Field(
         False, description="Allow plain http, so that the key travels unencrypted."

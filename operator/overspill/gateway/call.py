@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from overspill.gateway.errors import ApiError, bad_request
+from overspill.providers.base import Request
 
 Fields = dict[str, Any]
 
@@ -34,7 +35,7 @@ _CHAT = frozenset(
     | {"response_format", "top_logprobs", "reasoning_effort", "verbosity", "metadata", "store"}
     | {"service_tier", "safety_identifier", "prompt_cache_key", "functions", "function_call"}
 )
-# Sampling that engines know and cloud APIs do not: dropped from a request that spills.
+# Sampling that engines know. A provider whose API does not is skipped.
 ENGINE_ONLY = frozenset(
     {"top_k", "min_p", "typical_p", "repeat_penalty", "repetition_penalty", "ignore_eos"}
     | {"min_tokens"}
@@ -103,6 +104,11 @@ class Call:
     fields: Fields
     stream: bool
     wants_usage: bool
+
+    @property
+    def request(self) -> Request:
+        """The request as a provider gets it."""
+        return Request(self.endpoint.path.decode().removeprefix("/v1"), self.fields)
 
 
 def parse(endpoint: Endpoint, body: bytes) -> Call:

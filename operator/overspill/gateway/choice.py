@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 from overspill.api.keys import ClientKey
 from overspill.api.names import SpillReason
+from overspill.api.service import ProviderRef
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
-from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError
+from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError, bad_request
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Provider
 from overspill.gateway.state import State
+from overspill.providers.base import Unsupported
 
+UNSUPPORTED = "unsupported_parameter"
 MAX_SENT = 2  # replicas that may have read a request
 MAX_UNSENT = 5  # replicas that a request may find unreachable
 TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
@@ -123,13 +126,16 @@ class Chooser:
         if self.state.services.get(service.key) is not service:
             raise ApiError(404, "model_not_found", "the model was just removed", param="model")
         now = self.clock()
-        usable = self.state.usable_providers(service, exchange.tried, now)
+        usable, unable = self._providers(exchange, now)
         decision = spill.decide(self._facts(exchange, ticket, room, tuple(usable), now))
         if isinstance(decision, spill.Spill):
             model = usable[decision.provider].model
             return Overflow(self.state.providers[decision.provider], model, decision.reason)
         if exchange.refusal is not None and not service.admission.replicas:
             raise exchange.refusal
+        refused = isinstance(decision, spill.Refuse) and not service.admission.replicas
+        if unable is not None and (refused or _local_is_over(exchange)):
+            raise bad_request(f"no provider can answer this: {unable}", unable.field, UNSUPPORTED)
         if isinstance(decision, spill.Refuse):
             raise _refused(exchange, decision, now)
         if _local_is_over(exchange):
@@ -138,6 +144,19 @@ class Chooser:
                 retry_after=1,
             )  # fmt: skip
         return None
+
+    def _providers(
+        self, exchange: Exchange, now: float
+    ) -> tuple[dict[str, ProviderRef], Unsupported | None]:
+        """Return whom the request may go to; if nobody, what an API that may could not say."""
+        if not (exchange.may_leave and exchange.service.may_spill):
+            return {}, None
+        usable = self.state.usable_providers(exchange.service, exchange.tried, now)
+        types = {key: self.state.providers[key].resource.spec.type for key in usable}
+        unable = {key: exchange.unsupported_by(kind) for key, kind in types.items()}
+        able = {key: ref for key, ref in usable.items() if unable[key] is None}
+        nobody = not able and not exchange.tried
+        return able, next(iter(unable.values()), None) if nobody else None
 
     def _facts(
         self,

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import structlog
 
 from overspill.api.names import DESTINATION_LOCAL, SpillReason
-from overspill.api.provider import ProviderType
 from overspill.api.sse import parse
 from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
@@ -31,11 +30,18 @@ from overspill.gateway.errors import (
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Provider
-from overspill.gateway.relay import MAX_ANSWER, NotBegun, Relay
+from overspill.gateway.relay import NotBegun, Relay
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, cost, estimate
-from overspill.providers.base import Account, Answer, Fault, ProviderUnusable, RequestRefused
-from overspill.providers.openai import OpenAIClient
+from overspill.providers.base import (
+    MAX_ANSWER,
+    Account,
+    Answer,
+    Fault,
+    ProviderUnusable,
+    RequestRefused,
+)
+from overspill.providers.client import ProviderClient
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +66,7 @@ class Dispatcher:
         chooser: Chooser,
         metrics: Metrics,
         pool: Pool,
-        client: OpenAIClient,
+        client: ProviderClient,
         *,
         on_hold: Callable[[], None],
     ) -> None:
@@ -198,12 +204,11 @@ class Dispatcher:
             exchange.cost = cost(rates, exchange.usage)
             return exchange.cost
 
-        path = call.endpoint.path.decode().removeprefix("/v1")
         patience = account.first_byte + (0.0 if call.stream else generation_seconds(call))
         started = self.clock()
         answer: Answer | None = None
         try:
-            answer = await self.client.send(account, path, call.fields, model, patience)
+            answer = await self.client.send(account, call.request, model, patience)
             if answer.streams != call.stream:
                 raise ProviderUnusable(
                     Fault.UNEXPECTED_ANSWER, "an answer of another kind than asked for"
@@ -230,9 +235,9 @@ def account_of(provider: Provider) -> Account:
     spec = provider.resource.spec
     return Account(
         provider=provider.key,
+        type=spec.type,
         url=spec.url,
         secret=provider.secret,
-        renames_max_tokens=spec.type is ProviderType.OPENAI,
         connect=parse_duration(spec.timeouts.connect),
         first_byte=parse_duration(spec.timeouts.first_byte),
         idle=parse_duration(spec.timeouts.idle),

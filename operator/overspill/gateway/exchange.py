@@ -4,12 +4,15 @@ import uuid
 from dataclasses import dataclass, field
 
 from overspill.api.keys import ClientKey
+from overspill.api.provider import ProviderType
 from overspill.gateway.balance import Replica
 from overspill.gateway.call import Call
 from overspill.gateway.errors import ApiError
 from overspill.gateway.reply import Headers, Reply, where
 from overspill.gateway.state import Service
 from overspill.ledger.prices import Usage
+from overspill.providers.base import Unsupported
+from overspill.providers.client import unsupported
 
 CLIENT_LEFT = 499  # for logs and metrics: nobody was there to read a status
 
@@ -40,6 +43,7 @@ class Exchange:
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
     verdict: ApiError | None = None  # what an engine found wrong; one other may not
     refused_by: Replica | None = None  # that engine
+    unsayable: dict[ProviderType, Unsupported | None] = field(default_factory=dict)
     # what came back
     status: int = 0
     wait: float | None = None  # in the queue, until a replica was free for the first time
@@ -57,6 +61,12 @@ class Exchange:
     def sent_to(self, destination: str, reason: str, now: float) -> None:
         """Begin an attempt."""
         self.destination, self.reason, self.sent = destination, reason, now - self.arrived
+
+    def unsupported_by(self, kind: ProviderType) -> Unsupported | None:
+        """Return what an API cannot express of the request; looked for once."""
+        if kind not in self.unsayable:
+            self.unsayable[kind] = unsupported(kind, self.call.request)
+        return self.unsayable[kind]
 
 
 def new_request_id() -> str:

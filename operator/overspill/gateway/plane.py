@@ -27,7 +27,8 @@ from overspill.gateway.server import Server, allow_files, make_server
 from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
 from overspill.gateway.upstream import Pool
-from overspill.providers.openai import OpenAIClient
+from overspill.providers.client import ProviderClient
+from overspill.providers.http import Http
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ async def assemble(
     :param review: returns the user name that a token proves, or "".
     :param synced: whether the state is complete.
     """
-    pool, client = Pool(asyncio.get_running_loop()), OpenAIClient(settings.proxy)
+    pool, client = Pool(asyncio.get_running_loop()), ProviderClient(Http(settings.proxy))
     memory = Memory(settings.memory // PART)
     metrics, demand = Metrics(state, memory), Demand(state, settings.instance)
     chooser = Chooser(state, metrics, hold_limit=settings.hold, on_hold=demand.wake)

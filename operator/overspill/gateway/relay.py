@@ -16,9 +16,8 @@ from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
 from overspill.ledger.prices import BYTES_PER_TOKEN, Usage, parse_usage
-from overspill.providers.base import Answer, AnswerBroken, Fault
+from overspill.providers.base import MAX_ANSWER, Answer, AnswerBroken, Fault
 
-MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
 MAX_BEFORE_CONTENT = 1024 * 1024  # bytes of a stream without content, kept until the first comes
 TAIL_SECONDS = 1.0  # for the end of a stream after its [DONE]
 BROKEN = (StreamBroken, AnswerBroken)

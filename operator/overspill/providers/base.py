@@ -1,6 +1,7 @@
 """What every provider module offers, and how its attempts fail.
 
 ProviderError          base
+├── Unsupported        its API has no words for the request; known before anything is sent
 ├── RequestRefused     it says that the request is wrong; another model may take it
 ├── ProviderUnusable   this provider, for now: another one may answer
 └── AnswerBroken       the answer ended before its end
@@ -8,9 +9,14 @@ ProviderError          base
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
+
+from overspill.api.provider import ProviderType
+
+Fields = dict[str, Any]
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds, whatever Retry-After says
+MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
 
 
 class Fault(StrEnum):
@@ -25,6 +31,18 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asked, in OpenAI's form.
+
+    :param path: below the base URL, for example ``/chat/completions``.
+    :param fields: the body; the model is the client's name for it.
+    """
+
+    path: str
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Where to send a request, and as whom.
 
@@ -34,9 +52,9 @@ class Account:
     """
 
     provider: str
+    type: ProviderType
     url: str
     secret: str = field(repr=False)
-    renames_max_tokens: bool
     connect: float
     first_byte: float
     idle: float
@@ -44,6 +62,18 @@ class Account:
 
 class ProviderError(Exception):
     """Base of all below. The text never holds a header, a key or a prompt."""
+
+
+class Unsupported(ProviderError):
+    """The provider's API cannot express the request.
+
+    :param field: of the request, as its client wrote it: ``messages[2].content[0]``.
+    :param why: what is missing, or what may be sent instead.
+    """
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}")
+        self.field = field
 
 
 class RequestRefused(ProviderError):

@@ -1,35 +1,16 @@
-"""OpenAI and every API that speaks like it, over aiohttp.
+"""OpenAI and every API that speaks like it.
 
 The body is made of an allow-list of fields, so that no field of a client picks a host or an
-engine's knob; the client's own headers are never forwarded. No redirect is followed, no
-cookie is used, and TLS certificates are verified, those behind a proxy too.
+engine's knob.
 
 https://platform.openai.com/docs/api-reference
 """
 
-import asyncio
-import math
-import ssl
-from typing import Any
+from overspill.api.provider import ProviderType
+from overspill.providers.base import Account, Fields, Request, Unsupported
+from overspill.providers.neutral import says_nothing
 
-import aiohttp
-import orjson
-
-from overspill.providers.base import (
-    LONGEST_PAUSE,
-    SHORTEST_PAUSE,
-    Account,
-    AnswerBroken,
-    Fault,
-    ProviderError,
-    ProviderUnusable,
-    RequestRefused,
-)
-from overspill.providers.proxy import Proxy
-
-Fields = dict[str, Any]
-
-# Fields that go out; everything else of a request is the engine's business.
+# Fields that go out.
 _SHARED = (
     {"stream", "stream_options", "temperature", "top_p", "max_tokens", "seed", "stop", "n"}
     | {"presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "user"}
@@ -42,171 +23,31 @@ _FIELDS = {
     "/completions": _SHARED | {"prompt", "suffix", "echo", "best_of"},
     "/embeddings": {"input", "encoding_format", "dimensions", "user"},
 }
-MAX_ERROR = 65_536  # bytes of an error answer that are read
-MAX_MESSAGE = 500  # characters of it that a client gets to see
-KEY_FAULT_PAUSE = 10.0  # seconds after a key was refused
-CONNECTIONS = 256  # to one host; a slow provider must not take those of another
 
 
-class OpenAIAnswer:
-    """A 2xx answer."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    @property
-    def streams(self) -> bool:
-        """Whether the body is a stream of events."""
-        return self._response.content_type == "text/event-stream"
-
-    async def read(self, seconds: float) -> bytes:
-        """Return the next piece, ``b""`` at the end.
-
-        :raises AnswerBroken: when it ends before its end, or is silent.
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._response.content.readany()
-        except TimeoutError:
-            raise AnswerBroken("the provider was silent for too long", Fault.TIMED_OUT) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise AnswerBroken(
-                f"the provider's answer broke off ({type(error).__name__})"
-            ) from None
-
-    def close(self) -> None:
-        """End it; aiohttp keeps the connection only when the answer was read to its end."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+def headers(account: Account) -> dict[str, str]:
+    """Return the header that proves who asks."""
+    return {"Authorization": f"Bearer {account.secret}"}
 
 
-class OpenAIClient:
-    """Sends requests; one per event loop."""
-
-    def __init__(self, proxy: Proxy | None = None, tls: ssl.SSLContext | bool = True) -> None:
-        """Make a client; nothing is sent yet.
-
-        :param proxy: on the way to https:// URLs.
-        :param tls: whom to trust; True: the system's authorities ($SSL_CERT_FILE).
-        """
-        self._proxy, self._proxy_headers = proxy, None
-        if proxy is not None and proxy.user:
-            login = aiohttp.encode_basic_auth(proxy.user, proxy.password)
-            self._proxy_headers = {"Proxy-Authorization": login}
-        connector = aiohttp.TCPConnector(
-            limit=0, limit_per_host=CONNECTIONS, keepalive_timeout=30, ssl=tls
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            headers={"User-Agent": "overspill"},
-        )
-
-    async def send(
-        self, account: Account, path: str, fields: Fields, model: str, patience: float
-    ) -> OpenAIAnswer:
-        """POST a request and return once the head of the answer is there.
-
-        :param path: below the base URL, for example ``/chat/completions``.
-        :param fields: the client's body.
-        :param model: the provider's name of the model.
-        :param patience: seconds from the sent request to status and headers.
-        :raises RequestRefused: for a fault of the request.
-        :raises ProviderUnusable: for everything else that is not a 2xx.
-        """
-        response = await self._post(account, path, body_for(account, path, fields, model), patience)
-        if response.status // 100 == 2:
-            return OpenAIAnswer(response)
-        try:
-            raise await _fault(response, account.idle)
-        finally:
-            response.close()
-
-    async def _post(
-        self, account: Account, path: str, body: bytes, patience: float
-    ) -> aiohttp.ClientResponse:
-        timeout = aiohttp.ClientTimeout(total=None, connect=account.connect)
-        headers = {
-            "Authorization": f"Bearer {account.secret}",
-            "Content-Type": "application/json",
-        }
-        try:
-            async with asyncio.timeout(account.connect + patience):
-                return await self._session.post(
-                    account.url + path,
-                    data=body,
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    **self._by_proxy(account.url),
-                )
-        except TimeoutError:
-            raise ProviderUnusable(Fault.TIMED_OUT, "no answer in time") from None
-        except aiohttp.ClientHttpProxyError as error:
-            message = f"the proxy refused ({error.status})"
-            raise ProviderUnusable(Fault.UNREACHABLE, message) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            name = type(error).__name__  # the text could hold the URL with its query
-            raise ProviderUnusable(Fault.UNREACHABLE, f"no connection ({name})") from None
-
-    def _by_proxy(self, url: str) -> Fields:
-        proxy = self._proxy
-        if proxy is None or not proxy.serves(url):
-            return {}
-        return {"proxy": proxy.url, "proxy_headers": self._proxy_headers}
-
-    async def close(self) -> None:
-        """End all connections."""
-        await self._session.close()
+def unsupported(request: Request) -> Unsupported | None:
+    """Return what the API has no field for, None when it can say all of it."""
+    allowed = _FIELDS[request.path] | {"model"}
+    for name, value in request.fields.items():
+        if name not in allowed and not says_nothing(name, value):
+            return Unsupported(name, "this provider's API has no such field")
+    return None
 
 
-def body_for(account: Account, path: str, fields: Fields, model: str) -> bytes:
+def body_for(kind: ProviderType, request: Request, model: str) -> Fields:
     """Return the provider's body: allowed fields, its own model name, usage asked for."""
-    allowed = _FIELDS[path]
-    body = {k: v for k, v in fields.items() if k in allowed and v is not None}
+    allowed = _FIELDS[request.path]
+    body = {k: v for k, v in request.fields.items() if k in allowed and v is not None}
     body["model"] = model
     if body.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    if account.renames_max_tokens and path == "/chat/completions" and "max_tokens" in body:
+    chat = request.path == "/chat/completions"
+    if kind is ProviderType.OPENAI and chat and "max_tokens" in body:
         # OpenAI's newer models refuse the old name.
         body.setdefault("max_completion_tokens", body.pop("max_tokens"))
-    return orjson.dumps(body)
-
-
-async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderError:
-    """Return what an error answer means; its text is passed on only for 400, 413 and 422."""
-    status = response.status
-    if status in (400, 413, 422):
-        return RequestRefused(400 if status == 422 else status, await _message(response, seconds))
-    if status in (401, 403):
-        message = f"the API key was refused ({status})"
-        return ProviderUnusable(Fault.KEY_REFUSED, message, KEY_FAULT_PAUSE)
-    if status == 429 or status >= 500:
-        fault = Fault.RATE_LIMITED if status == 429 else Fault.SERVER_ERROR
-        pause = _pause(response.headers.get("Retry-After", ""))
-        return ProviderUnusable(fault, f"status {status}", pause)
-    return ProviderUnusable(Fault.UNEXPECTED_ANSWER, f"status {status}")
-
-
-async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:
-    try:
-        async with asyncio.timeout(seconds):
-            error = orjson.loads(await response.content.read(MAX_ERROR))["error"]
-            text = error["message"] if isinstance(error, dict) else error
-            return str(text)[:MAX_MESSAGE]
-    except (TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError, KeyError, TypeError):
-        return "the provider refused the request without a reason"
-
-
-def _pause(retry_after: str) -> float:
-    """Return seconds from a Retry-After header, between 1 and 60; dates and junk are 1."""
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        return SHORTEST_PAUSE
-    if math.isnan(seconds):
-        return SHORTEST_PAUSE
-    return min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)
+    return body

@@ -9,8 +9,17 @@ import orjson
 import pytest
 from aiohttp import web
 
-from overspill.providers.base import Account, AnswerBroken, ProviderUnusable, RequestRefused
-from overspill.providers.openai import OpenAIClient, body_for
+from overspill.api.provider import ProviderType
+from overspill.providers.base import (
+    Account,
+    AnswerBroken,
+    ProviderUnusable,
+    Request,
+    RequestRefused,
+)
+from overspill.providers.client import ProviderClient
+from overspill.providers.http import Http
+from overspill.providers.openai import body_for, unsupported
 
 CHAT = "/chat/completions"
 FIELDS = {"messages": [{"role": "user", "content": "hi"}], "model": "chat"}
@@ -19,13 +28,13 @@ SECRET = "sk-canary-7f3a"
 
 def account(url: str = "http://127.0.0.1:1/v1", **changes: Any) -> Account:
     values: dict[str, Any] = {"connect": 1.0, "first_byte": 1.0, "idle": 0.2}
-    return Account("p/a", url, SECRET, renames_max_tokens=False, **(values | changes))
+    return Account("p/a", ProviderType.OPENAI_COMPATIBLE, url, SECRET, **(values | changes))
 
 
 @asynccontextmanager
 async def served(
     handle: Callable[[web.Request], Awaitable[web.StreamResponse]],
-) -> AsyncIterator[tuple[OpenAIClient, Account]]:
+) -> AsyncIterator[tuple[ProviderClient, Account]]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -33,7 +42,7 @@ async def served(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    client = OpenAIClient()
+    client = ProviderClient(Http())
     try:
         yield client, account(f"http://127.0.0.1:{port}/v1")
     finally:
@@ -57,7 +66,7 @@ async def test_what_is_sent_and_what_comes_back() -> None:
         return web.json_response({"choices": []})
 
     async with served(handle) as (client, where):
-        answer = await client.send(where, CHAT, FIELDS, "big-1", 1.0)
+        answer = await client.send(where, Request(CHAT, FIELDS), "big-1", 1.0)
         assert not answer.streams
         assert await answer.read(1.0) == b'{"choices": []}'
         assert await answer.read(1.0) == b""
@@ -79,7 +88,7 @@ async def test_no_redirect_is_followed(status: int) -> None:
 
     async with served(handle) as (client, where):
         with pytest.raises(ProviderUnusable, match=str(status)):
-            await client.send(where, CHAT, FIELDS, "m", 1.0)
+            await client.send(where, Request(CHAT, FIELDS), "m", 1.0)
     assert paths == ["/v1/chat/completions"]
 
 
@@ -105,7 +114,7 @@ async def test_an_unusable_provider_rests(status: int, retry_after: str, cooldow
     handle = answering(status, body, **{"Retry-After": retry_after})
     async with served(handle) as (client, where):
         with pytest.raises(ProviderUnusable) as info:
-            await client.send(where, CHAT, FIELDS, "m", 1.0)
+            await client.send(where, Request(CHAT, FIELDS), "m", 1.0)
     assert info.value.cooldown == cooldown
     assert SECRET not in str(info.value)
 
@@ -125,14 +134,14 @@ async def test_a_fault_of_the_request_is_told(
 ) -> None:
     async with served(answering(status, body)) as (client, where):
         with pytest.raises(RequestRefused) as info:
-            await client.send(where, CHAT, FIELDS, "m", 1.0)
+            await client.send(where, Request(CHAT, FIELDS), "m", 1.0)
     assert (info.value.status, str(info.value)) == (passed_on, message)
 
 
 async def test_nobody_there() -> None:
-    client = OpenAIClient()
+    client = ProviderClient(Http())
     with pytest.raises(ProviderUnusable, match="no connection"):
-        await client.send(account(), CHAT, FIELDS, "m", 1.0)
+        await client.send(account(), Request(CHAT, FIELDS), "m", 1.0)
     await client.close()
 
 
@@ -140,7 +149,7 @@ async def test_an_untrusted_certificate_is_no_connection() -> None:
     async with served(answering(200, {})) as (client, where):
         https = account(where.url.replace("http:", "https:"))
         with pytest.raises(ProviderUnusable, match="no connection"):
-            await client.send(https, CHAT, FIELDS, "m", 1.0)
+            await client.send(https, Request(CHAT, FIELDS), "m", 1.0)
 
 
 async def test_a_provider_that_says_nothing_is_given_up() -> None:
@@ -151,7 +160,7 @@ async def test_a_provider_that_says_nothing_is_given_up() -> None:
     async with served(handle) as (client, where):
         quick = account(where.url, connect=0.1)
         with pytest.raises(ProviderUnusable, match="no answer in time"):
-            await client.send(quick, CHAT, FIELDS, "m", 0.1)
+            await client.send(quick, Request(CHAT, FIELDS), "m", 0.1)
 
 
 async def test_a_silent_stream_is_given_up() -> None:
@@ -164,7 +173,7 @@ async def test_a_silent_stream_is_given_up() -> None:
         return response
 
     async with served(handle) as (client, where):
-        answer = await client.send(where, CHAT, FIELDS | {"stream": True}, "m", 1.0)
+        answer = await client.send(where, Request(CHAT, FIELDS | {"stream": True}), "m", 1.0)
         assert answer.streams
         assert await answer.read(1.0) == b"data: x\n\n"
         with pytest.raises(AnswerBroken, match="silent"):
@@ -173,40 +182,48 @@ async def test_a_silent_stream_is_given_up() -> None:
 
 
 BODIES = [
-    # path, account, fields, what goes out (without the model)
-    (CHAT, {}, {"messages": [], "top_k": 5, "min_p": 0.1, "ignore_eos": True}, {"messages": []}),
-    (CHAT, {}, {"messages": [], "base_url": "http://evil", "api_base": "x"}, {"messages": []}),
-    (CHAT, {}, {"messages": [], "metadata": {}, "store": True}, {"messages": []}),
-    (CHAT, {}, {"messages": [], "seed": None}, {"messages": []}),
-    (CHAT, {}, {"messages": [], "max_tokens": 5}, {"messages": [], "max_tokens": 5}),
+    # path, fields, what goes out (without the model)
+    (CHAT, {"messages": [], "top_k": 5, "min_p": 0.1, "ignore_eos": True}, {"messages": []}),
+    (CHAT, {"messages": [], "base_url": "http://evil", "api_base": "x"}, {"messages": []}),
+    (CHAT, {"messages": [], "metadata": {}, "store": True}, {"messages": []}),
+    (CHAT, {"messages": [], "seed": None}, {"messages": []}),
+    (CHAT, {"messages": [], "max_tokens": 5}, {"messages": [], "max_tokens": 5}),
     (
         CHAT,
-        {"renames_max_tokens": True},
-        {"messages": [], "max_tokens": 5},
-        {"messages": [], "max_completion_tokens": 5},
-    ),
-    (
-        CHAT,
-        {},
         {"messages": [], "stream": True, "stream_options": {"include_usage": False}},
         {"messages": [], "stream": True, "stream_options": {"include_usage": True}},
     ),
-    ("/completions", {}, {"prompt": "x", "top_k": 1}, {"prompt": "x"}),
-    ("/embeddings", {}, {"input": "x", "dimensions": 3}, {"input": "x", "dimensions": 3}),
+    (CHAT, {"messages": [], "functions": [{"name": "f"}]},
+     {"messages": [], "functions": [{"name": "f"}]}),
+    ("/completions", {"prompt": "x", "top_k": 1}, {"prompt": "x"}),
+    ("/embeddings", {"input": "x", "dimensions": 3}, {"input": "x", "dimensions": 3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "fields", "sent"), BODIES)
+def test_only_listed_fields_go_out(path: str, fields: dict[str, Any], sent: dict[str, Any]) -> None:
+    request = Request(path, fields | {"model": "chat"})
+    body = body_for(ProviderType.OPENAI_COMPATIBLE, request, "big-1")
+    assert body == sent | {"model": "big-1"}
+
+
+def test_openai_itself_gets_the_limit_under_its_new_name() -> None:
+    body = body_for(ProviderType.OPENAI, Request(CHAT, FIELDS | {"max_tokens": 5}), "m")
+    assert body == FIELDS | {"model": "m", "max_completion_tokens": 5}
+
+
+UNSUPPORTED = [
+    # fields, the one that the API does not have
+    ({"top_k": 5}, "top_k"),
+    ({"min_p": 0.1}, "min_p"),
+    ({"ignore_eos": True}, "ignore_eos"),
+    ({"top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "min_tokens": 0}, None),
+    ({"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x"}, None),
+    ({"seed": 7, "logit_bias": {"1": 2}, "functions": [{"name": "f"}], "n": 3}, None),
 ]
 
 
-@pytest.mark.parametrize(("path", "changes", "fields", "sent"), BODIES)
-def test_only_listed_fields_go_out(
-    path: str, changes: dict[str, Any], fields: dict[str, Any], sent: dict[str, Any]
-) -> None:
-    values: dict[str, Any] = {"connect": 1.0, "first_byte": 1.0, "idle": 1.0}
-    where = Account("p/a", "", "", **({"renames_max_tokens": False} | changes), **values)
-    body = orjson.loads(body_for(where, path, fields | {"model": "chat"}, "big-1"))
-    assert body.pop("model") == "big-1"
-    assert body == sent
-
-
-def test_functions_go_out_like_tools() -> None:
-    fields = FIELDS | {"functions": [{"name": "f"}], "function_call": "auto"}
-    assert orjson.loads(body_for(account(), CHAT, fields, "big-1"))["functions"] == [{"name": "f"}]
+@pytest.mark.parametrize(("fields", "field"), UNSUPPORTED)
+def test_what_the_api_has_no_field_for_is_known(fields: dict[str, Any], field: str | None) -> None:
+    found = unsupported(Request(CHAT, FIELDS | fields))
+    assert (found and found.field) == field

@@ -11,23 +11,26 @@ import pytest
 from aiohttp import web
 from connect_proxy import HOST, ConnectProxy, certificate, tls_server
 
-from overspill.providers.base import Account, ProviderUnusable
-from overspill.providers.openai import OpenAIClient
+from overspill.api.provider import ProviderType
+from overspill.providers.base import Account, ProviderUnusable, Request
+from overspill.providers.client import ProviderClient
+from overspill.providers.http import Http
 from overspill.providers.proxy import Proxy
 
 SECRET = "sk-canary-7f3a"
 PASSWORD = "p@ss-canary"
-FIELDS = {"messages": [], "model": "chat"}
+CHAT = Request("/chat/completions", {"messages": [], "model": "chat"})
 
 
 def account(url: str) -> Account:
-    return Account("p/a", url, SECRET, False, connect=2.0, first_byte=2.0, idle=1.0)
+    kind = ProviderType.OPENAI
+    return Account("p/a", kind, url, SECRET, connect=2.0, first_byte=2.0, idle=1.0)
 
 
 @asynccontextmanager
 async def cloud(
     folder: Path, user: str = "", no_proxy: str = "", **proxy: Any
-) -> AsyncIterator[tuple[OpenAIClient, ConnectProxy, list[web.Request]]]:
+) -> AsyncIterator[tuple[ProviderClient, ConnectProxy, list[web.Request]]]:
     seen: list[web.Request] = []
 
     async def handle(request: web.Request) -> web.Response:
@@ -43,7 +46,7 @@ async def cloud(
         ConnectProxy(port, **proxy).serving() as connect,
     ):
         env = {"HTTPS_PROXY": f"http://{user}127.0.0.1:{connect.port}", "NO_PROXY": no_proxy}
-        client = OpenAIClient(Proxy.from_env(env), trust)
+        client = ProviderClient(Http(Proxy.from_env(env), trust))
         try:
             yield client, connect, seen
         finally:
@@ -52,9 +55,7 @@ async def cloud(
 
 async def test_a_provider_is_reached_through_the_proxy_with_tls_to_the_end(tmp_path: Path) -> None:
     async with cloud(tmp_path) as (client, proxy, seen):
-        answer = await client.send(
-            account(f"https://{HOST}/v1"), "/chat/completions", FIELDS, "m", 2.0
-        )
+        answer = await client.send(account(f"https://{HOST}/v1"), CHAT, "m", 2.0)
         assert await answer.read(1.0) == b'{"choices": []}'
         answer.close()
     assert seen[0].headers["Authorization"] == f"Bearer {SECRET}"
@@ -66,9 +67,7 @@ async def test_a_provider_is_reached_through_the_proxy_with_tls_to_the_end(tmp_p
 
 async def test_the_proxy_gets_its_password_and_the_provider_does_not(tmp_path: Path) -> None:
     async with cloud(tmp_path, user="me:p%40ss-canary@") as (client, proxy, seen):
-        answer = await client.send(
-            account(f"https://{HOST}/v1"), "/chat/completions", FIELDS, "m", 2.0
-        )
+        answer = await client.send(account(f"https://{HOST}/v1"), CHAT, "m", 2.0)
         answer.close()
     login = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
     assert f"Proxy-Authorization: Basic {login}\r\n" in proxy.heads[0]
@@ -80,7 +79,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
 ) -> None:
     async with cloud(tmp_path, user="me:p%40ss-canary@", status=407) as (client, _, seen):
         with pytest.raises(ProviderUnusable, match=r"the proxy refused \(407\)") as info:
-            await client.send(account(f"https://{HOST}/v1"), "/chat/completions", FIELDS, "m", 2.0)
+            await client.send(account(f"https://{HOST}/v1"), CHAT, "m", 2.0)
     assert seen == []
     told = f"{info.value!r} {info.value.__cause__!r}" + "".join(capfd.readouterr())
     assert "canary" not in told
@@ -94,18 +93,16 @@ async def test_what_is_exempt_and_plain_http_go_straight(
 ) -> None:
     async with cloud(tmp_path, no_proxy=no_proxy) as (client, proxy, _):
         with pytest.raises(ProviderUnusable):  # nobody knows the name
-            await client.send(
-                account(f"{scheme}://{HOST}/v1"), "/chat/completions", FIELDS, "m", 2.0
-            )
+            await client.send(account(f"{scheme}://{HOST}/v1"), CHAT, "m", 2.0)
     assert proxy.heads == []
 
 
 async def test_an_untrusted_certificate_behind_the_proxy_is_no_connection(tmp_path: Path) -> None:
     async with cloud(tmp_path) as (trusting, proxy, seen):
         await trusting.close()
-        client = OpenAIClient(Proxy(f"http://127.0.0.1:{proxy.port}"))
+        client = ProviderClient(Http(Proxy(f"http://127.0.0.1:{proxy.port}")))
         with pytest.raises(ProviderUnusable, match="no connection"):
-            await client.send(account(f"https://{HOST}/v1"), "/chat/completions", FIELDS, "m", 2.0)
+            await client.send(account(f"https://{HOST}/v1"), CHAT, "m", 2.0)
         await client.close()
     assert seen == []
 

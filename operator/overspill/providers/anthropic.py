@@ -1,0 +1,34 @@
+"""Anthropic's Messages API: what goes there for an OpenAI chat, and how it comes back.
+
+https://platform.claude.com/docs/en/api/messages
+"""
+
+from overspill.providers.base import Account, Answer, Fields, Request, Unsupported
+from overspill.providers.chat_to_messages import messages_of
+from overspill.providers.messages_as_chat import MessagesAsChat
+from overspill.providers.translated import Translated
+
+PATH = "/messages"
+VERSION = "2023-06-01"  # of the API; https://platform.claude.com/docs/en/api/versioning
+
+
+def headers(account: Account) -> dict[str, str]:
+    """Return the headers that prove who asks and name the version."""
+    return {"x-api-key": account.secret, "anthropic-version": VERSION}
+
+
+def body_for(request: Request, model: str) -> Fields:
+    """Return the body of a Messages request.
+
+    :param model: the provider's name of it.
+    :raises Unsupported: for what it cannot express.
+    """
+    if request.path != "/chat/completions":
+        field = "input" if request.path == "/embeddings" else "prompt"
+        raise Unsupported(field, "this provider's API knows conversations only")
+    return messages_of(request.fields, model)
+
+
+def as_chat(answer: Answer) -> Answer:
+    """Return an answer in OpenAI's form."""
+    return Translated(answer, MessagesAsChat())

@@ -1,0 +1,48 @@
+"""To the right API: which module speaks with an account, and what it cannot say."""
+
+from overspill.api.provider import ProviderType
+from overspill.providers import anthropic, openai
+from overspill.providers.base import Account, Answer, Request, Unsupported
+from overspill.providers.http import Http
+
+
+class ProviderClient:
+    """Sends requests to any provider.
+
+    :param http: the connections.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def send(self, account: Account, request: Request, model: str, patience: float) -> Answer:
+        """Send a request and return once the head of the answer is there.
+
+        :param model: the provider's name of the model.
+        :param patience: seconds from the sent request to status and headers.
+        :return: the answer in OpenAI's form.
+        :raises Unsupported: when the account's API cannot express it.
+        :raises RequestRefused: for a fault of the request.
+        :raises ProviderUnusable: for everything else that is no answer.
+        """
+        if account.type is ProviderType.ANTHROPIC:
+            body, headers = anthropic.body_for(request, model), anthropic.headers(account)
+            answer = await self._http.post(account, anthropic.PATH, body, headers, patience)
+            return anthropic.as_chat(answer)
+        body, headers = openai.body_for(account.type, request, model), openai.headers(account)
+        return await self._http.post(account, request.path, body, headers, patience)
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._http.close()
+
+
+def unsupported(kind: ProviderType, request: Request) -> Unsupported | None:
+    """Return what an API cannot express of a request, None when it can say all of it."""
+    if kind is not ProviderType.ANTHROPIC:
+        return openai.unsupported(request)
+    try:
+        anthropic.body_for(request, "")
+    except Unsupported as error:
+        return error
+    return None

@@ -1,0 +1,262 @@
+"""What each target can say of what an OpenAI client asks: the table behind tests and docs.
+
+``expected`` is what becomes of the request at Anthropic (beside the base below), or the field
+that is named when it cannot be said there; ``openai`` is such a field at OpenAI-like targets.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from overspill.api.provider import ProviderType
+from overspill.providers.base import Request
+from overspill.providers.client import unsupported
+
+Fields = dict[str, Any]
+
+HI: Fields = {"role": "user", "content": "hi"}
+MODEL, LIMIT = "claude-opus-4-6", 8192
+PNG = "iVBORw0KGgo="
+DATA_URL = f"data:image/png;base64,{PNG}"
+SCHEMA: Fields = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOL: Fields = {
+    "type": "function",
+    "function": {"name": "weather", "description": "of a city", "parameters": SCHEMA},
+}
+CALL: Fields = {
+    "id": "call_1", "type": "function",
+    "function": {"name": "weather", "arguments": '{"city":"Oslo"}'},
+}  # fmt: skip
+USE: Fields = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Oslo"}}
+
+
+def text(said: str) -> Fields:
+    """Return a text block."""
+    return {"type": "text", "text": said}
+
+
+def user(*blocks: Fields) -> Fields:
+    """Return a user's turn."""
+    return {"role": "user", "content": list(blocks)}
+
+
+BASE: Fields = {"model": MODEL, "max_tokens": LIMIT, "messages": [user(text("hi"))]}
+TOOLS: Fields = {"tools": [{"name": "weather", "description": "of a city", "input_schema": SCHEMA}]}
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat request."""
+
+    feature: str
+    asked: Fields
+    expected: Fields | str
+    openai: str = ""
+
+    @property
+    def fields(self) -> Fields:
+        """The whole request."""
+        return {"model": "chat", "messages": [HI]} | self.asked
+
+
+def image(**more: str) -> list[Fields]:
+    """Return messages with an image."""
+    part = {"type": "image_url", "image_url": {"url": DATA_URL, **more}}
+    return [{"role": "user", "content": [{"type": "text", "text": "what?"}, part]}]
+
+
+SEEN = user(
+    text("what?"),
+    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+)
+TOLD = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+RESULT: Fields = {"type": "tool_result", "tool_use_id": "call_1", "content": [text("rain")]}
+
+ARGUMENTS = "messages[1].tool_calls[0].function.arguments"
+
+
+def called(arguments: str) -> Fields:
+    """Return an assistant's turn that calls a tool."""
+    function = {"name": "f", "arguments": arguments}
+    return {"role": "assistant", "tool_calls": [
+        {"id": "a", "type": "function", "function": function},
+    ]}  # fmt: skip
+
+
+CHATS = [
+    Chat("text", {}, {}),
+    Chat("streams", {"stream": True, "stream_options": {"include_usage": True}}, {"stream": True}),
+    Chat(
+        "conversations",
+        {"messages": [HI, {"role": "assistant", "content": "yes?"}, HI, HI]},
+        {
+            "messages": [
+                user(text("hi")),
+                {"role": "assistant", "content": [text("yes?")]},
+                user(text("hi"), text("hi")),
+            ]
+        },
+    ),
+    Chat(
+        "system prompt",
+        {"messages": [{"role": "system", "content": "be kind"}, HI]},
+        {"system": [text("be kind")]},
+    ),
+    Chat(
+        "developer prompt",
+        {"messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}, HI]},
+        {"system": [text("a")]},
+    ),
+    Chat(
+        "system prompt later on",
+        {"messages": [HI, {"role": "system", "content": "now in French"}]},
+        {"messages": [user(text("hi")), {"role": "system", "content": [text("now in French")]}]},
+    ),
+    Chat("images, as data: URLs", {"messages": image()}, {"messages": [SEEN]}),
+    Chat("images, detail high", {"messages": image(detail="high")}, {"messages": [SEEN]}),
+    Chat(
+        "images, detail low",
+        {"messages": image(detail="low")},
+        "messages[0].content[1].image_url.detail",
+    ),
+    Chat(
+        "audio",
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+        "messages[0].content[0]",
+    ),
+    Chat("names of speakers", {"messages": [HI | {"name": "ann"}]}, "messages[0].name"),
+    Chat("tools", {"tools": [TOOL]}, TOOLS),
+    Chat(
+        "strict tools",
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+        {"tools": [{"name": "f", "input_schema": {"type": "object"}, "strict": True}]},
+    ),
+    Chat("tool_choice auto", {"tools": [TOOL], "tool_choice": "auto"},
+         TOOLS | {"tool_choice": {"type": "auto"}}),
+    Chat("tool_choice none", {"tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False},
+         TOOLS | {"tool_choice": {"type": "none"}}),
+    Chat("tool_choice required", {"tools": [TOOL], "tool_choice": "required"},
+         TOOLS | {"tool_choice": {"type": "any"}}),
+    Chat(
+        "tool_choice of one function",
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+        TOOLS | {"tool_choice": {"type": "tool", "name": "weather"}},
+    ),
+    Chat("tool_choice of several functions",
+         {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
+         "tool_choice"),
+    Chat("one tool call at a time", {"tools": [TOOL], "parallel_tool_calls": False},
+         TOOLS | {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}),
+    Chat("tools with a grammar", {"tools": [{"type": "custom", "custom": {"name": "x"}}]},
+         "tools[0]"),
+    Chat(
+        "tool calls and their results",
+        {
+            "messages": [
+                HI, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOLD, HI,
+            ],
+            "tools": [TOOL],
+        },
+        TOOLS
+        | {
+            "messages": [
+                user(text("hi")), {"role": "assistant", "content": [USE]}, user(RESULT, text("hi")),
+            ]
+        },
+    ),
+    Chat("tool calls whose arguments are no JSON", {"messages": [HI, called("{")]}, ARGUMENTS),
+    Chat("tool calls with numbers beyond 64 bits",
+         {"messages": [HI, called('{"n":123456789012345678901234567890}')]}, ARGUMENTS),
+    Chat(
+        "reasoning of earlier turns (not sent: its maker signs it)",
+        {
+            "messages": [
+                HI, {"role": "assistant", "content": "yes?", "reasoning_content": "a greeting"}, HI,
+            ]
+        },
+        {
+            "messages": [
+                user(text("hi")), {"role": "assistant", "content": [text("yes?")]},
+                user(text("hi")),
+            ]
+        },
+    ),
+    Chat("functions, before there were tools", {"functions": [{"name": "f"}]}, "functions"),
+    Chat("JSON by a schema",
+         {"response_format": {"type": "json_schema",
+                              "json_schema": {"name": "city", "schema": SCHEMA}}},
+         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}),
+    Chat("JSON of any kind", {"response_format": {"type": "json_object"}}, "response_format"),
+    Chat("response_format text", {"response_format": {"type": "text"}}, {}),
+    Chat("stop sequence", {"stop": "END"}, {"stop_sequences": ["END"]}),
+    Chat("stop sequences", {"stop": ["END", "\n\nEND"]}, {"stop_sequences": ["END", "\n\nEND"]}),
+    Chat("stop sequences of white space", {"stop": ["\n"]}, "stop"),
+    Chat("max_tokens (8,192 at Anthropic if not given)", {"max_tokens": 5}, {"max_tokens": 5}),
+    Chat("max_completion_tokens", {"max_completion_tokens": 6}, {"max_tokens": 6}),
+    Chat("temperature up to 1, top_p", {"temperature": 0, "top_p": 0.5},
+         {"temperature": 0, "top_p": 0.5}),
+    Chat("temperature above 1", {"temperature": 1.5}, "temperature"),
+    Chat("top_k", {"top_k": 20}, {"top_k": 20}, "top_k"),
+    Chat("min_p", {"min_p": 0.05}, "min_p", "min_p"),
+    Chat("repetition_penalty", {"repetition_penalty": 1.1}, "repetition_penalty",
+         "repetition_penalty"),
+    Chat("sampling at its defaults",
+         {"n": 1, "top_k": -1, "min_p": 0, "frequency_penalty": 0, "logprobs": False}, {}),
+    Chat("seed", {"seed": 7}, "seed"),
+    Chat("several answers (n)", {"n": 2}, "n"),
+    Chat("log probabilities", {"logprobs": True, "top_logprobs": 2}, "logprobs"),
+    Chat("logit_bias", {"logit_bias": {"5": -100}}, "logit_bias"),
+    Chat("presence_penalty", {"presence_penalty": 0.5}, "presence_penalty"),
+    Chat("frequency_penalty", {"frequency_penalty": 0.5}, "frequency_penalty"),
+    Chat("reasoning_effort", {"reasoning_effort": "high"},
+         {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}),
+    Chat("reasoning_effort none", {"reasoning_effort": "none"},
+         {"thinking": {"type": "disabled"}}),
+    Chat("reasoning_effort and JSON by a schema",
+         {"reasoning_effort": "minimal",
+          "response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
+         {"thinking": {"type": "adaptive"},
+          "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}}}),
+    Chat("verbosity", {"verbosity": "low"}, "verbosity"),
+    Chat("user", {"user": "u-1"}, {"metadata": {"user_id": "u-1"}}),
+    Chat("metadata, store, service_tier, prompt_cache_key (not sent: they change no answer)",
+         {"metadata": {"a": "b"}, "store": True, "service_tier": "flex", "prompt_cache_key": "x"},
+         {}),
+]  # fmt: skip
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/reference/apis.md"
+HEAD = """\
+# Which API can say what
+
+A client speaks one API, whatever answers it. A request goes only where all of it can be said; a \
+provider that cannot is skipped, and when nobody else can answer the client gets a 400 whose \
+`param` is the field that is named here. Own engines get every request in OpenAI's form; whether a \
+model follows an image or a schema is its own matter.
+
+Written by `make generate` from the table that the tests hold the translation against.
+"""
+
+
+def regenerate() -> dict[Path, str]:
+    """Return the page with the matrix."""
+    rows = [(case.feature, Request("/chat/completions", case.fields)) for case in CHATS]
+    rows += [
+        ("text completions", Request("/completions", {"prompt": "hi"})),
+        ("embeddings", Request("/embeddings", {"input": "hi"})),
+    ]
+    lines = [
+        HEAD,
+        "## Clients of OpenAI",
+        "",
+        "| what is asked | own engines | `openai`, `openai-compatible` | `anthropic` |",
+        "|---|---|---|---|",
+    ]
+    for feature, request in rows:
+        cells = [_cell(kind, request) for kind in (ProviderType.OPENAI, ProviderType.ANTHROPIC)]
+        lines.append(f"| {feature} | yes | {' | '.join(cells)} |")
+    return {PAGE: "\n".join([*lines, ""])}
+
+
+def _cell(kind: ProviderType, request: Request) -> str:
+    missing = unsupported(kind, request)
+    return "yes" if missing is None else f"no: `{missing.field}`"
