@@ -11,8 +11,8 @@ TOKEN = "t0ken"
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that happens on the event loop; fails after five seconds."""
-    async with asyncio.timeout(5):
+    """Wait for something that happens on the event loop; fails after half a minute."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it may be anything, not only an event
             await asyncio.sleep(0.005)
 
@@ -59,7 +59,7 @@ class DemandServer:
 
     async def send(self, raw: bytes) -> None:
         """Send raw bytes on every stream, once there is one."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._connected.wait()
         for stream in self._streams:
             await stream.write(raw)

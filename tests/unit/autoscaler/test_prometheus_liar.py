@@ -8,12 +8,16 @@ from contextlib import closing
 import pytest
 from aiohttp import web
 from demand_server import DemandServer, until
-from test_loop import FAST, KEY, Rig
+from test_loop import KEY, Rig
 
+from overspill.api import metrics
+from overspill.autoscaler.loop import Settings
 from overspill.prometheus.client import PrometheusClient
 from overspill.prometheus.queries import COSTS, SIGNALS
 
 LABELS = {"service_namespace": "team-a", "service_name": "chat"}
+# A round is a dozen queries over HTTP, and three intervals later its answers are too old.
+PACE = Settings(interval=0.3, up_window=0.3, down_window=0.6)
 BUSY = {KEY: {"arrivals": 9, "in_flight": 8, "queued": 0, "held": 0}}  # two replicas' slots
 
 
@@ -71,9 +75,11 @@ async def test_a_lie_is_shown_takes_nothing_away_and_is_forgotten(
     liar: tuple[Liar, str], tmp_path, monkeypatch, mode: str, value: str, reason: str
 ) -> None:
     monkeypatch.setattr("overspill.autoscaler.gateways.RESCAN", 0.02)
+    monkeypatch.setattr("overspill.autoscaler.gateways.SILENCE", 60.0)  # it reports when we say so
+    monkeypatch.setattr("test_loop.FAST", PACE)
     server, url = liar
     async with DemandServer() as gateway:
-        with closing(PrometheusClient(url, timeout=0.2)) as client:
+        with closing(PrometheusClient(url, timeout=1.0)) as client:
             rig = Rig(tmp_path, gateway, 3, client, minReplicas=0)
             task = asyncio.create_task(rig.scaler.run())
             await asyncio.sleep(0)
@@ -84,10 +90,10 @@ async def test_a_lie_is_shown_takes_nothing_away_and_is_forgotten(
                 server.mode, server.value = mode, value
                 if reason:
                     await until(lambda: rig.scaler.health(KEY).reason == reason)
-                for _ in range(3):
+                for _ in range(6):  # passes: the readings grow old, and the window goes by
                     await gateway.say(BUSY)
-                    await asyncio.sleep(FAST.down_window / 2)
-                assert rig.scaler.age() < 0.5
+                    used = rig.metric(metrics.GPU_SECONDS)  # counted by each pass
+                    await until(lambda used=used: rig.metric(metrics.GPU_SECONDS) != used)
                 assert 2 <= rig.cluster.count <= 4
                 server.mode = "truth"
                 await until(lambda: rig.scaler.health(KEY).reason == "Active")
