@@ -315,7 +315,7 @@ async def read_request(reader: asyncio.StreamReader) -> None:
     await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait for a condition, and fail when it does not come."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - any condition at all

@@ -136,8 +136,11 @@ async def test_a_client_that_waits_before_its_body_is_told_to_connect_anew(
     writer.close()
 
 
-async def test_a_client_hears_its_401_while_it_sends_a_large_body(gateway: World) -> None:
+async def test_a_client_hears_its_401_while_it_sends_a_large_body(
+    gateway: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that is closed with bytes unread is reset, and the answer may be lost."""
+    monkeypatch.setattr("overspill.gateway.server.HEAR_SECONDS", 20.0)  # 4 MB take a while
     reader, writer = await connect(gateway.plane.public)
     size = 4 * 1024 * 1024
     writer.write(
@@ -184,12 +187,12 @@ async def test_what_comes_during_an_answer_does_not_cut_it(
     gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
     """RFC 9112 §2.2 and §9.3.2: an empty line before a request, or its start."""
-    monkeypatch.setattr("overspill.gateway.server.HEAD_SECONDS", 0.1)
     engine.gate.clear()
     engine.before_gate = 1
     reader, writer = await connect(gateway.plane.public)
     writer.write(stream(gateway))
     await asyncio.wait_for(engine.arrived.wait(), 5)
+    monkeypatch.setattr("overspill.gateway.server.HEAD_SECONDS", 0.1)
     (connection,) = gateway.plane.public.server_state.connections
     writer.write(more)
     await until(lambda: connection._head_bytes > 0)

@@ -385,15 +385,17 @@ async def test_a_head_without_end_is_cut(gateway: World) -> None:
 async def test_a_slow_head_is_cut_and_a_long_answer_is_not(
     gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overspill.gateway.server.HEAD_SECONDS", 0.1)
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
-    writer.write(b"GET /v1/mod")
     engine.gate.clear()
     engine.before_gate = 1
     request = asyncio.create_task(gateway.post("/v1/chat/completions", BODY | {"stream": True}))
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    await asyncio.wait_for(engine.arrived.wait(), 20)
+    (answering,) = gateway.plane.public.server_state.connections
+    assert answering._head_timer is None
+    monkeypatch.setattr("overspill.gateway.server.HEAD_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.plane.public.port)
+    writer.write(b"GET /v1/mod")
+    assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
-    await asyncio.sleep(0.2)
     engine.gate.set()
     assert (await request)[2].endswith(b"data: [DONE]\n\n")
 

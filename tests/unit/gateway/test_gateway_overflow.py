@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import openai
 import orjson
 import pytest
 from gateway_world import (
+    BODY,
     MESSAGES,
     ONE_SLOT,
     Upstream,
@@ -132,14 +134,16 @@ async def test_a_waiting_stream_gets_heartbeats_and_then_its_answer(
 ) -> None:
     monkeypatch.setattr("overspill.gateway.reply.HEARTBEAT_SECONDS", 0.05)
     gateway.state.put_service(service(scaling={"minReplicas": 0}))
-    held = chat(gateway, stream=True)
-    await asyncio.sleep(0.12)
-    gateway.replicas(engine)
-    status, headers, body = await held
-    assert status == 200
-    assert "x-overspill-destination" not in headers
-    events = body.split(b"\n\n")
-    assert events[:2] == [b": waiting", b": waiting"]
+    beats = b": waiting\n\n" * 2
+    async with (
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {gateway.key}"}) as session,
+        session.post(f"{gateway.url}/v1/chat/completions", json=BODY | {"stream": True}) as answer,
+    ):
+        assert await answer.content.readexactly(len(beats)) == beats
+        gateway.replicas(engine)
+        events = (await answer.content.read()).split(b"\n\n")
+    assert answer.status == 200
+    assert "x-overspill-destination" not in answer.headers
     assert b": x-overspill-destination=local" in events
     assert events[-2] == b"data: [DONE]"
 

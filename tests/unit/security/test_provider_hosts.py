@@ -230,6 +230,8 @@ async def test_the_key_stays_with_its_host_while_url_and_annotation_change_under
                 await asyncio.wait(requests, timeout=0.015)
                 for request in requests:
                     request.cancel()
-        assert good.seen_headers, "the load reached the provider at all"
+        cluster.send(INFERENCE_PROVIDER, "MODIFIED", provider(good))
+        cluster.queues[ONLY].put_nowait(Event("SYNC", items=[secret(named)]))
+        assert (await asyncio.wait_for(chat(w), 20))[1]["x-overspill-destination"] == "team-a/cloud"
         assert evil.seen_headers == []
         assert {h["Authorization"] for h in good.seen_headers} == {f"Bearer {KEY}"}
