@@ -169,6 +169,10 @@ TRACES ?= ../shared/traces
 bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the optimum
 	$(PY) bench/autoscaler.py --traces $(TRACES)
 
+.PHONY: bench-routing
+bench-routing: venv ## Where requests go among replicas, as a share of a pooled cache's hits
+	$(PY) bench/routing.py --traces $(TRACES)
+
 .PHONY: clean
 clean: ## Remove build output (the cluster must be down)
 	rm -rf build dist .venv

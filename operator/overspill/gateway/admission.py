@@ -11,8 +11,9 @@ full, a request that would be served before the last one takes its place, and th
 from collections.abc import Mapping
 
 from overspill.api.keys import ClientKey
-from overspill.gateway.balance import SUSPECT_SECONDS, Address, Replica, choose
+from overspill.gateway.balance import SUSPECT_SECONDS, Address, Replica, best, free
 from overspill.gateway.fair import FairQueue, Waiter
+from overspill.gateway.prefix import Blocks, Mirror
 from overspill.gateway.promises import Promises
 
 PRIOR_SERVICE_SECONDS = 1.0  # mean service time before the first request has ended
@@ -49,17 +50,24 @@ class Admission:
         known = self._left | self.replicas
         self.replicas = {a: known.get(a) or Replica(a, n) for a, n in slots.items()}
         self._left = {a: r for a, r in known.items() if r.load and a not in self.replicas}
+        for replica in self._left.values():
+            replica.mirror = Mirror()  # it may come back as a new process
         for address, replica in self.replicas.items():
             replica.slots = slots[address]
         self.waiting.slots = sum(slots.values())
         self.grant_free(now)
 
-    def acquire(self, now: float, avoid: Replica | None = None) -> Replica | None:
+    def acquire(
+        self, now: float, blocks: Blocks = (), avoid: Replica | None = None
+    ) -> Replica | None:
         """Reserve a slot at once, or return None when the request has to wait.
 
+        :param blocks: of its prompt.
         :param avoid: a replica that has refused this request.
         """
-        return None if self.waiting else self._take(now, avoid)
+        if self.waiting or not (replicas := free(self.replicas.values(), now, avoid)):
+            return None
+        return self._reserve(replicas, blocks, now)
 
     def release(
         self,
@@ -122,8 +130,9 @@ class Admission:
 
     def grant_free(self, now: float) -> None:
         """Give free slots to those whose turn it is."""
-        while self.waiting and (replica := self._take(now)) is not None:
-            self.waiting.pop().grant(replica)
+        while self.waiting and (replicas := free(self.replicas.values(), now)):
+            waiter = self.waiting.pop()
+            waiter.grant(self._reserve(replicas, waiter.blocks, now))
 
     def recheck(self) -> None:
         """Let every waiting request decide again, the next to be served first."""
@@ -150,11 +159,11 @@ class Admission:
         self.mean_service_seconds = self.waiting.cost = self._used / self._ended
         self._used, self._ended = self._used * (1 - SMOOTHING), self._ended * (1 - SMOOTHING)
 
-    def _take(self, now: float, avoid: Replica | None = None) -> Replica | None:
-        replica = choose(self.replicas.values(), now, avoid)
-        if replica is not None:
-            replica.load += 1
-            self._run(1, now)
-            self._turn += 1
-            replica.used = self._turn
+    def _reserve(self, replicas: list[Replica], blocks: Blocks, now: float) -> Replica:
+        replica = best(replicas, blocks)
+        replica.mirror.add(blocks)
+        replica.load += 1
+        self._run(1, now)
+        self._turn += 1
+        replica.used = self._turn
         return replica

@@ -22,6 +22,7 @@ from overspill.gateway.exchange import CLIENT_LEFT, Exchange, new_request_id
 from overspill.gateway.keys import authenticate
 from overspill.gateway.memory import Memory, Share, weigh
 from overspill.gateway.metrics import Metrics
+from overspill.gateway.prefix import blocks_of
 from overspill.gateway.reply import Reply
 from overspill.gateway.resolve import Resolver
 from overspill.gateway.server import SCOPE_KEY, ClientConnection
@@ -139,6 +140,8 @@ class Gateway:
         """Run a request, and count it however it ends."""
         now = self.state.clock()
         exchange = Exchange(key, service, call, reply, may_leave, arrived=now, status=500)
+        if service.caches_prefixes:
+            exchange.blocks = blocks_of(call, key.tenant)
         try:
             await self.dispatcher.run(exchange)
             exchange.status = 200

@@ -66,6 +66,8 @@ EMBEDDINGS = Endpoint(
 )
 ENDPOINTS = {e.path: e for e in (CHAT, COMPLETIONS, EMBEDDINGS)}
 
+_TOOLS = ("tools", "functions")  # templates put them before the messages
+
 # field: (lowest, highest, whole numbers only)
 _BOUNDS: dict[str, tuple[float, float, bool]] = {
     "temperature": (0, 2, False),
@@ -93,7 +95,7 @@ _BOOLEANS = frozenset({"stream", "echo", "store", "parallel_tool_calls", "ignore
 class Call:
     """A request that passed the checks.
 
-    :param body: for an engine, the model first.
+    :param body: for an engine: the model, then what becomes its prompt, then the rest.
     :param fields: what the client sent.
     :param wants_usage: the client asked for the usage chunk of a stream.
     """
@@ -135,16 +137,17 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
     if options and not stream:
         raise bad_request("stream_options needs stream: true", "stream_options")
     wants_usage = bool(options and options.get("include_usage"))
-    written = _written(fields, ask_usage=stream and not wants_usage)
+    written = _written(endpoint, fields, ask_usage=stream and not wants_usage)
     return Call(endpoint, model, written, fields, stream, wants_usage)
 
 
-def _written(fields: Fields, *, ask_usage: bool) -> bytes:
-    """Write a body for an engine.
+def _written(endpoint: Endpoint, fields: Fields, *, ask_usage: bool) -> bytes:
+    """Write a body for an engine: the model, then all that becomes its prompt, then the rest.
 
     Streams always ask for usage, so that tokens are counted; the extra chunk is taken out again.
     """
-    changed = {"model": fields["model"]} | fields
+    first = {name: fields[name] for name in ("model", *_TOOLS, endpoint.prompt) if name in fields}
+    changed = first | fields
     if ask_usage:
         changed["stream_options"] = {"include_usage": True}
     try:
@@ -158,6 +161,11 @@ def engine_body(call: Call, served_name: str) -> bytes:
     if call.model == served_name:
         return call.body
     return _start(served_name) + call.body[len(_start(call.model)) :]
+
+
+def prompt_start(call: Call) -> int:
+    """Return where in the body all that becomes the prompt begins; nothing else comes before."""
+    return len(_start(call.model))
 
 
 def _start(model: str) -> bytes:

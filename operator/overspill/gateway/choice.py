@@ -18,6 +18,7 @@ from overspill.gateway.balance import Replica
 from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError, bad_request
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
+from overspill.gateway.prefix import Blocks
 from overspill.gateway.provider import Provider
 from overspill.gateway.state import State
 from overspill.providers.base import Unsupported
@@ -32,8 +33,8 @@ HANDOVER = 0.02  # seconds before the objective at which a request that waits st
 class Ticket:
     """A place in a service's queue."""
 
-    def __init__(self, key: ClientKey) -> None:
-        self.key = key
+    def __init__(self, key: ClientKey, blocks: Blocks) -> None:
+        self.key, self.blocks = key, blocks
         self.replica: Replica | None = None
         self.displaced = False
         self._changed = asyncio.Event()
@@ -94,7 +95,7 @@ class Chooser:
         key, now = exchange.key, self.clock()
         promised = bool(admission.promises) and admission.promises.redeem(key, now)
         if not _local_is_over(exchange):
-            replica = admission.acquire(now, exchange.refused_by)
+            replica = admission.acquire(now, exchange.blocks, exchange.refused_by)
             if replica is not None:
                 return self._admitted(exchange, replica)
         ticket: Ticket | None = None
@@ -192,7 +193,7 @@ class Chooser:
         )
 
     def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
-        ticket = Ticket(exchange.key)
+        ticket = Ticket(exchange.key, exchange.blocks)
         admission.enqueue(ticket, first=bool(exchange.last_failure))
         admission.grant_free(self.clock())
         if not admission.replicas:

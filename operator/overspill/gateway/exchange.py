@@ -8,6 +8,7 @@ from overspill.api.provider import ProviderType
 from overspill.gateway.balance import Replica
 from overspill.gateway.call import Call
 from overspill.gateway.errors import ApiError
+from overspill.gateway.prefix import Blocks
 from overspill.gateway.reply import Headers, Reply, where
 from overspill.gateway.state import Service
 from overspill.ledger.prices import Usage
@@ -23,6 +24,7 @@ class Exchange:
 
     :param may_leave: neither the service nor the request's header forbids it.
     :param arrived: monotonic seconds.
+    :param blocks: of the prompt, where one replica may have more of it cached than another.
     """
 
     key: ClientKey
@@ -31,6 +33,7 @@ class Exchange:
     reply: Reply
     may_leave: bool
     arrived: float
+    blocks: Blocks = ()
     # where it runs
     destination: str = ""
     reason: str = ""

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from overspill.api.keys import ClientKey
 from overspill.gateway.balance import Replica
+from overspill.gateway.prefix import Blocks
 
 
 class Waiter(Protocol):
@@ -27,6 +28,10 @@ class Waiter(Protocol):
     @property
     def key(self) -> ClientKey:
         """Whose it is."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Of its prompt."""
 
     def grant(self, replica: Replica) -> None:
         """Take the slot that is now reserved for it."""

@@ -116,6 +116,13 @@ class Service:
         return any(not e.terminating and e.uid in self.ever_ready for e in self.endpoints)
 
     @property
+    def caches_prefixes(self) -> bool:
+        """Whether one replica may have more of a prompt cached than another."""
+        return len(self.admission.replicas) > 1 and (
+            self.resource.spec.engine.kv_cache.prefix_caching
+        )
+
+    @property
     def in_flight(self) -> int:
         """Requests that its replicas work on for this gateway."""
         return sum(r.load for r in self.admission.replicas.values())

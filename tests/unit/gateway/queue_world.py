@@ -10,6 +10,7 @@ from overspill.api.service import DEFAULT_WHEN
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
 from overspill.gateway.errors import RETRY_AFTER_MAX, clamp_retry
+from overspill.gateway.prefix import Blocks
 from overspill.gateway.spill import Facts, Refuse, decide
 
 ADDRESS = ("10.0.0.1", 8000)
@@ -50,6 +51,7 @@ class Client:
     started: float | None = None
     ended: float | None = None
     refused: int = 0
+    blocks: Blocks = ()
 
     def grant(self, replica: Replica) -> None:
         self.world.start(self, replica)

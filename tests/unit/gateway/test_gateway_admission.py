@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from overspill.api.keys import ClientKey
 from overspill.gateway.admission import Admission
-from overspill.gateway.balance import SUSPECT_SECONDS, Replica, choose
+from overspill.gateway.balance import SUSPECT_SECONDS, Replica, best, free
+from overspill.gateway.prefix import Blocks
 from overspill.gateway.promises import KEPT_SECONDS
 
 KEY, OTHER = (ClientKey(name, "", "team-a", ("*/*",)) for name in ("ci", "other"))
@@ -18,6 +19,8 @@ A, B = ("10.0.0.1", 8000), ("10.0.0.2", 8000)
 
 class Place:
     """A waiting request that writes down what it was told."""
+
+    blocks: Blocks = ()
 
     def __init__(self, key: ClientKey = KEY) -> None:
         self.key = key
@@ -174,8 +177,8 @@ def test_long_requests_count_before_they_end() -> None:
 
 def test_least_load_wins_over_turn() -> None:
     busy, idle = Replica(A, 4, load=2, used=1), Replica(B, 4, load=1, used=9)
-    assert choose([busy, idle], 0.0) is idle
-    assert choose([], 0.0) is None
+    assert best(free([busy, idle], 0.0)) is idle
+    assert free([], 0.0) == []
 
 
 class Queue(RuleBasedStateMachine):
