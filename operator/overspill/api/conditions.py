@@ -26,8 +26,8 @@ class Condition(Model):
     observed_generation: int = Field(
         0, ge=0, description="metadata.generation that this speaks of."
     )
-    last_transition_time: str = Field(
-        "", json_schema_extra={"format": "date-time"}, description="When the status changed last."
+    last_transition_time: str | None = Field(
+        None, json_schema_extra={"format": "date-time"}, description="When the status changed last."
     )
 
 

@@ -68,9 +68,6 @@ def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
     if filled and not optional and not result.get("required"):
         # In full, for the API server checks a default against the CEL rules as it stands.
         result.setdefault("default", filled)
-    if result.get("default") == "":
-        # "" stands for "not set" and fits no format.
-        result.pop("format", None)
     return result
 
 

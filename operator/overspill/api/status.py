@@ -14,8 +14,8 @@ class CapacityStatus(Model):
         "", max_length=64, description="Unschedulable, SchedulingGated, QuotaExceeded."
     )
     message: str = Field("", max_length=1024, description="In the scheduler's own words.")
-    since: str = Field(
-        "", json_schema_extra={"format": "date-time"}, description="Full since then."
+    since: str | None = Field(
+        None, json_schema_extra={"format": "date-time"}, description="Full since then."
     )
 
 
