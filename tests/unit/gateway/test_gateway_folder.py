@@ -159,9 +159,9 @@ async def test_changes_are_taken_and_a_broken_file_keeps_what_it_had(
         (tmp_path / "service.yaml").write_text(SERVICE.replace("uri", "url"))
         (tmp_path / "provider.yaml").write_text(PROVIDER)
         await until(lambda: "team-a/cloud" in state.providers)
-    told = [entry["fault"] for entry in logs if entry["log_level"] == "warning"]
-    assert len(told) == 1
-    assert told[0].startswith("service.yaml: InferenceService team-a/chat: spec.model.uri")
+    # Told once for each look at a folder that has changed, and one may fall between two writes.
+    (told,) = {entry["fault"] for entry in logs if entry["log_level"] == "warning"}
+    assert told.startswith("service.yaml: InferenceService team-a/chat: spec.model.uri")
     assert (await w.post("/v1/chat/completions", BODY))[0] == 200
 
     (tmp_path / "service.yaml").write_text(SERVICE.replace("uri", "servedName: qwen, uri"))
