@@ -173,6 +173,10 @@ bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the 
 bench-routing: venv ## Where requests go among replicas, as a share of a pooled cache's hits
 	$(PY) bench/routing.py --traces $(TRACES)
 
+.PHONY: bench-spill
+bench-spill: venv ## The spill decision on a virtual clock, against a planner with hindsight
+	$(PY) bench/spill.py --traces $(TRACES)
+
 .PHONY: clean
 clean: ## Remove build output (the cluster must be down)
 	rm -rf build dist .venv

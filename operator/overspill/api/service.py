@@ -142,6 +142,13 @@ DEFAULT_WHEN = (
 )
 
 
+class SpillStrategy(StrEnum):
+    """Which of several providers gets a request."""
+
+    ORDERED = "Ordered"
+    CHEAPEST = "Cheapest"
+
+
 class SpilloverSpec(Model):
     """When requests may be answered by a cloud API instead, and by which."""
 
@@ -155,6 +162,11 @@ class SpilloverSpec(Model):
     )
     data_policy: DataPolicy = Field(
         DataPolicy.ALLOWED, description="Never: no prompt of this service leaves the cluster."
+    )
+    strategy: SpillStrategy = Field(
+        SpillStrategy.ORDERED,
+        description="Ordered: the first provider that can be used. Cheapest: of those that can, "
+        "the one where the request is expected to cost least.",
     )
     providers: list[ProviderRef] = Field(
         default_factory=list,

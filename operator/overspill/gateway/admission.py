@@ -17,9 +17,10 @@ from overspill.gateway.prefix import Blocks, Mirror
 from overspill.gateway.promises import Promises
 
 PRIOR_SERVICE_SECONDS = 1.0  # mean service time before the first request has ended
-# Weight of the newest request in the mean service time. Times of answers vary as much as their
-# lengths (coefficient of variation near 1): the mean is then good to an eighth, √(0.03 ÷ 2).
-SMOOTHING = 0.03
+# The mean service time is that of the last 30 s, but of 10 requests at least, and 200 at most: then
+# it is good to a twentieth where times vary as much as lengths of answers do (standard deviation
+# near the mean; that of the mean is it times √(weight ÷ 2)).
+MEMORY_SECONDS, LEAST_WEIGHT, MOST_WEIGHT = 30.0, 1 / 200, 1 / 10
 PROMISES_PER_PLACE = 10  # at most so many wait outside per place in the queue
 KEPT_PART = 2  # of the queue, one in so many places may be kept for those who were promised one
 
@@ -40,7 +41,7 @@ class Admission:
         self._turn = 0
         self._running, self._since = 0, 0.0  # requests in all replicas, since when so many
         # Slot-seconds that were used and requests that ended, the newest weighing most.
-        self._used, self._ended = PRIOR_SERVICE_SECONDS, 1.0
+        self._used, self._ended, self._last = PRIOR_SERVICE_SECONDS, 1.0, 0.0
 
     def set_replicas(self, slots: Mapping[Address, int], now: float) -> None:
         """Replace the ready replicas, keeping the load of those that stay or come back.
@@ -88,7 +89,7 @@ class Admission:
         if service_seconds is not None:
             if key is not None:
                 self.waiting.charge(key, service_seconds - self.mean_service_seconds)
-            self._count()
+            self._count(now)
         self.grant_free(now)
 
     def suspect(self, replica: Replica, now: float) -> None:
@@ -149,7 +150,7 @@ class Admission:
         self._used += self._running * (now - self._since)
         self._running, self._since = self._running + more, now
 
-    def _count(self) -> None:
+    def _count(self, now: float) -> None:
         """Learn from a request that ended.
 
         The slots' time counts whether its requests have ended or not: a mean of those that ended
@@ -157,7 +158,9 @@ class Admission:
         """
         self._ended += 1.0
         self.mean_service_seconds = self.waiting.cost = self._used / self._ended
-        self._used, self._ended = self._used * (1 - SMOOTHING), self._ended * (1 - SMOOTHING)
+        weight = min(MOST_WEIGHT, max(LEAST_WEIGHT, (now - self._last) / MEMORY_SECONDS))
+        self._used, self._ended = self._used * (1 - weight), self._ended * (1 - weight)
+        self._last = now
 
     def _reserve(self, replicas: list[Replica], blocks: Blocks, now: float) -> Replica:
         replica = best(replicas, blocks)

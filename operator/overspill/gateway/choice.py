@@ -15,17 +15,20 @@ from overspill.api.service import ProviderRef
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
+from overspill.gateway.call import Call
 from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError, bad_request
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.prefix import Blocks
 from overspill.gateway.provider import Provider
 from overspill.gateway.state import State
+from overspill.ledger.prices import cost, estimate
 from overspill.providers.base import Unsupported
 
 UNSUPPORTED = "unsupported_parameter"
 MAX_SENT = 2  # replicas that may have read a request
 MAX_UNSENT = 5  # replicas that a request may find unreachable
+TYPICAL_TOKENS = 256  # of an answer whose length the client does not bound
 TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
 HANDOVER = 0.02  # seconds before the objective at which a request that waits still can leave
 
@@ -75,12 +78,19 @@ class Chooser:
 
     :param hold_limit: seconds that a request may wait for a replica.
     :param on_hold: called when a request waits because no replica is ready.
+    :param decide: the decision itself; benchmarks compare others.
     """
 
     def __init__(
-        self, state: State, metrics: Metrics, *, hold_limit: float, on_hold: Callable[[], None]
+        self,
+        state: State,
+        metrics: Metrics,
+        *,
+        hold_limit: float,
+        on_hold: Callable[[], None],
+        decide: Callable[[spill.Facts], spill.Decision] = spill.decide,
     ) -> None:
-        self.state, self.metrics = state, metrics
+        self.state, self.metrics, self.decide = state, metrics, decide
         self.hold_limit, self.on_hold = hold_limit, on_hold
         self.clock = state.clock
 
@@ -128,7 +138,7 @@ class Chooser:
             raise ApiError(404, "model_not_found", "the model was just removed", param="model")
         now = self.clock()
         usable, unable = self._providers(exchange, now)
-        decision = spill.decide(self._facts(exchange, ticket, room, tuple(usable), now))
+        decision = self.decide(self._facts(exchange, ticket, room, usable, now))
         if isinstance(decision, spill.Spill):
             model = usable[decision.provider].model
             return Overflow(self.state.providers[decision.provider], model, decision.reason)
@@ -164,18 +174,21 @@ class Chooser:
         exchange: Exchange,
         ticket: Ticket | None,
         room: bool,
-        usable: tuple[str, ...],
+        usable: dict[str, ProviderRef],
         now: float,
     ) -> spill.Facts:
         service, admission = exchange.service, exchange.service.admission
         waiting, spillover = admission.waiting, service.resource.spec.spillover
-        slots, free = (0, 0) if _local_is_over(exchange) else admission.slots(now)
+        slots, free, boots = *admission.slots(now), service.boots_under_way(now)
+        if _local_is_over(exchange):
+            slots, free, boots = 0, 0, ()
         key, placed = exchange.key, ticket if ticket and not ticket.displaced else None
         return spill.Facts(
             slots=slots,
             free=free,
             ahead=waiting.ahead(placed) if placed else waiting.ahead_of_next(key),
             mean_service=admission.mean_service_seconds,
+            boots=boots,
             waited=now - exchange.arrived,
             objective=service.queue_wait,
             room=room,
@@ -189,8 +202,19 @@ class Chooser:
             model_fault=service.model_fault,
             when=frozenset(spillover.when),
             may_leave=exchange.may_leave and service.may_spill,
-            providers=usable,
+            providers=tuple(
+                spill.Candidate(name, self._cost(exchange.call, name, ref.model))
+                for name, ref in usable.items()
+            ),
+            strategy=spillover.strategy,
         )
+
+    def _cost(self, call: Call, provider: str, model: str) -> int:
+        """Return the nano-dollars that a request is expected to cost, as far as one can know."""
+        fields = call.fields
+        tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or TYPICAL_TOKENS
+        usage = estimate(len(call.body), tokens * (fields.get("n") or 1))
+        return cost(self.state.providers[provider].rates[model], usage)
 
     def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
         ticket = Ticket(exchange.key, exchange.blocks)
@@ -208,6 +232,7 @@ class Chooser:
         rested = self.state.next_rested(exchange.service, exchange.tried, self.clock())
         if rested is not None:
             marks.append(rested - exchange.arrived)
+        marks += [waited + b.ready_in for b in exchange.service.boots_under_way(self.clock())]
         return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
 
     def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:

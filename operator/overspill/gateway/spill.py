@@ -1,20 +1,39 @@
-"""Stay, wait, spill or refuse: the decision for one request before its first byte.
+"""Local, hold, spill or refuse: the decision for one request before its first byte.
 
 A request goes to a provider when its expected local wait exceeds the queueWait
 objective and the reason that holds is listed in ``spillover.when``. Everything else
-stays, also when the cluster is full. Pure: every number that counted is in ``Facts``,
-and the outcome carries the expected wait and the reason.
+stays, also when the cluster is full. Replicas that start count from the moment at which they
+are expected to be ready. Pure: every number that counted is in ``Facts``, and the outcome
+carries the expected wait, which decided, and the reason.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from overspill.api.names import SpillReason
+from overspill.api.service import SpillStrategy
 
 MODEL_RETRY_SECONDS = 30.0  # somebody has to mend something; a kubelet tries again by itself
-# Times the expected one is what a client that is refused is told to wait: the mean service time is
-# good to an eighth (standard deviation), and who comes too early is refused again.
-LATER = 1.3
+# Times the expected one is what a client that is refused is told to wait. Who comes too early is
+# refused again, and when a load begins the mean service time is known from few requests.
+LATER = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A replica that starts."""
+
+    ready_in: float  # seconds
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A provider that answers, may be used, and was not tried yet."""
+
+    provider: str
+    cost: int  # nano-dollars that this request is expected to cost there
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +43,8 @@ class Facts:
     slots: int  # of all ready replicas
     free: int  # of them, not in use
     ahead: int  # requests waiting before this one
-    mean_service: float  # mean time of a request in a replica
+    mean_service: float  # mean time of a request in a slot; slots / it is the service rate
+    boots: tuple[Boot, ...]  # under way, and not later than expected
     waited: float  # since the request arrived
     objective: float  # queueWait p95
     room: bool  # it has a place in the queue, or there is one
@@ -38,7 +58,15 @@ class Facts:
     model_fault: str  # reason of ModelReady=False while no replica is ready, else ""
     when: frozenset[SpillReason]
     may_leave: bool  # dataPolicy, and the request's own header
-    providers: tuple[str, ...]  # usable ones that were not tried, in order
+    providers: tuple[Candidate, ...]  # in the service's order
+    strategy: SpillStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A slot is free for it."""
+
+    expected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +93,57 @@ class Refuse:
     code: str
     message: str
     retry_after: float
+    expected: float = math.inf
 
 
-Decision = Hold | Spill | Refuse
+Decision = Local | Hold | Spill | Refuse
 
 
 def decide(facts: Facts) -> Decision:
-    """Decide for a request that found no free slot."""
+    """Decide for one request."""
     expected = expected_wait(facts) if facts.room else math.inf
     if expected > facts.objective and facts.may_leave and facts.providers:
         reason = reason_to_spill(facts)
         if reason in facts.when:
-            return Spill(facts.providers[0], reason, expected)
-    return _refusal(facts, expected) or Hold(expected)
+            return Spill(_chosen(facts).provider, reason, expected)
+    if refusal := _refusal(facts, expected):
+        return refusal
+    return Local(expected) if _turns(facts) == 0 and facts.slots else Hold(expected)
 
 
 def expected_wait(facts: Facts) -> float:
-    """Return the wait from arrival to a slot in seconds; infinite without a ready replica.
+    """Return the wait from arrival to a slot in seconds; infinite without any replica to come."""
+    return facts.waited + drain_seconds(_turns(facts), facts.slots, facts.mean_service, facts.boots)
 
-    Those ahead and the request itself leave the queue at the rate slots / mean service time.
+
+def drain_seconds(turns: int, slots: int, mean_service: float, boots: Iterable[Boot]) -> float:
+    """Return the seconds until so many requests have got a slot.
+
+    They get it at the rate slots / mean service time. A boot brings slots that are free at once.
     """
-    if facts.slots == 0:
-        return math.inf
-    turns = max(0, facts.ahead + 1 - facts.free)
-    return facts.waited + turns * facts.mean_service / facts.slots
+    left, now = float(turns), 0.0
+    if left <= 0 and slots:
+        return 0.0
+    for boot in sorted(boots, key=lambda b: b.ready_in):
+        leaving = slots / mean_service * (boot.ready_in - now)
+        if slots and left <= leaving:
+            break
+        left, now, slots = left - leaving - boot.slots, boot.ready_in, slots + boot.slots
+        if left <= 0:
+            return now
+    return now + left * mean_service / slots if slots else math.inf
+
+
+def _turns(facts: Facts) -> int:
+    """Return how many requests, this one included, have to wait until it has a slot."""
+    return max(0, facts.ahead + 1 - facts.free)
+
+
+def _chosen(facts: Facts) -> Candidate:
+    """Return the provider by the service's strategy; of two equal prices the first."""
+    if facts.strategy is SpillStrategy.CHEAPEST:
+        return min(facts.providers, key=lambda candidate: candidate.cost)
+    return facts.providers[0]
 
 
 def reason_to_spill(facts: Facts) -> SpillReason:
@@ -125,7 +180,7 @@ def _refusal(facts: Facts, expected: float) -> Refuse | None:
         )
     if facts.waited >= facts.hold_limit:
         return _timed_out(facts)
-    if math.isfinite(expected) and expected > facts.hold_limit:
+    if facts.slots and expected > facts.hold_limit:
         return Refuse(
             429,
             "overloaded",

@@ -24,12 +24,14 @@ from overspill.gateway.balance import Address
 from overspill.gateway.keys import KeyIndex
 from overspill.gateway.provider import Provider
 from overspill.gateway.share import Share
+from overspill.gateway.spill import Boot
 
 log = structlog.get_logger(__name__)
 
 Object = dict[str, Any]
 
 WAITS_KEPT = 512  # newest queue waits of a service, for its p95
+BOOTS_KEPT = 5  # newest boots of a service; the next is expected to take as long as their longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Service:
     share: Share = field(default_factory=Share)  # of its replicas' slots
     endpoints: tuple[Endpoint, ...] = ()
     ever_ready: frozenset[str] = frozenset()  # uids of present pods that were ready once
+    starting_since: dict[str, float] = field(default_factory=dict)  # uids of pods that start
+    boots: deque[float] = field(default_factory=lambda: deque(maxlen=BOOTS_KEPT))  # in seconds
     arrivals: int = 0
     spilled: dict[str, int] = field(default_factory=dict)  # at each provider now
     waking: int = 0  # of them, because a replica has yet to start
@@ -110,6 +114,20 @@ class Service:
             for e in self.endpoints
         )
 
+    def boots_under_way(self, now: float) -> tuple[Boot, ...]:
+        """Return the replicas that start, where it is known when they will be ready.
+
+        One that takes longer than any before is late, and nobody knows how long.
+        """
+        if not self.boots:
+            return ()
+        due = (since + max(self.boots) - now for since in self.starting_since.values())
+        slots, ready = self.resource.max_sequences, len(self.admission.replicas)
+        return tuple(
+            Boot(left, self.share.slots(ready + place, slots))
+            for place, left in enumerate(left for left in due if left > 0)
+        )
+
     @property
     def broken(self) -> bool:
         """Whether there is a replica that was ready once (and may be so no more)."""
@@ -140,12 +158,26 @@ class Service:
         """Take changed endpoints, then let the queue move."""
         self.endpoints = endpoints
         known = self.ever_ready
+        self._time_boots(endpoints, now)
         self.ever_ready = frozenset(e.uid for e in endpoints if e.ready or e.uid in known)
         ready = [e.address for e in endpoints if e.ready and not e.terminating]
         index = {address: i for i, address in enumerate(sorted(ready))}
         slots = self.resource.max_sequences
         self.admission.set_replicas({a: self.share.slots(index[a], slots) for a in ready}, now)
         self.admission.recheck()
+
+    def _time_boots(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Note when replicas begin to start, and how long it took."""
+        since = self.starting_since
+        alive = {e.uid: e.ready for e in endpoints if not e.terminating}
+        self.boots.extend(
+            now - since[uid] for uid, ready in alive.items() if ready and uid in since
+        )
+        self.starting_since = {
+            uid: since.get(uid, now)
+            for uid, ready in alive.items()
+            if not ready and uid not in self.ever_ready
+        }
 
 
 class State:

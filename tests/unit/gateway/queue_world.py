@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from overspill.api.keys import ClientKey
-from overspill.api.service import DEFAULT_WHEN
+from overspill.api.service import DEFAULT_WHEN, SpillStrategy
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
 from overspill.gateway.errors import RETRY_AFTER_MAX, clamp_retry
 from overspill.gateway.prefix import Blocks
-from overspill.gateway.spill import Facts, Refuse, decide
+from overspill.gateway.spill import Candidate, Facts, Refuse, decide
 
 ADDRESS = ("10.0.0.1", 8000)
 BUSY = Facts(
@@ -19,6 +19,7 @@ BUSY = Facts(
     free=0,
     ahead=0,
     mean_service=2.0,
+    boots=(),
     waited=0.0,
     objective=1.0,
     room=True,
@@ -32,7 +33,8 @@ BUSY = Facts(
     model_fault="",
     when=frozenset(DEFAULT_WHEN),
     may_leave=True,
-    providers=("p/a", "p/b"),
+    providers=(Candidate("p/a", 20), Candidate("p/b", 10)),
+    strategy=SpillStrategy.ORDERED,
 )
 
 

@@ -90,7 +90,7 @@ LOADS = [
     ("bursts of many keys", {f"k{n}": (50.0, 1.0) for n in range(8)}),
     ("a burst over steady load", {"a": (200.0, 1.0), "b": (4.0, 300.0)}),
     ("overload for a minute", {"a": (8.0, 60.0), "b": (3.0, 60.0)}),
-    ("three times the capacity", {"a": (12.0, 20.0), "b": (12.0, 20.0)}),
+    ("three times the capacity", {"a": (12.0, 15.0), "b": (12.0, 15.0)}),
 ]
 
 

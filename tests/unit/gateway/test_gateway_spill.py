@@ -9,18 +9,23 @@ from hypothesis import strategies as st
 from queue_world import BUSY
 
 from overspill.api.names import SpillReason
+from overspill.api.service import SpillStrategy
 from overspill.gateway.spill import (
     MODEL_RETRY_SECONDS,
+    Boot,
     Facts,
     Hold,
+    Local,
     Refuse,
     Spill,
     decide,
+    drain_seconds,
     expected_wait,
     reason_to_spill,
 )
 
 NONE_READY = {"slots": 0, "free": 0}
+AT_RISK = SpillReason.OBJECTIVE_AT_RISK
 ONLY_MAX = frozenset({SpillReason.MAX_REPLICAS})
 
 
@@ -70,6 +75,31 @@ DECISIONS = [
         Spill("p/a", SpillReason.COLD_START, math.inf),
     ),
     ("held from zero", facts(**NONE_READY, providers=()), Hold(math.inf)),
+    ("a slot is free", facts(free=1), Local(0.0)),
+    ("the queue drains in time", facts(ahead=1, full=True), Hold(1.0)),
+    (
+        "the cheapest",
+        facts(ahead=2, strategy=SpillStrategy.CHEAPEST),
+        Spill("p/b", SpillReason.OBJECTIVE_AT_RISK, 1.5),
+    ),
+    ("a boot in time", facts(ahead=4, boots=(Boot(0.8, 4),)), Hold(0.8)),
+    ("a boot too late", facts(ahead=4, boots=(Boot(1.2, 4),)), Spill("p/a", AT_RISK, 1.2)),
+    (
+        "a boot too small",
+        facts(ahead=8, boots=(Boot(0.8, 1),)),
+        Spill("p/a", AT_RISK, pytest.approx(3.36)),
+    ),
+    ("the first boot, in time", facts(**NONE_READY, boots=(Boot(0.5, 4),)), Hold(0.5)),
+    (
+        "the first boot, too late",
+        facts(**NONE_READY, starting=True, boots=(Boot(40.0, 4),)),
+        Spill("p/a", SpillReason.COLD_START, 40.0),
+    ),
+    (
+        "a long first boot is waited for",
+        facts(**NONE_READY, boots=(Boot(400.0, 4),), providers=()),
+        Hold(400.0),
+    ),
 ]
 
 
@@ -80,17 +110,17 @@ def test_decisions(what: str, given_facts: Facts, decision: object) -> None:
 
 REFUSALS = [
     # what, facts, status, code, retry_after
-    ("queue full", facts(room=False, providers=()), 429, "queue_full", 0.65),
-    ("a line", facts(room=False, line=10.0, providers=()), 429, "queue_full", 6.5),
+    ("queue full", facts(room=False, providers=()), 429, "queue_full", 0.75),
+    ("a line", facts(room=False, line=10.0, providers=()), 429, "queue_full", 7.5),
     (
         "queue full, never",
         facts(room=False, full=True, may_leave=False),
         429,
         "queue_full",
-        0.65,
+        0.75,
     ),
     ("hopeless", facts(ahead=400, providers=()), 429, "overloaded", 80.5),
-    ("waited, saturated", facts(waited=120, providers=()), 429, "overloaded", 0.65),
+    ("waited, saturated", facts(waited=120, providers=()), 429, "overloaded", 0.75),
     (
         "waited, none ready",
         facts(**NONE_READY, waited=120, providers=()),
@@ -140,12 +170,31 @@ def test_free_slots_shorten_the_wait() -> None:
     assert expected_wait(facts(ahead=5, free=3)) == pytest.approx(1.5)
 
 
+@given(
+    st.integers(1, 50),
+    st.integers(0, 8),
+    st.floats(0.1, 10),
+    st.lists(st.builds(Boot, ready_in=st.floats(0, 30), slots=st.integers(1, 8)), max_size=4),
+)
+def test_boots_only_shorten_the_wait_and_those_ahead_only_lengthen_it(
+    turns: int, slots: int, mean: float, boots: list[Boot]
+) -> None:
+    wait = drain_seconds(turns, slots, mean, boots)
+    assert wait <= drain_seconds(turns, slots, mean, boots[1:]) + 1e-9
+    assert wait <= drain_seconds(turns + 1, slots, mean, boots) + 1e-9
+    assert wait == drain_seconds(turns, slots, mean, boots[::-1])
+    assert math.isfinite(wait) == bool(slots or boots)
+
+
 all_facts = st.builds(
     Facts,
     slots=st.integers(0, 8),
     free=st.integers(0, 8),
     ahead=st.integers(0, 200),
     mean_service=st.floats(0.01, 100),
+    boots=st.lists(
+        st.builds(Boot, ready_in=st.floats(0, 300), slots=st.integers(1, 8)), max_size=3
+    ).map(tuple),
     waited=st.floats(0, 200),
     objective=st.floats(0.1, 10),
     room=st.booleans(),
@@ -159,7 +208,8 @@ all_facts = st.builds(
     model_fault=st.sampled_from(["", "ClaimNotFound"]),
     when=st.frozensets(st.sampled_from(list(SpillReason))),
     may_leave=st.booleans(),
-    providers=st.lists(st.sampled_from(["p/a", "p/b"]), unique=True).map(tuple),
+    providers=st.lists(st.sampled_from(BUSY.providers), unique=True).map(tuple),
+    strategy=st.sampled_from(SpillStrategy),
 )
 
 
@@ -168,12 +218,13 @@ def test_nothing_leaves_against_the_policy_and_nobody_waits_beyond_the_limit(f: 
     decision = decide(f)
     if isinstance(decision, Spill):
         assert f.may_leave
-        assert decision.provider == f.providers[0]
+        assert decision.provider in {candidate.provider for candidate in f.providers}
         assert decision.reason in f.when
         assert decision.reason is reason_to_spill(f)
         assert decision.expected > f.objective
-    elif isinstance(decision, Hold):
+    elif isinstance(decision, Hold | Local):
         assert f.waited < f.hold_limit
         assert f.room
+        assert isinstance(decision, Local) == (f.free > f.ahead and f.slots > 0)
     else:
         assert decision.status in (429, 503)
