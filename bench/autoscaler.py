@@ -3,15 +3,16 @@
     make bench-autoscaler
     python3 bench/autoscaler.py --traces FOLDER
 
-Fluid level, fixed so that figures compare: rates × 0.25, ticks of 15 s, 5 requests/s per replica,
-2.5 USD per replica-hour; the first half of a trace to learn from, the second scored, begun with
-ceil(first tick ÷ 5) ready replicas that nobody pays a boot for. Baselines are swept at seed 0, at
-their documented default and other targets; the best setting of each then runs at all seeds. Ours
-has one setting. A trajectory that does not depend on prices is run once and repriced.
+The discrete-event level is in ``autoscaler_discrete``. The fluid level is fixed so that figures
+compare: rates × 0.25, ticks of 15 s, 5 requests/s per replica, 2.5 USD per replica-hour; the first
+half of a trace to learn from, the second scored, begun with ceil(first tick ÷ 5) ready replicas
+that nobody pays a boot for. Baselines are swept at seed 0, at their documented default and other
+targets; the best setting of each then runs at all seeds. Ours has one setting. A trajectory that
+does not depend on prices is run once and repriced.
 
 Writes build/bench/autoscaler.json, and autoscaler.png where matplotlib is there, and says which
-bars of the project are met (``autoscaler_bars``). The traces are
-ServeGen's in their summed form, ``servegen-NAME.csv``; a trace that is not there is left out.
+bars of the project are met (``autoscaler_bars``). The traces are ServeGen's in their summed form,
+``servegen-NAME.csv``, and those of ``autoscaler_discrete``; what is not there is left out.
 """
 
 import argparse
@@ -22,10 +23,12 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import autoscaler_discrete
 from autoscaler_bars import FORECAST, OURS, Row, chart, table, verdict
+from autoscaler_discrete import FILES
 from overspill.autoscaler.economics import EconomicsState, Prices
 from overspill.simulator.baselines.classic import Constant, best_constant
 from overspill.simulator.fluid import Policy, Run, Setting, Sight, simulate
@@ -178,21 +181,30 @@ def rows(trace: str, path: Path, seeds: int) -> Iterator[Row]:
         print(f"{trace}: seed {seed} done", file=sys.stderr)
 
 
+def parts(folder: Path) -> dict[str, tuple[Path, Callable[[str, Path, int], Iterator[Row]]]]:
+    """Return each trace with its file and what yields its rows."""
+    fluid = {name: (folder / f"servegen-{name}.csv", rows) for name in TRACES}
+    discrete = {n: (folder / f, autoscaler_discrete.rows) for n, f in FILES.items()}
+    return {**fluid, **discrete}
+
+
 def main() -> None:
     """Run all cells, or what the options leave of them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--traces", type=Path, required=True, help="folder of servegen-NAME.csv")
-    parser.add_argument("--only", choices=TRACES, action="append", help="a trace; may be repeated")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--traces", type=Path, required=True, help="folder of the traces")
+    names = (*TRACES, *FILES)
+    parser.add_argument("--only", choices=names, action="append", help="a trace; may be repeated")
+    parser.add_argument("--seeds", type=int, choices=range(1, 6), default=5)
     options = parser.parse_args()
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     started, found = time.monotonic(), list[Row]()
-    for trace in options.only or TRACES:
-        path = options.traces / f"servegen-{trace}.csv"
+    for name, (path, run) in parts(options.traces).items():
+        if options.only and name not in options.only:
+            continue
         if not path.exists():
             print(f"{path} is not there: left out", file=sys.stderr)
             continue
-        found += rows(trace, path, options.seeds)
+        found += run(name, path, options.seeds)
         RESULT.write_text(json.dumps(found, indent=1) + "\n")
     if not found:
         sys.exit("no trace: give their folder with --traces")

@@ -103,6 +103,7 @@ class Wish:
     reason: ScalingReason
     message: str
     late: bool = False  # the objective is missed
+    steady: bool = False  # it has waited for noise to pass already: no window is needed
 
 
 def load(signals: Signals, live: Demand | None) -> Load | None:
@@ -269,6 +270,13 @@ def _reason(wanted: int, current: int, by_load: int, press: Pressure) -> Scaling
         return ScalingReason.LOAD_ABOVE_CAPACITY
     if wanted >= current and press.high:
         return ScalingReason.LATENCY_ABOVE_OBJECTIVE
+    return direction(current, min(wanted, current))
+
+
+def direction(current: int, wanted: int) -> ScalingReason:
+    """Return the reason of a count that load alone decides."""
+    if wanted > current:
+        return ScalingReason.LOAD_ABOVE_CAPACITY
     return ScalingReason.LOAD_BELOW_CAPACITY if wanted < current else ScalingReason.WITHIN_OBJECTIVE
 
 

@@ -13,11 +13,12 @@ and budgets are not known here.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from overspill.autoscaler import regime
-from overspill.autoscaler.regime import Outlook
+from overspill.autoscaler.regime import Beginning, Outlook
 
 PATIENCE = 0.2  # of the cost of a start: the regret after which a count changes
 REACH = 2  # counts beyond the load and the present count that are looked at
@@ -43,6 +44,14 @@ class EconomicsState:
     def start(cls, now: float, load: float) -> Self:
         """Begin with a first look at the load, in replicas' worth of work."""
         return cls(Outlook.start(now, load))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read what ``dataclasses.asdict`` gave, also after a way through JSON."""
+        outlook = dict(raw["outlook"])
+        outlook["beginnings"] = tuple(Beginning(*b) for b in outlook["beginnings"])
+        outlook["hour"] = tuple(outlook["hour"])
+        return cls(Outlook(**outlook), raw["replicas"], tuple(raw["regret"]))
 
     def learn(self, now: float, load: float) -> "EconomicsState":
         """Look at the load without a decision, as at a recorded past."""

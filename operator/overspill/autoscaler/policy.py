@@ -5,6 +5,7 @@ clock, and gives the same answer for the same arguments, so a recorded decision 
 Nothing falls without Prometheus: the gateways' own word may only raise a count.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
@@ -12,12 +13,17 @@ from typing import Any, Self
 
 from overspill.api.conditions import timestamp
 from overspill.api.status import DecisionStatus
-from overspill.autoscaler import demand, limits
+from overspill.autoscaler import demand, economics, limits
+from overspill.autoscaler.capacity import UNKNOWN, Capacity
 from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Squeeze, Wish
-from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
+from overspill.autoscaler.economics import EconomicsState, Prices
+from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals, number
 
 MAX_MESSAGE = 512  # characters, as in the CRD
+LOOK = 10.0  # seconds between two looks of the economics: gateways count arrivals over as many
 QUIET = 600.0  # seconds in which a reason for the same count is told once
+# What no price outweighs.
+URGENT = (ScalingReason.FROM_ZERO, ScalingReason.IDLE, ScalingReason.KV_CACHE_FULL)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class PolicyState:
     full_at: float | None = None  # last time a replica had no place
     held: int = 0  # replicas that had one then
     miss: Miss | None = None  # last time that the replicas of that time were too few
+    capacity: Capacity = UNKNOWN
+    economics: EconomicsState | None = None
 
     @classmethod
     def start(cls, now: float, replicas: int, ready: int) -> Self:
@@ -43,7 +51,10 @@ class PolicyState:
         """Read what ``to_dict`` gave, also after a way through JSON."""
         history = tuple((float(t), int(n)) for t, n in raw["history"])
         miss = Miss(**raw["miss"]) if raw["miss"] else None
-        return cls(**{**raw, "history": history, "miss": miss})
+        capacity = Capacity(**raw["capacity"])
+        money = EconomicsState.from_dict(raw["economics"]) if raw["economics"] else None
+        rebuilt = {"history": history, "miss": miss, "capacity": capacity, "economics": money}
+        return cls(**{**raw, **rebuilt})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -114,6 +125,8 @@ def decide(
         if (press.high or squeezed) and settled and replicas.ready:
             state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
         wish = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
+        state = _measure(state, replicas, signals, settled=settled)
+        wish, state = _economise(now, state, rules, replicas, signals, live, wish)
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
@@ -175,12 +188,71 @@ def _wish(
     )
 
 
+def _measure(
+    state: PolicyState, replicas: Replicas, signals: Signals, *, settled: bool
+) -> PolicyState:
+    """Learn what a replica does, from a minute in which their number did not change."""
+    in_flight, residence = number(signals.in_flight), number(signals.residence)
+    if not (settled and replicas.ready and in_flight and residence):
+        return state
+    if not (0 < in_flight < math.inf and 0 < residence < math.inf):
+        return state
+    batch = in_flight / replicas.ready
+    return replace(state, capacity=state.capacity.observe(batch, residence))
+
+
+def _economise(
+    now: float,
+    state: PolicyState,
+    rules: Rules,
+    replicas: Replicas,
+    signals: Signals,
+    live: Demand | None,
+    wish: Wish,
+) -> tuple[Wish, PolicyState]:
+    """Layer 2: of what load calls for, what is cheaper than the cloud.
+
+    Where latency or caches call for more, or there is nothing, or nobody knows, layer 1 stands.
+    """
+    arrivals = number(signals.arrivals_rate)  # of a minute: the first look is at no blip
+    if rules.prices is None or arrivals is None or not (signals.complete and replicas.ready):
+        return wish, state
+    if live and live.complete and state.economics:
+        arrivals = live.arrivals_rate
+    count, message, state = _worth(now, state, rules.prices, rules, arrivals)
+    if wish.reason in URGENT or (wish.late and wish.replicas > count):
+        return wish, state
+    return Wish(count, demand.direction(state.replicas, count), message, steady=True), state
+
+
+def _worth(
+    now: float, state: PolicyState, prices: Prices, rules: Rules, arrivals: float
+) -> tuple[int, str, PolicyState]:
+    """Return how many replicas are cheaper than the cloud, and why; at least one.
+
+    :param arrivals: requests/s, those that spill among them.
+    """
+    current, rate, before = state.replicas, state.capacity.rate(rules.slots), state.economics
+    if rate is None:
+        return current, "how much a replica does is known when it has worked for a while", state
+    work = min(arrivals / rate, float(rules.max_replicas))
+    if before is None:
+        message = f"a load of {work:.2g} replicas is watched before a count changes"
+        return current, message, replace(state, economics=EconomicsState.start(now, work))
+    if now - before.outlook.time < LOOK:
+        return current, f"what a count costs is looked at every {LOOK:g} s", state
+    choice, money = economics.choose(now, before, work, current, prices)
+    return max(1, choice.replicas), choice.message, replace(state, economics=money)
+
+
 def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish) -> int:
     """Layer 3 but for minimum and maximum. The ways through zero wait for no window."""
     if wish.reason in (ScalingReason.FROM_ZERO, ScalingReason.IDLE):
         return wish.replicas
     current = state.replicas
-    count = limits.stabilise(current, state.history, now, rules)
+    count = wish.replicas
+    if not wish.steady:
+        count = limits.stabilise(current, state.history, now, rules)
     recent = limits.in_force(state.history, now - rules.up_window)
     called_for = max(n for _, n in recent)
     count = limits.cap_rate(current, count)

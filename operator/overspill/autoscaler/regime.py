@@ -63,6 +63,7 @@ class Beginning(NamedTuple):
 class Outlook:
     """The beginnings that are still likely, and what the hours taught. Load in any unit."""
 
+    since: float  # first observation
     time: float
     last: float
     mean: float  # of the past hour
@@ -76,7 +77,7 @@ class Outlook:
         floor = _floor(load)
         first = Beginning(now, 1.0, load, 1, floor, DOUBT * load)
         hour = (SLOT / REGIME,) * SLOTS
-        return cls(now, load, load, math.log(floor), (first,), hour)
+        return cls(now, now, load, load, math.log(floor), (first,), hour)
 
     def busy(self, levels: int) -> list[float]:
         """Return how busy each of so many replicas would be, when they fill one after another.
@@ -120,9 +121,10 @@ def observe(now: float, outlook: Outlook, load: float) -> Outlook:
     posterior = [_follow(b, b.weight * (1 - hazard), load) for b in outlook.beginnings]
     posterior.append(_begin(now, outlook, hazard, load))
     beginnings = _likely(posterior)
-    share = min(1.0, step / SLOW)
+    share = step / min(SLOW, now - outlook.since)  # the first hour is simply averaged
     difference = max(_floor(load), (load - outlook.last) ** 2 / 2)
     return Outlook(
+        outlook.since,
         now,
         load,
         outlook.mean + share * (load - outlook.mean),

@@ -10,6 +10,7 @@ from typing import Self
 
 from overspill.api.service import InferenceService
 from overspill.api.values import parse_duration
+from overspill.autoscaler.economics import Prices
 from overspill.prometheus.samples import Missing, Samples, Value
 
 NO_DATA = Missing.NO_DATA
@@ -113,6 +114,7 @@ class Rules:
     idle_after: float
     up_window: float = 10.0
     down_window: float = 300.0
+    prices: Prices | None = None  # None: the objective alone decides
 
     @classmethod
     def of(

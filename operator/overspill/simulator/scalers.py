@@ -1,6 +1,7 @@
 """Every autoscaler of the discrete-event level by its name, with the settings of a sweep.
 
-Ours is the operator's own ``policy.decide``, with what it would see. The baselines of the fluid
+Ours is the operator's own ``policy.decide``, with what the operator would see, and with the world's
+prices (the operator gives it none yet, and the objective alone decides). The baselines of the fluid
 level get the offered load as requests at a time over the slots of a replica, spilled ones included;
 those that see prices get requests/s over what a replica with a full batch answers, which they would
 have to know.
@@ -9,6 +10,7 @@ have to know.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from overspill.autoscaler.economics import Prices
 from overspill.autoscaler.policy import PolicyState, decide
 from overspill.autoscaler.signals import Replicas, Rules
 from overspill.simulator.baselines import aibrix, classic, delayed, hpa, keda, knative, wva
@@ -27,8 +29,8 @@ class Operator:
 
     interval = 5.0
 
-    def __init__(self, world: World) -> None:
-        """Ask for what the world's objectives say."""
+    def __init__(self, world: World, prices: Prices) -> None:
+        """Ask for what the world's objectives say, at its prices."""
         self._rules = Rules(
             min_replicas=1,
             max_replicas=MAX_REPLICAS,
@@ -37,6 +39,7 @@ class Operator:
             itl=world.itl,
             queue_wait=world.queue_wait,
             idle_after=600.0,
+            prices=prices,
         )
         self._state: PolicyState | None = None
 
@@ -126,7 +129,9 @@ def _textbook(
 
 
 CONTENDERS: dict[str, Contender] = {
-    "overspill": Contender(lambda terms, _: Operator(terms.world), (0.0,), 0.0),
+    "overspill": Contender(
+        lambda terms, _: Operator(terms.world, Prices(terms.ratio, terms.world.boot)), (0.0,), 0.0
+    ),
     "lcp": _textbook(
         lambda terms, _: classic.LazyCapacityProvisioning(
             terms.ratio, round(terms.world.boot / TICK)

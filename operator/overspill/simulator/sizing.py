@@ -1,7 +1,7 @@
 """An engine and a provider that fit a load, so that both levels are asked the same question.
 
 The engine's batch is as large as one would choose who knows the load: its inter-token latency stays
-at half of the objective, since batches vary and every request is to keep it. What such a replica
+at a third of the objective, since batches vary and every request is to keep it. What such a replica
 answers with a full batch is its capacity, and the provider's prices are those at which a full
 replica's work costs a given multiple of the replica.
 """
@@ -15,7 +15,7 @@ from overspill.simulator.engine import Engine, LatencyModel
 from overspill.simulator.traces import Request
 
 MAX_SLOTS = 64
-ITL_SHARE = 0.5  # of the objective, that a full batch takes on average
+ITL_SHARE = 1 / 3  # of the objective, that a full batch takes on average
 KV_ROOM = 1.25  # times what a full batch reserves on average
 OUTPUT_PRICE = 4.0  # of an answer's token, over that of a prompt's, as providers commonly charge
 

@@ -44,7 +44,7 @@ class Window:
     variance: float  # of the count of arrivals, per second
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """One recorded request."""
 

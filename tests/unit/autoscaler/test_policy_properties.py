@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scaling_world import RULES
 
+from overspill.autoscaler.economics import Prices
 from overspill.autoscaler.policy import PolicyState, decide
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
 from overspill.prometheus.samples import Missing
 
 AMOUNTS = (0.0, 0.01, 0.1, 0.3, 0.9, 1.0, 2.0, 2.4, 3.2, 4.0, 7.0, 16.0, 45.5, 130.0, 500.0)
+AMOUNTS_PAID = st.sampled_from([0.0, 0.9, 1.0, 3.0, 100.0])
 amounts = st.sampled_from(AMOUNTS)
 values = st.sampled_from((*AMOUNTS, *Missing))
 signals = st.builds(Signals, **dict.fromkeys(Signals.__dataclass_fields__, values))
@@ -41,7 +43,10 @@ def rules(draw: st.DrawFn) -> Rules:
     high = draw(st.integers(max(low, 1), 40))
     slots = draw(st.integers(1, 64))
     idle = draw(st.sampled_from([10.0, 600.0]))
-    return replace(RULES, min_replicas=low, max_replicas=high, slots=slots, idle_after=idle)
+    prices = draw(st.none() | st.builds(Prices, ratio=AMOUNTS_PAID, boot=st.floats(0, 600)))
+    return replace(
+        RULES, min_replicas=low, max_replicas=high, slots=slots, idle_after=idle, prices=prices
+    )
 
 
 looks = st.lists(st.tuples(st.floats(0, 400), replicas, signals, demands), min_size=1, max_size=8)

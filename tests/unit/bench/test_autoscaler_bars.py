@@ -40,3 +40,16 @@ def test_the_table_takes_the_best_setting() -> None:
     text = table([*rows("hpa", [140.0], 0.5), *rows("hpa", [120.0], 0.8)])
     assert "1.2000" in text
     assert "1.4000" not in text
+
+
+def discrete(policy: str, cost: float, ttft: float, setting: float = 0.0) -> list[dict[str, Any]]:
+    more = {"level": "discrete", "trace": "azure", "ttft_attainment": ttft, "itl_attainment": 0.999}
+    return [row | more for row in rows(policy, [cost, cost], setting)]
+
+
+def test_only_who_keeps_the_objectives_is_a_rival() -> None:
+    cheap_but_late = discrete("wva", 90.0, 0.98)
+    hpa = [*discrete("hpa", 95.0, 0.985, 1.2), *discrete("hpa", 120.0, 0.999, 0.8)]
+    assert met(discrete("overspill", 110.0, 0.995), cheap_but_late, hpa) == [True, True]
+    assert met(discrete("overspill", 130.0, 0.995), cheap_but_late, hpa) == [True, False]
+    assert met(discrete("overspill", 110.0, 0.99), hpa) == [False, False]

@@ -122,7 +122,7 @@ def made(trace: Trace, scale: float, seed: int = 0) -> tuple[Terms, list[Request
     return Terms(World(engine, provider_for(requests, rate, 2.5, 3.0)), 3.0, rate), requests
 
 
-STEPS = Trace(windows=(Window(0, 200, 8, 8), Window(200, 200, 24, 24), Window(400, 200, 8, 8)))
+STEPS = Trace(windows=(Window(0, 150, 8, 8), Window(150, 500, 24, 24)))
 
 
 def test_a_full_replica_answers_its_capacity_at_its_price() -> None:
@@ -136,7 +136,7 @@ def test_a_full_replica_answers_its_capacity_at_its_price() -> None:
     assert initial_replicas(requests, terms.capacity) == pytest.approx(40 / terms.capacity, abs=1.3)
 
 
-# SkyServe waits for 300 s before it follows.
+# SkyServe waits for 300 s before it follows, and boots for 120 s.
 @pytest.mark.parametrize("name", sorted(CONTENDERS.keys() - {"skyserve"}))
 def test_every_scaler_follows_a_step(name: str) -> None:
     terms, requests = made(STEPS, 1.0)
