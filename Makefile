@@ -82,6 +82,10 @@ cluster-up: ## A Kubernetes cluster with two GPUs on this machine (Linux, root)
 cluster-down: ## Stop the local cluster and take back all it changed
 	python3 hack/cluster/main.py down
 
+.PHONY: test-cluster
+test-cluster: venv ## The local cluster heals, is closed, and leaves nothing (up at the end)
+	$(PY) -m pytest tests/cluster --junitxml=build/reports/cluster.xml
+
 .PHONY: prometheus
 prometheus: $(PROMETHEUS)/prometheus ## Debian's Prometheus, unpacked only, for the tests that ask a real one
 $(PROMETHEUS)/prometheus:

@@ -23,6 +23,7 @@ STEPS: list[tuple[str, list[str], bool]] = [
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
     ("the local cluster", [sys.executable, "hack/cluster/main.py", "up"], True),
+    ("how the local cluster heals and ends", ["make", "test-cluster"], False),
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
     ("what the images hold", ["make", "image-contents"], False),
     ("tests against the API server", ["make", "apiserver"], False),
