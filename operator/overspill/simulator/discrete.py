@@ -266,7 +266,7 @@ class Run:
         late = self._expected(job, waited) > world.queue_wait
         if late and self._cloud and self._cloud.takes(now):
             self._leave_queue(job)
-            self._spill(now, job)
+            self._spill(now, job, self._cloud)
             return
         if waited >= world.hold or (not waited and len(self._queue) >= world.queue_limit):
             self._leave_queue(job)
@@ -297,10 +297,9 @@ class Run:
         turns = 1 if waited else len(self._queue) + 1
         return waited + turns * self._service / slots
 
-    def _spill(self, now: float, job: Job) -> None:
-        assert self._cloud is not None  # noqa: S101
+    def _spill(self, now: float, job: Job, cloud: Cloud) -> None:
         self._meter.waited(now, now - job.request.time)
-        self._cloud.answer(now, job)
+        cloud.answer(now, job)
         self._spilled += 1
         self._count(job)
 
