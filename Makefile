@@ -26,6 +26,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 
 # One lock file per image and one for development; hashes only, no index in them.
 EXTRAS := operator gateway engine dev loader-peers
+ROUTERS := vllm-router==0.1.17 sglang-router==0.3.2 # that ours is compared with
 .PHONY: lock
 lock: ## Resolve the requirements again (requirements/*.txt)
 	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
@@ -35,6 +36,9 @@ lock: ## Resolve the requirements again (requirements/*.txt)
 	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/engine-gpu.txt
 	printf 'hatchling>=1.27\n' | $(VENV)/bin/uv pip compile - --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/build.txt
+	for peer in $(ROUTERS); do printf "$$peer\n" | $(VENV)/bin/uv pip compile - --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet \
+	  -o requirements/$${peer%%==*}.txt || exit 1; done
 
 .PHONY: fmt
 fmt: venv ## Format the code
@@ -174,8 +178,14 @@ bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the 
 	$(PY) bench/autoscaler.py --traces $(TRACES)
 
 .PHONY: bench-routing
-bench-routing: venv ## Where requests go among replicas, as a share of a pooled cache's hits
-	$(PY) bench/routing.py --traces $(TRACES)
+bench-routing: venv build/tools/vllm-router/.ready build/tools/sglang-router/.ready ## Hits and load of routing, ours and others'
+	$(PY) bench/routing.py --traces $(TRACES) --http $(BENCH)
+
+# Routers to compare with, each in an environment of its own.
+build/tools/%-router/.ready: requirements/%-router.txt
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
+	touch $@
 
 .PHONY: bench-spill
 bench-spill: venv ## The spill decision on a virtual clock, against a planner with hindsight
