@@ -79,7 +79,8 @@ class KVCacheSpec(Model):
     )
     prefix_caching: bool = Field(
         True,
-        description="Keep the KV cache of prompts and reuse it where a prompt begins alike.",
+        description="Keep the KV cache of prompts and reuse it where a prompt begins alike. Of "
+        "several replicas, the one that has most of a prompt gets it, unless it is too busy.",
     )
     host_offload: Quantity | None = Field(
         None,
