@@ -265,11 +265,11 @@ class Run:
         world, waited = self._world, now - job.request.time
         late = self._expected(job, waited) > world.queue_wait
         if late and self._cloud and self._cloud.takes(now):
-            self._leave_queue(job)
+            self._leave_queue(job, waited)
             self._spill(now, job, self._cloud)
             return
         if waited >= world.hold or (not waited and len(self._queue) >= world.queue_limit):
-            self._leave_queue(job)
+            self._leave_queue(job, waited)
             job.state = REFUSED
             self._refused += 1
             return
@@ -284,10 +284,10 @@ class Run:
 
         self._at(again, reconsider)
 
-    def _leave_queue(self, job: Job) -> None:
-        """All wait equally long at most, so the one that leaves is the first or the last."""
-        if self._queue and self._queue[0] is job:
-            self._queue.popleft()
+    def _leave_queue(self, job: Job, waited: float) -> None:
+        """Who has waited is in the queue, near its front: all wait equally long at most."""
+        if waited:
+            self._queue.remove(job)
 
     def _expected(self, job: Job, waited: float) -> float:
         """Return the wait from arrival to a slot, as the gateway expects it."""
