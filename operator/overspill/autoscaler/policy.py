@@ -38,13 +38,14 @@ class PolicyState:
     full_at: float | None = None  # last time a replica had no place
     held: int = 0  # replicas that had one then
     miss: Miss | None = None  # last time that the replicas of that time were too few
+    counted_at: float = 0.0  # last time that the ready replicas became more or fewer
     capacity: Capacity = UNKNOWN
     economics: EconomicsState | None = None
 
     @classmethod
     def start(cls, now: float, replicas: int, ready: int) -> Self:
         """Begin with a count that counts as recommended now, so that nothing falls at once."""
-        return cls(replicas, ((now, replicas),), now, ready, now)
+        return cls(replicas, ((now, replicas),), now, ready, now, counted_at=now)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -125,7 +126,6 @@ def decide(
         if (press.high or squeezed) and settled and replicas.ready:
             state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
         wish = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
-        state = _measure(state, replicas, signals, settled=settled)
         wish, state = _economise(now, state, rules, replicas, signals, live, wish)
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
@@ -146,6 +146,8 @@ def _look(now: float, state: PolicyState, replicas: Replicas, load: Load | None)
         state = replace(state, active_at=now)
     if replicas.ready > state.ready:
         state = replace(state, grown_at=now)
+    if replicas.ready != state.ready:
+        state = replace(state, counted_at=now)
     if replicas.unplaceable:
         state = replace(state, full_at=now, held=replicas.placed + replicas.terminating)
     return replace(state, ready=replicas.ready)
@@ -188,12 +190,12 @@ def _wish(
     )
 
 
-def _measure(
-    state: PolicyState, replicas: Replicas, signals: Signals, *, settled: bool
-) -> PolicyState:
+def _measure(now: float, state: PolicyState, replicas: Replicas, signals: Signals) -> PolicyState:
     """Learn what a replica does, from a minute in which their number did not change."""
     in_flight, residence = number(signals.in_flight), number(signals.residence)
-    if not (settled and replicas.ready and in_flight and residence):
+    if not replicas.ready or now - state.counted_at < demand.LATENCY_MEMORY:
+        return state
+    if in_flight is None or residence is None:
         return state
     if not (0 < in_flight < math.inf and 0 < residence < math.inf):
         return state
@@ -219,6 +221,7 @@ def _economise(
         return wish, state
     if live and live.complete and state.economics:
         arrivals = live.arrivals_rate
+    state = _measure(now, state, replicas, signals)
     count, message, state = _worth(now, state, rules.prices, rules, arrivals)
     if wish.reason in URGENT or (wish.late and wish.replicas > count):
         return wish, state

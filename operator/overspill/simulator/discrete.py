@@ -362,7 +362,7 @@ class Run:
             self._answered,
             self._spilled,
             self._both,
-            sum(r.running for r in self._ready),
+            sum(r.running for r in (*self._ready, *self._leaving)),
             self._cloud.running(now) if self._cloud else 0,
             waiting,
             tuple(EngineLoad(r.kv_usage, share) for r in self._ready),

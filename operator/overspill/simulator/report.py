@@ -6,6 +6,7 @@ the lowest and the highest of each, a line the mean. Colours are those of Okabe 
 (https://jfly.uni-koeln.de/color/), which colour-blind people can tell apart.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -99,7 +100,7 @@ def _section(timeline: Timeline) -> str:
 def _chart(caption: str, curves: Sequence[Curve], step: float) -> str:
     """Draw curves over one axis of time, with their key."""
     shrunk = [(curve, list(_stretches(curve.values))) for curve in curves]
-    top = max((high for _, points in shrunk for *_, high in points), default=0.0) or 1.0
+    top = _round_up(max((high for _, points in shrunk for *_, high in points), default=0.0))
     hours = len(curves[0].values) * step / 3600
     drawn = "".join(_curve(curve, points, top) for curve, points in shrunk)
     key = "".join(
@@ -121,6 +122,14 @@ def _stretches(values: Sequence[float | None]) -> Iterator[tuple[float, float, f
         known = [value for value in part if value is not None]
         if known:
             yield (column + 0.5) / columns, min(known), sum(known) / len(known), max(known)
+
+
+def _round_up(value: float) -> float:
+    """Return the next number with one digit, so that the axis ends at it; 1 for nothing."""
+    if value < 1e-9:
+        return 1.0
+    digit = 10.0 ** math.floor(math.log10(value))
+    return math.ceil(value / digit - 1e-9) * digit
 
 
 def _curve(curve: Curve, points: Sequence[tuple[float, float, float, float]], top: float) -> str:

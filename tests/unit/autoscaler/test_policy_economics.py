@@ -58,3 +58,14 @@ def test_limits_hold_whatever_it_costs() -> None:
     world = World(replicas=2, room=3, prices=replace(DEAR, ratio=100.0), max_replicas=8)
     world.run(1800, busy(12.0, 8.0), told(12.0, queued=30.0, arrivals_rate=12.0))
     assert world.count == 4  # the room and one that waits
+
+
+def test_what_a_replica_does_is_learned_only_while_their_number_stays() -> None:
+    """A minute's mean time in a replica tells of the batches of that minute."""
+    world = settled(DEAR, 9.0, 3.0)
+    known = world.state.capacity
+    world.state = replace(world.state, ready=world.state.ready + 1)  # one has gone
+    world.run(60, busy(12.0, 3.0), told(12.0, arrivals_rate=3.0))
+    assert world.state.capacity == known
+    world.run(60, busy(12.0, 3.0), told(12.0, arrivals_rate=3.0))
+    assert world.state.capacity.residence > known.residence
