@@ -13,14 +13,15 @@ import asyncio
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import structlog
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError
+from pydantic.alias_generators import to_camel
 
-from overspill.api.base import InvalidObject
+from overspill.api.base import InvalidObject, Metadata, describe
 from overspill.api.keys import InvalidKey, parse_key
 from overspill.api.names import ENGINE_PORT_NAME, LABEL_KEY, LABEL_SERVICE, LABEL_SLICE_OF
 from overspill.api.provider import DEFAULT_BASE_URL, InferenceProvider
@@ -39,6 +40,8 @@ SUFFIXES = {".yaml", ".yml", ".json"}
 MAX_FILE = 16 * 1024 * 1024  # bytes
 LOOK_SECONDS = 1.0
 DEFAULT_NAMESPACE = "default"  # of an object that names none, as for kubectl
+# Kubernetes' own kinds hold more than is read here.
+_OTHERS = ConfigDict(alias_generator=to_camel, extra="ignore")
 
 
 class InvalidFile(ValueError):
@@ -172,6 +175,37 @@ def merged(files: Files) -> tuple[dict[Id, Object], list[str]]:
     return objects, faults
 
 
+class _Secret(BaseModel):
+    """What is read of a Secret."""
+
+    model_config = _OTHERS
+    metadata: Metadata
+    data: dict[str, str] = {}
+    string_data: dict[str, str] = {}
+
+
+class _Port(BaseModel):
+    model_config = _OTHERS
+    name: str = ""
+    port: int | None = None
+
+
+class _Endpoint(BaseModel):
+    model_config = _OTHERS
+    addresses: list[IPvAnyAddress] = Field(min_length=1)
+    conditions: dict[str, bool | None] | None = None
+    target_ref: dict[str, str] | None = None
+
+
+class _Slice(BaseModel):
+    """What is read of an EndpointSlice."""
+
+    model_config = _OTHERS
+    metadata: Metadata
+    ports: list[_Port]
+    endpoints: list[_Endpoint]
+
+
 def parse(text: bytes) -> list[Object]:
     """Read and check the objects of one file.
 
@@ -179,7 +213,7 @@ def parse(text: bytes) -> list[Object]:
     """
     try:
         documents = [d for d in yaml.safe_load_all(text) if d is not None]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InvalidFile(f"no YAML: {' '.join(str(error).split())}") from None
     return [_checked(d) for d in documents]
 
@@ -189,13 +223,14 @@ def _checked(raw: Any) -> Object:
     metadata = raw.get("metadata") if isinstance(raw, dict) else None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise InvalidFile("metadata.name: every object needs one")
-    check = _CHECKS.get(raw.get("kind"))
+    check = next((check for kind, check in _CHECKS.items() if kind == raw.get("kind")), None)
     if check is None:
         raise InvalidFile(f"{metadata['name']}: kind: must be one of {', '.join(_CHECKS)}")
-    metadata = {**metadata, "namespace": metadata.get("namespace") or DEFAULT_NAMESPACE}
-    raw = {**raw, "metadata": metadata}
+    raw = {**raw, "metadata": {"namespace": DEFAULT_NAMESPACE, **metadata}}
     try:
         return check(raw)
+    except ValidationError as error:
+        raise InvalidFile(f"{_spelled(_id(raw))}: {describe(error)}") from None
     except (InvalidObject, InvalidKey, InvalidFile) as error:
         raise InvalidFile(f"{_spelled(_id(raw))}: {error}") from None
 
@@ -217,12 +252,9 @@ def _provider(raw: Object) -> Object:
 
 def _secret(raw: Object) -> Object:
     """``stringData`` goes into ``data``, as the API server does it."""
-    plain = raw.get("stringData") or {}
-    if not isinstance(plain, dict) or not all(isinstance(v, str) for v in plain.values()):
-        raise InvalidFile("stringData: values must be strings; put them in quotes")
-    encoded = {k: base64.b64encode(v.encode()).decode() for k, v in plain.items()}
-    secret = {**raw, "data": (raw.get("data") or {}) | encoded}
-    secret.pop("stringData", None)
+    read = _Secret.model_validate(raw)
+    encoded = {k: base64.b64encode(v.encode()).decode() for k, v in read.string_data.items()}
+    secret = {"kind": raw["kind"], "metadata": raw["metadata"], "data": read.data | encoded}
     if _is_key(secret):
         parse_key(secret)
     return secret
@@ -230,34 +262,15 @@ def _secret(raw: Object) -> Object:
 
 def _slice(raw: Object) -> Object:
     """A slice that somebody wrote by hand belongs to the service that its label names."""
-    labels = raw["metadata"].get("labels") or {}
+    read = _Slice.model_validate(raw)
+    labels = read.metadata.labels
     owner = labels.get(LABEL_SERVICE) or labels.get(LABEL_SLICE_OF)
     if not owner:
         raise InvalidFile(f"metadata.labels: {LABEL_SLICE_OF} must name the InferenceService")
-    ports = {p.get("name"): p.get("port") for p in _dicts(raw, "ports")}
-    if not isinstance(ports.get(ENGINE_PORT_NAME), int):
+    if not any(port.name == ENGINE_PORT_NAME and port.port for port in read.ports):
         raise InvalidFile(f"ports: one must be named {ENGINE_PORT_NAME} and have a number")
-    for index, endpoint in enumerate(_dicts(raw, "endpoints")):
-        addresses = endpoint.get("addresses")
-        if not isinstance(addresses, list) or not addresses or not all(map(_is_ip, addresses)):
-            raise InvalidFile(f"endpoints.{index}.addresses: must be IP addresses")
     metadata = {**raw["metadata"], "labels": {**labels, LABEL_SERVICE: owner}}
     return {**raw, "metadata": metadata}
-
-
-def _dicts(raw: Object, name: str) -> list[Object]:
-    found = raw.get(name)
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise InvalidFile(f"{name}: must be a list of objects")
-    return found
-
-
-def _is_ip(text: Any) -> bool:
-    try:
-        ip_address(text if isinstance(text, str) else "")
-    except ValueError:
-        return False
-    return True
 
 
 _CHECKS: dict[str, Callable[[Object], Object]] = {

@@ -13,6 +13,8 @@ import pytest
 import structlog
 import yaml
 from gateway_world import BODY, Upstream, World, until, world
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overspill.api.keys import digest
 from overspill.gateway import folder as module
@@ -105,13 +107,21 @@ def test_json_and_what_the_cluster_itself_wrote_are_read(tmp_path: Path, state: 
         ("kind: InferenceService", "kind: Deployment", "kind: must be one of InferenceService"),
         ("name: chat, namespace: team-a}\nspec", "namespace: team-a}\nspec", "metadata.name"),
         ("ports: [{name: http, port: 8001}]", "ports: [{port: 8001}]", "ports: one must be named"),
-        ("ports: [{name: http, port: 8001}]", "ports: 8001", "ports: must be a list"),
-        ("[127.0.0.1]", "[engine.local]", "endpoints.0.addresses: must be IP addresses"),
+        ("ports: [{name: http, port: 8001}]", "ports: 8001", "ports: Input should be a valid list"),
+        (
+            "[127.0.0.1]",
+            "[engine.local]",
+            "endpoints.0.addresses.0: value is not a valid IPv4 or IPv6",
+        ),
         ("kubernetes.io/service-name: chat", "a: b", "kubernetes.io/service-name must name"),
         ("  baseURL: https://llm.example.com/v1\n", "", "spec.baseURL: required"),
         ("https://llm.example.com", "http://llm.example.com", "insecure: true"),
         (digest("osk-1"), "abc", "sha256: must be"),
-        ("stringData: {api-key: sk-1}", "stringData: {api-key: 1}", "stringData: values must be"),
+        (
+            "stringData: {api-key: sk-1}",
+            "stringData: {api-key: 1}",
+            "stringData.api-key: Input should be a valid string",
+        ),
         (KEY, KEY + "---" + KEY, "Secret default/ci is in all.yaml already"),
     ],
 )
@@ -124,6 +134,31 @@ def test_a_fault_is_told_with_file_object_and_field(
         loaded(tmp_path, state)
     assert told in str(caught.value)
     assert "sk-1" not in str(caught.value)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@given(data=st.data(), text=st.sampled_from([SERVICE, SLICE, PROVIDER, SECRET, KEY]))
+def test_whatever_a_field_holds_is_read_or_refused(data: st.DataObject, text: str) -> None:
+    """Nothing else comes out of a file, or the gateway would stop following its folder."""
+    place = raw = yaml.safe_load(text)
+    while True:
+        name = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else [0]))
+        if not (isinstance(place[name], dict | list) and place[name] and data.draw(st.booleans())):
+            break
+        place = place[name]
+    place[name] = data.draw(VALUES)
+    state = State(time.monotonic, 10)
+    with contextlib.suppress(InvalidFile):
+        objects = module.parse(yaml.safe_dump(raw).encode())
+        file = module.File((0, 0, 0), objects=tuple(objects))
+        Folder(Path(), state, lambda: None)._take(module.merged({Path(): file})[0])
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path, state: State) -> None:
