@@ -49,6 +49,7 @@ from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
 from overspill.gateway.call import CHAT, parse
 from overspill.gateway.choice import Chooser
+from overspill.gateway.decisions import Decisions
 from overspill.gateway.errors import ApiError
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.memory import Memory
@@ -149,7 +150,9 @@ async def play(loop: VirtualLoop, scenario: Scenario, policy: Policy) -> list[Ou
     state = world(loop, scenario)
     (service,) = state.services.values()
     metrics = Metrics(state, Memory(0))
-    chooser = Chooser(state, metrics, hold_limit=HOLD, on_hold=lambda: None, decide=policy)
+    chooser = Chooser(
+        state, metrics, hold_limit=HOLD, on_hold=lambda: None, decisions=Decisions(), decide=policy
+    )
     outcomes: list[Outcome] = []
 
     async def one(request: Request) -> None:

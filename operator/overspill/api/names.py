@@ -31,7 +31,7 @@ DEFAULT_METRICS_PATH = "/metrics"
 ENGINE_PORT = 8000  # engine pods: API, /health and /metrics
 ENGINE_PORT_NAME = "http"
 GATEWAY_PORT = 8080  # gateway: the public API
-GATEWAY_INTERNAL_PORT = 9090  # gateway: /metrics, /demand, /healthz, /readyz
+GATEWAY_INTERNAL_PORT = 9090  # gateway: /metrics, /demand, /why, /healthz, /readyz
 GATEWAY_AUDIENCE = "overspill-gateway"  # of the operator's projected token for /demand
 
 HEADER_REQUEST_ID = "x-overspill-request-id"
@@ -39,6 +39,7 @@ HEADER_DESTINATION = "x-overspill-destination"
 HEADER_REASON = "x-overspill-reason"
 HEADER_COST = "x-overspill-cost-usd"
 HEADER_DATA_POLICY = "x-overspill-data-policy"
+HEADER_TOKEN = "x-overspill-token"  # noqa: S105 - for Authorization, which proxies take
 DESTINATION_LOCAL = "local"
 
 MAX_NAME_LENGTH = 50  # Services and pods are named after a service with a suffix

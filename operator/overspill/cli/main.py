@@ -100,6 +100,21 @@ def chat(
     command.run(Target(context, kubeconfig, system, release), name, prompt, max_tokens, output)
 
 
+@app.command()
+def why(
+    request: Annotated[str, typer.Argument(help="The answer's header x-overspill-request-id.")],
+    system: SystemOption = SYSTEM_NAMESPACE,
+    release: ReleaseOption = RELEASE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Why did a request go where it went, and what else could it have cost?"""
+    from overspill.cli import why as command
+
+    command.run(Target(context, kubeconfig, system, release), request, output)
+
+
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="For you, for example the client's name.")],

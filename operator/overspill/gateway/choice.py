@@ -15,20 +15,18 @@ from overspill.api.service import ProviderRef
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
-from overspill.gateway.call import Call
+from overspill.gateway.decisions import Decisions, Size
 from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError, bad_request
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.prefix import Blocks
 from overspill.gateway.provider import Provider
 from overspill.gateway.state import State
-from overspill.ledger.prices import cost, estimate
 from overspill.providers.base import Unsupported
 
 UNSUPPORTED = "unsupported_parameter"
 MAX_SENT = 2  # replicas that may have read a request
 MAX_UNSENT = 5  # replicas that a request may find unreachable
-TYPICAL_TOKENS = 256  # of an answer whose length the client does not bound
 TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
 HANDOVER = 0.02  # seconds before the objective at which a request that waits still can leave
 
@@ -78,6 +76,7 @@ class Chooser:
 
     :param hold_limit: seconds that a request may wait for a replica.
     :param on_hold: called when a request waits because no replica is ready.
+    :param decisions: remember what became of each attempt.
     :param decide: the decision itself; benchmarks compare others.
     """
 
@@ -88,9 +87,11 @@ class Chooser:
         *,
         hold_limit: float,
         on_hold: Callable[[], None],
+        decisions: Decisions,
         decide: Callable[[spill.Facts], spill.Decision] = spill.decide,
     ) -> None:
-        self.state, self.metrics, self.decide = state, metrics, decide
+        self.state, self.metrics = state, metrics
+        self.decisions, self.decide = decisions, decide
         self.hold_limit, self.on_hold = hold_limit, on_hold
         self.clock = state.clock
 
@@ -107,6 +108,7 @@ class Chooser:
         if not _local_is_over(exchange):
             replica = admission.acquire(now, exchange.blocks, exchange.refused_by)
             if replica is not None:
+                exchange.seen = None
                 return self._admitted(exchange, replica)
         ticket: Ticket | None = None
         room = bool(exchange.last_failure) or admission.room(key, now, promised=promised)
@@ -138,7 +140,10 @@ class Chooser:
             raise ApiError(404, "model_not_found", "the model was just removed", param="model")
         now = self.clock()
         usable, unable = self._providers(exchange, now)
-        decision = self.decide(self._facts(exchange, ticket, room, usable, now))
+        facts = exchange.seen = self._facts(exchange, ticket, room, usable, now)
+        decision = self.decide(facts)
+        if isinstance(decision, spill.Spill | spill.Refuse):
+            self._note(exchange, decision)
         if isinstance(decision, spill.Spill):
             model = usable[decision.provider].model
             return Overflow(self.state.providers[decision.provider], model, decision.reason)
@@ -182,6 +187,7 @@ class Chooser:
         slots, free, boots = *admission.slots(now), service.boots_under_way(now)
         if _local_is_over(exchange):
             slots, free, boots = 0, 0, ()
+        size = Size.of(exchange.call)
         key, placed = exchange.key, ticket if ticket and not ticket.displaced else None
         return spill.Facts(
             slots=slots,
@@ -203,18 +209,11 @@ class Chooser:
             when=frozenset(spillover.when),
             may_leave=exchange.may_leave and service.may_spill,
             providers=tuple(
-                spill.Candidate(name, self._cost(exchange.call, name, ref.model))
+                spill.Candidate(name, size.cost(self.state.providers[name].rates[ref.model]))
                 for name, ref in usable.items()
             ),
             strategy=spillover.strategy,
         )
-
-    def _cost(self, call: Call, provider: str, model: str) -> int:
-        """Return the nano-dollars that a request is expected to cost, as far as one can know."""
-        fields = call.fields
-        tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or TYPICAL_TOKENS
-        usage = estimate(len(call.body), tokens * (fields.get("n") or 1))
-        return cost(self.state.providers[provider].rates[model], usage)
 
     def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
         ticket = Ticket(exchange.key, exchange.blocks)
@@ -238,11 +237,16 @@ class Chooser:
     def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
         now = self.clock()
         wait = now - exchange.arrived
+        self._note(exchange, spill.Local(wait))
         if exchange.wait is None:  # what an attempt that failed took was no wait for a slot
             exchange.wait = wait
             self.metrics.of(exchange.service).queue_wait.observe(wait)
             exchange.service.waits.append((now, wait))
         return replica
+
+    def _note(self, exchange: Exchange, decision: spill.Decision) -> None:
+        name, size = exchange.service.key, Size.of(exchange.call)
+        self.decisions.note(exchange.reply.request_id, name, size, decision, exchange.seen)
 
 
 def _refused(exchange: Exchange, decision: spill.Refuse, now: float) -> ApiError:

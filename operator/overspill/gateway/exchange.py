@@ -10,6 +10,7 @@ from overspill.gateway.call import Call
 from overspill.gateway.errors import ApiError
 from overspill.gateway.prefix import Blocks
 from overspill.gateway.reply import Headers, Reply, where
+from overspill.gateway.spill import Facts
 from overspill.gateway.state import Service
 from overspill.ledger.prices import Usage
 from overspill.providers.base import Unsupported
@@ -34,6 +35,7 @@ class Exchange:
     may_leave: bool
     arrived: float
     blocks: Blocks = ()
+    seen: Facts | None = None  # by the newest decision, None where a slot was free
     # where it runs
     destination: str = ""
     reason: str = ""

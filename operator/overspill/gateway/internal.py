@@ -1,9 +1,9 @@
-"""The port for the cluster itself: metrics, demand, liveness, readiness.
+"""The port for the cluster itself: metrics, demand, decisions, liveness, readiness.
 
-``/demand`` says which models are asked for, so only the operator may read it: its service
-account token, made for our audience, is checked by a TokenReview and remembered for at most
-a minute. Anyone who reaches the port can ask for a review, so they are few at a time, and what
-was refused is remembered, too.
+``/demand`` and ``/why/ID`` say which models are asked for, so only the operator may read them, and
+who may make tokens of its service account. Such a token, made for our audience, is checked by a
+TokenReview and remembered for at most a minute. Anyone who reaches the port can ask for a review,
+so they are few at a time, and what was refused is remembered, too.
 """
 
 import asyncio
@@ -11,9 +11,11 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from overspill.api.names import HEADER_TOKEN
 from overspill.gateway.demand import Demand
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.server import SCOPE_KEY, ClientConnection
@@ -24,6 +26,7 @@ Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Review = Callable[[str], Awaitable[str]]
 
+WHY = b"/why/"  # the id of a request follows
 REMEMBERED_SECONDS = 60.0
 REFUSED_SECONDS = 10.0  # a token that is not good yet may become so
 MAX_REMEMBERED = 64
@@ -99,12 +102,19 @@ class Internal:
     """The ASGI application.
 
     :param ready: whether requests should be sent to this gateway.
+    :param why: returns what is known of a request's way, None when that is nothing.
     """
 
     def __init__(
-        self, metrics: Metrics, demand: Demand, check: TokenCheck, ready: Callable[[], bool]
+        self,
+        metrics: Metrics,
+        demand: Demand,
+        check: TokenCheck,
+        ready: Callable[[], bool],
+        why: Callable[[str], dict[str, Any] | None],
     ) -> None:
         self._metrics, self._demand, self._check, self._ready = metrics, demand, check, ready
+        self._why = why
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Answer one request."""
@@ -133,28 +143,45 @@ class Internal:
             ready = self._ready()
             await _text(send, 200 if ready else 503, b"ready\n" if ready else b"not ready\n")
         elif path == b"/demand" and get:
-            await self._stream_demand(scope, send)
+            if await self._allowed(scope, send):
+                await self._stream_demand(send)
+        elif path.startswith(WHY) and get:
+            if await self._allowed(scope, send):
+                await self._tell_why(path.removeprefix(WHY), send)
         else:
             await _text(send, 404, b"not found\n")
 
-    async def _stream_demand(self, scope: Scope, send: Send) -> None:
+    async def _allowed(self, scope: Scope, send: Send) -> bool:
+        """Whether the caller may read on; who may not has been told so."""
         headers = dict(scope["headers"])
+        # The API server's proxy takes the Authorization header for its own.
+        proxied = headers.get(HEADER_TOKEN.encode())
+        credentials = b"Bearer " + proxied if proxied else headers.get(b"authorization", b"")
         try:
-            allowed = await self._check.allows(headers.get(b"authorization", b""))
+            allowed = await self._check.allows(credentials)
         except NotReviewed as error:
             log.warning("token not reviewed", error=str(error))
             await _text(send, 503, b"the token could not be reviewed\n")
-            return
+            return False
         except TooManyReviews:
             await _text(send, 503, b"too many tokens wait for their review\n")
-            return
+            return False
         if not allowed:
             await _text(send, 401, b"only the operator may read this\n")
-            return
+        return allowed
+
+    async def _stream_demand(self, send: Send) -> None:
         await _start(send, 200, b"application/x-ndjson")
         async for line in self._demand.lines():
             await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    async def _tell_why(self, request_id: bytes, send: Send) -> None:
+        known = self._why(request_id.decode(errors="replace"))
+        if known is None:
+            await _text(send, 404, b"this request is none of the newest here\n")
+            return
+        await _text(send, 200, orjson.dumps(known), b"application/json")
 
 
 async def _start(send: Send, status: int, kind: bytes, *more: tuple[bytes, bytes]) -> None:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import uvloop
@@ -18,6 +19,7 @@ from prometheus_client import disable_created_metrics
 from overspill import logs
 from overspill.gateway.app import Gateway
 from overspill.gateway.choice import Chooser
+from overspill.gateway.decisions import Decisions, why
 from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher
 from overspill.gateway.internal import Internal, Review, TokenCheck
@@ -84,7 +86,10 @@ async def assemble(
     pool, client = Pool(asyncio.get_running_loop()), ProviderClient(Http(settings.proxy))
     memory = Memory(settings.memory // PART)
     metrics, demand = Metrics(state, memory), Demand(state, settings.instance)
-    chooser = Chooser(state, metrics, hold_limit=settings.hold, on_hold=demand.wake)
+    decisions = Decisions()
+    chooser = Chooser(
+        state, metrics, hold_limit=settings.hold, on_hold=demand.wake, decisions=decisions
+    )
     dispatcher = Dispatcher(chooser, metrics, pool, client, on_hold=demand.wake)
     gateway = Gateway(state, metrics, dispatcher, memory, max_body=settings.max_body)
     check = TokenCheck(review, settings.operator_user, state.clock)
@@ -92,7 +97,7 @@ async def assemble(
     def ready() -> bool:
         return synced() and not gateway.closing
 
-    internal = Internal(metrics, demand, check, ready)
+    internal = Internal(metrics, demand, check, ready, partial(why, decisions, state))
     try:
         yield Plane(
             settings,

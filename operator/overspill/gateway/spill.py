@@ -9,7 +9,7 @@ carries the expected wait, which decided, and the reason.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overspill.api.names import SpillReason
 from overspill.api.service import SpillStrategy
@@ -107,7 +107,7 @@ def decide(facts: Facts) -> Decision:
         if reason in facts.when:
             return Spill(_chosen(facts).provider, reason, expected)
     if refusal := _refusal(facts, expected):
-        return refusal
+        return replace(refusal, expected=expected)
     return Local(expected) if _turns(facts) == 0 and facts.slots else Hold(expected)
 
 

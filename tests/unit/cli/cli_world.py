@@ -36,6 +36,7 @@ class World:
     forbidden: set[str] = field(default_factory=set)  # path prefixes
     port: int = 0
     refusals: int = 0  # times that the gateway does not know a key yet
+    why: dict[str, Object] = field(default_factory=dict)  # by pod: what it remembers
 
     def put(self, kind: Kind, name: str, namespace: str = "", **fields: Any) -> None:
         """Store an object."""
@@ -54,6 +55,10 @@ class World:
             return web.json_response({"major": "1", "minor": "37"})
         if path.startswith(PROXY):
             return await self._gateway(request)
+        if path.endswith("/token"):
+            return web.json_response({"status": {"token": f"of {path}"}}, status=201)
+        if ":9090/proxy/why/" in path:
+            return self._why(request)
         if request.method == "POST":
             return await self._create(request)
         if request.method == "DELETE":
@@ -61,6 +66,13 @@ class World:
         if path in self.objects:
             return web.json_response(self.objects[path])
         return self._list(request)
+
+    def _why(self, request: web.Request) -> web.Response:
+        pod, request_id = request.path.split("/")[6].partition(":")[0], request.path.split("/")[-1]
+        if not request.headers.get("x-overspill-token", "").endswith("/overspill-operator/token"):
+            return web.Response(status=401)
+        known = self.why.get(pod, {}).get(request_id)
+        return web.json_response(known) if known else web.Response(status=404)
 
     async def _create(self, request: web.Request) -> web.Response:
         obj = await request.json()

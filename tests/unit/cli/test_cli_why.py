@@ -1,0 +1,71 @@
+"""`overspill why`: asks every gateway, and says what it may not know."""
+
+import json
+
+import pytest
+from cli_world import Command, World
+
+from overspill.cluster.kinds import POD
+
+SYSTEM = "overspill-system"
+ID = "0123456789abcdef" * 2
+KNOWN = {
+    "id": ID,
+    "service": "team-a/chat",
+    "attempts": [
+        {
+            "time": "2026-11-30T12:00:00.000+00:00",
+            "decided": "Spill",
+            "destination": "team-a/cloud",
+            "why": "a slot was expected 3.20 s after it came; the objective is 1.00 s, and "
+            "ClusterFull is in spillover.when",
+            "choices": [
+                {"to": "local", "wait_seconds": 3.2, "cost_usd": "0"},
+                {"to": "team-a/cloud", "wait_seconds": 0, "cost_usd": "0.0021"},
+            ],
+            "seen": {"slots": 4},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def gateways(world: World) -> World:
+    """Two gateways, of which the second has seen the request, and another program's pod."""
+    labels = {"app.kubernetes.io/instance": "overspill", "app.kubernetes.io/component": "gateway"}
+    for name in ("gw-a", "gw-b"):
+        world.put(POD, name, SYSTEM, metadata={"labels": labels})
+    world.put(POD, "other", SYSTEM)
+    world.why = {"gw-b": {ID: KNOWN}}
+    return world
+
+
+def test_the_gateway_that_knows_is_found(gateways: World, overspill: Command) -> None:
+    told = overspill("why", ID).stdout.splitlines()
+    assert told == [
+        f"{ID}, team-a/chat",
+        f"2026-11-30T12:00:00.000+00:00  team-a/cloud: {KNOWN['attempts'][0]['why']}",
+        "    local: wait 3.20 s, $0",
+        "    team-a/cloud: wait 0.00 s, $0.0021",
+    ]
+    assert json.loads(overspill("why", ID, "-o", "json").stdout) == KNOWN
+
+
+def test_what_no_gateway_remembers_is_in_a_log(gateways: World, overspill: Command) -> None:
+    gateways.why = {}
+    forgotten = overspill("why", ID)
+    assert forgotten.returncode == 1
+    assert "none of 2 gateways remembers" in forgotten.stderr
+
+
+def test_the_rights_that_it_takes_are_named(gateways: World, overspill: Command) -> None:
+    gateways.forbidden.add(f"/api/v1/namespaces/{SYSTEM}/serviceaccounts")
+    refused = overspill("why", ID)
+    assert refused.returncode == 3
+    assert "create serviceaccounts/token" in refused.stderr
+
+
+def test_what_is_no_request_is_wrong_usage(world: World, overspill: Command) -> None:
+    refused = overspill("why", "../metrics")
+    assert refused.returncode == 2
+    assert "x-overspill-request-id" in refused.stderr
