@@ -90,9 +90,13 @@ def has_content(chunk: dict[str, Any]) -> bool:
     return False
 
 
-def error_event(body: bytes) -> bytes:
-    """Return the event that ends a stream with an error object."""
-    return b"data: " + body + b"\n\n"
+def error_event(body: bytes, name: str = "") -> bytes:
+    """Return the event that ends a stream with an error object.
+
+    :param name: of the event, "" for none.
+    """
+    named = b"event: " + name.encode() + b"\n" if name else b""
+    return named + b"data: " + body + b"\n\n"
 
 
 def comment(text: str) -> bytes:

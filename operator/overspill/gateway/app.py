@@ -15,7 +15,7 @@ import structlog
 from overspill.api.keys import ClientKey
 from overspill.api.names import HEADER_DATA_POLICY
 from overspill.api.values import format_money
-from overspill.gateway.call import ENDPOINTS, Call, parse, too_large
+from overspill.gateway.call import ENDPOINTS, MESSAGES, Call, parse, too_large
 from overspill.gateway.dispatch import Dispatcher
 from overspill.gateway.errors import ApiError, StreamBroken, bad_request
 from overspill.gateway.exchange import CLIENT_LEFT, Exchange, new_request_id
@@ -27,6 +27,7 @@ from overspill.gateway.reply import Reply
 from overspill.gateway.resolve import Resolver
 from overspill.gateway.server import SCOPE_KEY, ClientConnection
 from overspill.gateway.state import Service, State
+from overspill.providers.base import Api
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,9 @@ class Gateway:
         if scope["type"] != "http":
             return
         connection: ClientConnection | None = scope.get(SCOPE_KEY)
-        reply = Reply(send, new_request_id(), connection, closing=self.closing)
+        reply = Reply(
+            send, new_request_id(), connection, closing=self.closing, api=_api(scope["raw_path"])
+        )
         task = asyncio.current_task()
         if connection is not None:
             connection.task = task
@@ -114,10 +117,10 @@ class Gateway:
         if endpoint is None:
             await self._models(key, reply)
             return
-        may_leave = _may_leave(headers)
+        may_leave = _may_leave(headers) and endpoint.spills
         with Share(self.memory) as share:
             call = parse(endpoint, await read_body(receive, headers, self.max_body, share))
-            share.hold(weigh(call.fields) + len(call.body))
+            share.hold(weigh(call.fields) + weigh(call.messages or {}) + len(call.body))
             service = self.resolver.resolve(key, call.model)
             await self._serve(key, service, call, reply, may_leave)
 
@@ -186,6 +189,11 @@ def within_objective(exchange: Exchange, seconds: float) -> bool:
         return seconds <= service.ttft + service.itl * max(0, tokens - 1)
     itl = exchange.token_seconds
     return exchange.first_token <= service.ttft and (itl is None or itl <= service.itl)
+
+
+def _api(path: bytes) -> Api:
+    """Return in whose form errors are told, also those of paths that there are not."""
+    return Api.ANTHROPIC if path.startswith(MESSAGES.path) else Api.OPENAI
 
 
 def _read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

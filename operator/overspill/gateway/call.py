@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from overspill.gateway.errors import ApiError, bad_request
-from overspill.providers.base import Request
+from overspill.providers import messages_to_chat
+from overspill.providers.base import Api, Request, Unsupported
 
 Fields = dict[str, Any]
 
@@ -44,12 +45,19 @@ ENGINE_ONLY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path of the API: which field holds the prompt, and which fields it takes."""
+    """One path of an API: which field holds the prompt, and which fields it takes.
+
+    :param engine_path: where an engine is asked, if elsewhere.
+    :param spills: a provider may answer.
+    """
 
     path: bytes
     prompt: str
     fields: frozenset[str]
     streams: bool = True
+    api: Api = Api.OPENAI
+    engine_path: bytes = b""
+    spills: bool = True
 
 
 CHAT = Endpoint(b"/v1/chat/completions", "messages", _SHARED | _CHAT | ENGINE_ONLY)
@@ -64,7 +72,23 @@ EMBEDDINGS = Endpoint(
     frozenset({"model", "input", "encoding_format", "dimensions", "user"}),
     streams=False,
 )
-ENDPOINTS = {e.path: e for e in (CHAT, COMPLETIONS, EMBEDDINGS)}
+MESSAGES = Endpoint(
+    b"/v1/messages",
+    "messages",
+    messages_to_chat.FIELDS,
+    api=Api.ANTHROPIC,
+    engine_path=CHAT.path,
+)
+# Only the engine knows how its model cuts text into tokens: it gets the body as it came.
+COUNT_TOKENS = Endpoint(
+    b"/v1/messages/count_tokens",
+    "messages",
+    messages_to_chat.COUNTED,
+    streams=False,
+    api=Api.ANTHROPIC,
+    spills=False,
+)
+ENDPOINTS = {e.path: e for e in (CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, COUNT_TOKENS)}
 
 _TOOLS = ("tools", "functions")  # templates put them before the messages
 
@@ -96,8 +120,9 @@ class Call:
     """A request that passed the checks.
 
     :param body: for an engine: the model, then what becomes its prompt, then the rest.
-    :param fields: what the client sent.
+    :param fields: what the client asked, in OpenAI's form.
     :param wants_usage: the client asked for the usage chunk of a stream.
+    :param messages: what a client of Anthropic's API sent.
     """
 
     endpoint: Endpoint
@@ -106,11 +131,18 @@ class Call:
     fields: Fields
     stream: bool
     wants_usage: bool
+    messages: Fields | None = None
+
+    @property
+    def engine_path(self) -> bytes:
+        """Where an engine is asked."""
+        return self.endpoint.engine_path or self.endpoint.path
 
     @property
     def request(self) -> Request:
         """The request as a provider gets it."""
-        return Request(self.endpoint.path.decode().removeprefix("/v1"), self.fields)
+        path = self.engine_path.decode().removeprefix("/v1")
+        return Request(path, self.fields, self.messages)
 
 
 def parse(endpoint: Endpoint, body: bytes) -> Call:
@@ -125,6 +157,9 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
         raise bad_request(
             f"Unrecognized request argument supplied: {name[:64]}", name[:64], "unknown_parameter"
         )
+    messages = fields if endpoint.api is Api.ANTHROPIC else None
+    if messages is not None:
+        fields = _chat_of(endpoint, messages)
     model = fields.get("model")
     if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_NAME:
         raise bad_request("model must be the name of a model", "model")
@@ -137,8 +172,23 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
     if options and not stream:
         raise bad_request("stream_options needs stream: true", "stream_options")
     wants_usage = bool(options and options.get("include_usage"))
-    written = _written(endpoint, fields, ask_usage=stream and not wants_usage)
-    return Call(endpoint, model, written, fields, stream, wants_usage)
+    written = _written(
+        endpoint,
+        messages if messages and endpoint is COUNT_TOKENS else fields,
+        ask_usage=stream and not wants_usage,
+    )
+    return Call(endpoint, model, written, fields, stream, wants_usage, messages)
+
+
+def _chat_of(endpoint: Endpoint, messages: Fields) -> Fields:
+    """Return a Messages request in OpenAI's form."""
+    try:
+        fields = messages_to_chat.chat_of(messages)
+    except Unsupported as error:
+        raise bad_request(str(error), error.field, "unsupported_parameter") from None
+    if endpoint is MESSAGES and "max_tokens" not in fields:
+        raise bad_request("max_tokens is required: the longest answer, in tokens", "max_tokens")
+    return fields
 
 
 def _written(endpoint: Endpoint, fields: Fields, *, ask_usage: bool) -> bytes:
@@ -226,11 +276,11 @@ def _check_prompt(endpoint: Endpoint, fields: Fields) -> None:
     if isinstance(prompt, list):
         if not 0 < len(prompt) <= MAX_LIST:
             raise bad_request(f"{name} must have 1 to {MAX_LIST} items", name)
-        if endpoint is CHAT:
+        if name == CHAT.prompt:
             for index, message in enumerate(prompt):
                 _check_message(index, message)
-    elif endpoint is CHAT or not isinstance(prompt, str):
-        kind = "a list of messages" if endpoint is CHAT else "a string or a list"
+    elif name == CHAT.prompt or not isinstance(prompt, str):
+        kind = "a list of messages" if name == CHAT.prompt else "a string or a list"
         raise bad_request(f"{name} is required: {kind}", name)
 
 

@@ -17,7 +17,7 @@ from overspill.api.sse import parse
 from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica
-from overspill.gateway.call import Call, engine_body
+from overspill.gateway.call import COUNT_TOKENS, Call, engine_body
 from overspill.gateway.choice import Chooser, Overflow
 from overspill.gateway.errors import (
     ApiError,
@@ -41,7 +41,7 @@ from overspill.providers.base import (
     ProviderUnusable,
     RequestRefused,
 )
-from overspill.providers.client import ProviderClient
+from overspill.providers.client import ProviderClient, in_clients_form
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +119,8 @@ class Dispatcher:
                 )  # it was not the request
             series = self.metrics.of(exchange.service).to(DESTINATION_LOCAL)
             relay = Relay(
-                exchange, connection, series, self.clock, _free_of_charge,
+                exchange, in_clients_form(exchange.call.request, connection), series,
+                self.clock, _free_of_charge,
                 first_byte=first_byte, idle=IDLE,
             )  # fmt: skip
             await relay.run()
@@ -145,11 +146,11 @@ class Dispatcher:
         """Send the request to a replica; return the connection once it answers with 200."""
         call = exchange.call
         body = engine_body(call, exchange.service.resource.served_name)
-        connection = await self.pool.send(replica.address, call.endpoint.path, body, first_byte)
+        connection = await self.pool.send(replica.address, call.engine_path, body, first_byte)
         if connection.status == 200 and connection.streams == call.stream:
             return connection
         try:
-            raise await _fault(connection)
+            raise await _fault(call, connection)
         finally:
             connection.close()
 
@@ -253,12 +254,14 @@ def generation_seconds(call: Call) -> float:
     return min(GENERATION_SECONDS, TOKEN_SECONDS * float(tokens * (fields.get("n") or 1)))
 
 
-async def _fault(connection: UpstreamConnection) -> Exception:
+async def _fault(call: Call, connection: UpstreamConnection) -> Exception:
     """Return what an engine's error means: its own fault is another replica's chance."""
     status = connection.status
     if status < 400 or status == 429 or status > 501:
         # 503 is llama.cpp still loading: it has not looked at the request.
         return ReplicaFailed(f"the engine answered {status}", sent=status != 503)
+    if status == 404 and call.endpoint is COUNT_TOKENS:
+        return ApiError(501, "not_supported", "the engine of this model does not count tokens")
     error = parse(await _whole(connection)).get("error")
     if status == 500 and not isinstance(error, dict):
         return ReplicaFailed("the engine answered 500 and no error", sent=True)

@@ -1,4 +1,4 @@
-"""Errors as the OpenAI API shapes them.
+"""Errors as the API shapes them that the client speaks.
 
 ApiError            what the client is told: status, code, message, seconds to wait
 AttemptFailed       one target failed before its first byte; another may be tried
@@ -8,12 +8,15 @@ AttemptFailed       one target failed before its first byte; another may be trie
 StreamBroken        an answer that had begun ended early; never retried
 
 https://platform.openai.com/docs/guides/error-codes/api-errors
+https://platform.claude.com/docs/en/api/errors
 """
 
 import math
 from typing import Any
 
 import orjson
+
+from overspill.providers.base import Api
 
 RETRY_AFTER_MIN, RETRY_AFTER_MAX = 1, 60  # seconds that we ever ask a client to wait
 
@@ -25,6 +28,14 @@ _TYPES = {
     405: "invalid_request_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
+}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
 }
 
 
@@ -46,8 +57,10 @@ class ApiError(Exception):
         self.retry_after = None if retry_after is None else clamp_retry(retry_after)
         self.headers = headers
 
-    def body(self) -> bytes:
-        """Return the error object as JSON."""
+    def body(self, api: Api = Api.OPENAI, request_id: str = "") -> bytes:
+        """Return the error object as JSON, in an API's form."""
+        if api is Api.ANTHROPIC:
+            return self._for_anthropic(request_id)
         error: dict[str, Any] = {
             "message": self.message,
             "type": _TYPES.get(self.status, "server_error"),
@@ -55,6 +68,16 @@ class ApiError(Exception):
             "code": self.code,
         }
         return orjson.dumps({"error": error})
+
+    def _for_anthropic(self, request_id: str) -> bytes:
+        """Its errors have no field for the parameter: the message names it."""
+        other = "api_error" if self.status >= 500 else "invalid_request_error"
+        named = self.param is None or self.param in self.message
+        error = {
+            "type": _ANTHROPIC_TYPES.get(self.status, other),
+            "message": self.message if named else f"{self.param}: {self.message}",
+        }
+        return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
 
 
 def clamp_retry(seconds: float) -> int:

@@ -5,7 +5,6 @@ be tried. Events are passed on as they came; only the usage chunk that we asked 
 client did not is taken out, and the cost is put before the end.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +14,13 @@ from overspill.api.values import format_money
 from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
-from overspill.ledger.prices import BYTES_PER_TOKEN, Usage, parse_usage
+from overspill.gateway.wire import wire_of
+from overspill.ledger.prices import BYTES_PER_TOKEN, Usage
 from overspill.providers.base import MAX_ANSWER, Answer, AnswerBroken, Fault
 
 MAX_BEFORE_CONTENT = 1024 * 1024  # bytes of a stream without content, kept until the first comes
 TAIL_SECONDS = 1.0  # for the end of a stream after its [DONE]
 BROKEN = (StreamBroken, AnswerBroken)
-
-
-# Many servers write a space after the colon; OpenAI's says null in all chunks but the last.
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
 class NotBegun(Exception):
@@ -60,8 +56,7 @@ class Relay:
         self.exchange, self.answer, self.series = exchange, answer, series
         self.clock, self.settle = clock, settle
         self.first_byte, self.idle = first_byte, idle
-        self.done = False
-        self.fault = ""  # an error that the upstream reported inside its stream
+        self.wire = wire_of(exchange.reply.api, exchange.call.wants_usage)
 
     async def run(self) -> None:
         """Relay to the end.
@@ -95,7 +90,7 @@ class Relay:
         if not answer:
             raise StreamBroken("the answer is not a JSON object")
         exchange = self.exchange
-        exchange.usage = parse_usage(answer.get("usage"))
+        exchange.usage = self.wire.usage_of(answer)
         self._time_unary(answer.get("timings"))
         cost = self.settle(exchange.usage)
         headers = [*exchange.headers(), (HEADER_COST.encode(), format_money(cost).encode())]
@@ -121,63 +116,42 @@ class Relay:
         begun = False
         out: list[bytes] = []
         kept = 0  # bytes in it
-        while not self.done:
+        while not self.wire.done:
             data = await self.answer.read(self._timeout(deadline))
             if not data:
-                raise StreamBroken("the stream ended without [DONE]")
+                raise StreamBroken("the stream ended before its last event")
             before = len(out)
             self._inspect_all(_events(splitter, data), out)
-            if self.exchange.first_token is not None or self.done:
+            if self.exchange.first_token is not None or self.wire.done:
                 if not begun:
                     begun = True
                     await reply.begin_stream(self.exchange.destination, self.exchange.reason)
-                if not self.done:
+                if not self.wire.done:
                     await reply.write(b"".join(out))
                     out.clear()
             elif (kept := kept + sum(map(len, out[before:]))) > MAX_BEFORE_CONTENT:
                 raise StreamBroken(f"no content in {MAX_BEFORE_CONTENT} bytes of a stream")
-            if self.fault:
-                raise StreamBroken(self.fault)
+            if self.wire.fault:
+                raise StreamBroken(self.wire.fault)
         cost = self.settle(self.exchange.usage)
         out.append(sse.comment(f"{HEADER_COST}={format_money(cost)}"))
-        await reply.finish(b"".join(out) + sse.DONE)
+        await reply.finish(b"".join(out) + self.wire.end)
         await self._finish_upstream()
 
     def _inspect_all(self, events: list[bytes], out: list[bytes]) -> None:
         """Look at the events of one piece, and keep those that the client gets."""
         contents = 0
         for event in events:
-            data = sse.data_of(event)
-            if data == b"[DONE]":
-                self.done = True
-                break
-            keep, content = self._inspect(data)
-            if self.fault:
+            first = self.exchange.first_token is None
+            keep, content = self.wire.see(sse.data_of(event), first)
+            if self.wire.done or self.wire.fault:
                 break
             contents += content
             if keep:
                 out.append(event)
+        self.exchange.usage = self.wire.usage or self.exchange.usage
         if contents:
             self._time(contents)
-
-    def _inspect(self, data: bytes) -> tuple[bool, bool]:
-        """Return whether the client gets the event, and whether it has content.
-
-        Only what can matter is parsed: all until the first content, then usage and errors.
-        A quote inside a text is escaped, so it cannot look like a field.
-        """
-        first = self.exchange.first_token is None
-        if not first and b'"error"' not in data and not _has_usage(data):
-            return True, bool(data)
-        chunk = sse.parse(data)
-        if chunk.get("error") and not chunk.get("choices"):
-            self.fault = "the upstream reported an error in its stream"
-            return False, False
-        if isinstance(chunk.get("usage"), dict):
-            self.exchange.usage = parse_usage(chunk["usage"])
-            if not chunk.get("choices"):
-                return self.exchange.call.wants_usage, False
-        return True, sse.has_content(chunk)
 
     def _time(self, contents: int) -> None:
         """Note the time of a piece that held that many events with content."""
@@ -208,11 +182,6 @@ class Relay:
                 pass
         except BROKEN:
             pass  # the answer was complete; only the connection is lost
-
-
-def _has_usage(data: bytes) -> bool:
-    """Whether an event holds a usage object; the first look costs next to nothing."""
-    return b'"usage"' in data and _USAGE.search(data) is not None
 
 
 def _events(splitter: sse.EventSplitter, data: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from overspill.api.names import HEADER_DESTINATION, HEADER_REASON, HEADER_REQUES
 from overspill.api.sse import comment, error_event
 from overspill.gateway.errors import ApiError
 from overspill.gateway.server import ClientConnection
+from overspill.providers.base import Api
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -30,6 +31,7 @@ class Reply:
     :param request_id: for the header that every answer carries.
     :param connection: the client's, which cancels the task when it ends.
     :param closing: the server stops: the connection ends with this answer.
+    :param api: of the client, in whose form errors are told.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class Reply:
         connection: ClientConnection | None = None,
         *,
         closing: bool = False,
+        api: Api = Api.OPENAI,
     ) -> None:
         self._send = send
         self._connection = connection
-        self.request_id = request_id
+        self.request_id, self.api = request_id, api
         self.committed = False  # status and headers are out
         self.finished = False
         self._base: Headers = [(HEADER_REQUEST_ID.encode(), request_id.encode())]
@@ -87,13 +90,15 @@ class Reply:
         await self._silence()
         if self.finished:
             return
+        body = error.body(self.api, self.request_id)
         if self.committed:
-            await self._body(error_event(error.body()), last=True)
+            name = "error" if self.api is Api.ANTHROPIC else ""
+            await self._body(error_event(body, name), last=True)
             return
         extra = [*headers, *error.headers]
         if error.retry_after is not None:
             extra.append((b"retry-after", b"%d" % error.retry_after))
-        await self.unary(error.status, error.body(), extra)
+        await self.unary(error.status, body, extra)
 
     def keep_alive(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send heartbeats until the stream begins."""

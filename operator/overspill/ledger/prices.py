@@ -17,11 +17,16 @@ BYTES_PER_TOKEN = 3  # a cautious average: real tokenizers need 3.5 to 4.5 bytes
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; ``cached`` is the part of ``prompt`` the provider had cached."""
+    """Tokens of one request.
+
+    :param cached: the part of ``prompt`` that the provider had cached.
+    :param written: the part of ``prompt`` that it put into its cache, at the client's wish.
+    """
 
     prompt: int
     completion: int
     cached: int = 0
+    written: int = 0
     estimated: bool = False
 
 
@@ -32,6 +37,14 @@ class Rates:
     prompt: int
     cached: int
     completion: int
+
+    @property
+    def written(self) -> int:
+        """A token that is put into the cache for five minutes: 1.25 times one of the prompt.
+
+        https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing
+        """
+        return -(-self.prompt * 5 // 4)
 
     @classmethod
     def of(cls, price: Price) -> "Rates":
@@ -47,8 +60,9 @@ class Rates:
 def cost(rates: Rates, usage: Usage) -> int:
     """Return nano-dollars of one request, rounded up."""
     total = (
-        (usage.prompt - usage.cached) * rates.prompt
+        (usage.prompt - usage.cached - usage.written) * rates.prompt
         + usage.cached * rates.cached
+        + usage.written * rates.written
         + usage.completion * rates.completion
     )
     return -(-total // MILLION)
@@ -57,18 +71,22 @@ def cost(rates: Rates, usage: Usage) -> int:
 def parse_usage(raw: Any) -> Usage | None:
     """Read the ``usage`` object of an OpenAI answer; None when it is not a sound one.
 
+    ``cache_write_tokens`` is no field of OpenAI: so are Anthropic's cache writes told in its form.
+
     https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
     """
     if not isinstance(raw, dict):
         return None
-    details = raw.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    numbers = (raw.get("prompt_tokens"), raw.get("completion_tokens", 0), cached or 0)
+    found = raw.get("prompt_tokens_details")
+    details = found if isinstance(found, dict) else {}
+    cached, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
+    numbers = (raw.get("prompt_tokens"), raw.get("completion_tokens", 0), cached, written)
     counts = [n for n in numbers if type(n) is int and n >= 0]
     if len(counts) < len(numbers):
         return None
-    prompt, completion, known = counts
-    return Usage(prompt, completion, min(known, prompt))
+    prompt, completion, known, put = counts
+    known = min(known, prompt)
+    return Usage(prompt, completion, known, min(put, prompt - known))
 
 
 def estimate(prompt_bytes: int, chunks: int) -> Usage:

@@ -3,6 +3,7 @@
 https://platform.claude.com/docs/en/api/messages
 """
 
+from overspill.providers import openai
 from overspill.providers.base import Account, Answer, Fields, Request, Unsupported
 from overspill.providers.chat_to_messages import messages_of
 from overspill.providers.messages_as_chat import MessagesAsChat
@@ -23,10 +24,25 @@ def body_for(request: Request, model: str) -> Fields:
     :param model: the provider's name of it.
     :raises Unsupported: for what it cannot express.
     """
-    if request.path != "/chat/completions":
+    if request.messages is not None:
+        return _own(request.messages, model)
+    if request.path != openai.CHAT:
         field = "input" if request.path == "/embeddings" else "prompt"
         raise Unsupported(field, "this provider's API knows conversations only")
     return messages_of(request.fields, model)
+
+
+def _own(messages: Fields, model: str) -> Fields:
+    """Return a Messages request as it came, but for the thoughts of models that sign none."""
+    turns = [_signed(turn) for turn in messages["messages"]]
+    return messages | {"model": model, "messages": [turn for turn in turns if turn["content"]]}
+
+
+def _signed(turn: Fields) -> Fields:
+    if isinstance(turn["content"], str):
+        return turn
+    unsigned = [b for b in turn["content"] if b["type"] == "thinking" and not b.get("signature")]
+    return turn | {"content": [b for b in turn["content"] if b not in unsigned]}
 
 
 def as_chat(answer: Answer) -> Answer:

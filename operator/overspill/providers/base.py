@@ -19,6 +19,13 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds, whatever Retry-After says
 MAX_ANSWER = 64 * 1024 * 1024  # bytes of one unary answer (embeddings of a full batch)
 
 
+class Api(StrEnum):
+    """In whose form a client asks and is answered."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
 class Fault(StrEnum):
     """What kept a provider from answering: the reason in a condition and in a metric."""
 
@@ -36,10 +43,12 @@ class Request:
 
     :param path: below the base URL, for example ``/chat/completions``.
     :param fields: the body; the model is the client's name for it.
+    :param messages: the body as it came, from a client of Anthropic's Messages API.
     """
 
     path: str
     fields: Fields
+    messages: Fields | None = None
 
 
 @dataclass(frozen=True, slots=True)

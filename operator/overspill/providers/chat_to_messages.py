@@ -78,15 +78,17 @@ def _thinking(effort: Any) -> Fields:
         return {}
     if effort == "none":
         return {"thinking": {"type": "disabled"}}
-    if effort not in _EFFORT:
+    if not isinstance(effort, str) or effort not in _EFFORT:
         raise Unsupported("reasoning_effort", "must be none, or minimal to xhigh")
     return {"thinking": {"type": "adaptive"}, "output_config": {"effort": _EFFORT[effort]}}
 
 
 def _set_format(body: Fields, wanted: Any) -> None:
     """https://platform.claude.com/docs/en/build-with-claude/structured-outputs"""
-    kind = wanted.get("type") if isinstance(wanted, dict) else wanted
-    if kind in (None, "text"):
+    if wanted is None:
+        return
+    kind = wanted.get("type") if isinstance(wanted, dict) else ""
+    if kind == "text":
         return
     schema = wanted.get("json_schema") if kind == "json_schema" else None
     if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
@@ -181,12 +183,14 @@ def _turn(where: str, message: Fields) -> tuple[str, list[Fields]]:
 def _assistant(where: str, message: Fields) -> list[Fields]:
     known = {"role", "content", "refusal", "tool_calls", "reasoning_content", "reasoning"}
     only(where, message, known)
-    calls = message.get("tool_calls") or []
+    calls, refusal = message.get("tool_calls") or [], message.get("refusal")
     if not isinstance(calls, list):
         raise Unsupported(f"{where}.tool_calls", "must be a list")
+    if not isinstance(refusal, str | None):
+        raise Unsupported(f"{where}.refusal", "must be a string")
     return [
         *_texts(where, message.get("content")),
-        *_texts(where, message.get("refusal")),
+        *_texts(where, refusal),
         *(_tool_use(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)),
     ]
 
@@ -229,6 +233,8 @@ def _texts(where: str, content: Any) -> list[Fields]:
 
 def _parts(where: str, content: Any) -> list[Fields]:
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    if not isinstance(parts, list) or not all(isinstance(p, dict) and "type" in p for p in parts):
+        raise Unsupported(f"{where}.content", "must be a string or a list of parts")
     blocks = [_part(f"{where}.content[{i}]", part) for i, part in enumerate(parts)]
     return [b for b in blocks if b.get("text") != ""]
 

@@ -3,7 +3,9 @@
 from overspill.api.provider import ProviderType
 from overspill.providers import anthropic, openai
 from overspill.providers.base import Account, Answer, Request, Unsupported
+from overspill.providers.chat_as_messages import ChatAsMessages
 from overspill.providers.http import Http
+from overspill.providers.translated import Translated
 
 
 class ProviderClient:
@@ -20,7 +22,7 @@ class ProviderClient:
 
         :param model: the provider's name of the model.
         :param patience: seconds from the sent request to status and headers.
-        :return: the answer in OpenAI's form.
+        :return: the answer in the form of the client's API.
         :raises Unsupported: when the account's API cannot express it.
         :raises RequestRefused: for a fault of the request.
         :raises ProviderUnusable: for everything else that is no answer.
@@ -28,13 +30,21 @@ class ProviderClient:
         if account.type is ProviderType.ANTHROPIC:
             body, headers = anthropic.body_for(request, model), anthropic.headers(account)
             answer = await self._http.post(account, anthropic.PATH, body, headers, patience)
-            return anthropic.as_chat(answer)
+            return anthropic.as_chat(answer) if request.messages is None else answer
         body, headers = openai.body_for(account.type, request, model), openai.headers(account)
-        return await self._http.post(account, request.path, body, headers, patience)
+        answer = await self._http.post(account, request.path, body, headers, patience)
+        return in_clients_form(request, answer)
 
     async def close(self) -> None:
         """End all connections."""
         await self._http.close()
+
+
+def in_clients_form(request: Request, answer: Answer) -> Answer:
+    """Return an answer that came in OpenAI's form, an engine's too, in the client's."""
+    if request.messages is None or request.path != openai.CHAT:
+        return answer
+    return Translated(answer, ChatAsMessages())
 
 
 def unsupported(kind: ProviderType, request: Request) -> Unsupported | None:

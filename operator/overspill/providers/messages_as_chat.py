@@ -98,15 +98,18 @@ class MessagesAsChat:
 def usage_of(usage: Fields) -> Fields:
     """Return Anthropic's usage in OpenAI's form, whose prompt counts what was cached too."""
     cached = usage.get("cache_read_input_tokens") or 0
-    prompt = usage["input_tokens"] + cached + (usage.get("cache_creation_input_tokens") or 0)
+    written = usage.get("cache_creation_input_tokens") or 0
+    prompt = usage["input_tokens"] + cached + written
     completion = usage["output_tokens"]
     thought = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
-    found = {
+    found: Fields = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
+    if written:
+        found["prompt_tokens_details"]["cache_write_tokens"] = written
     if thought is not None:
         found["completion_tokens_details"] = {"reasoning_tokens": thought}
     return found

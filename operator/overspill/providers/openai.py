@@ -10,13 +10,14 @@ from overspill.api.provider import ProviderType
 from overspill.providers.base import Account, Fields, Request, Unsupported
 from overspill.providers.neutral import says_nothing
 
+CHAT = "/chat/completions"
 # Fields that go out.
 _SHARED = (
     {"stream", "stream_options", "temperature", "top_p", "max_tokens", "seed", "stop", "n"}
     | {"presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "user"}
 )  # fmt: skip
 _FIELDS = {
-    "/chat/completions": _SHARED
+    CHAT: _SHARED
     | {"messages", "max_completion_tokens", "tools", "tool_choice", "parallel_tool_calls"}
     | {"functions", "function_call"}  # what tools replaced; without it the answer is another one
     | {"response_format", "top_logprobs", "reasoning_effort", "verbosity"},
@@ -46,8 +47,15 @@ def body_for(kind: ProviderType, request: Request, model: str) -> Fields:
     body["model"] = model
     if body.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    chat = request.path == "/chat/completions"
-    if kind is ProviderType.OPENAI and chat and "max_tokens" in body:
-        # OpenAI's newer models refuse the old name.
-        body.setdefault("max_completion_tokens", body.pop("max_tokens"))
+    if kind is ProviderType.OPENAI and request.path == CHAT:
+        body["messages"] = [_without_thoughts(message) for message in body["messages"]]
+        if "max_tokens" in body:  # OpenAI's newer models refuse the old name
+            body.setdefault("max_completion_tokens", body.pop("max_tokens"))
     return body
+
+
+def _without_thoughts(message: Fields) -> Fields:
+    """Return a message as OpenAI knows it: the reasoning of earlier turns has no field there."""
+    if "reasoning_content" not in message:
+        return message
+    return {name: value for name, value in message.items() if name != "reasoning_content"}

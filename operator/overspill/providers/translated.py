@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 class Translator(Protocol):
     """Turns one answer into another API's form.
 
-    What is no answer of its API may raise KeyError, TypeError, AttributeError or ValueError.
+    What is no answer of its API may raise LookupError, TypeError, AttributeError or ValueError.
     """
 
     def whole(self, answer: Fields) -> Fields:
@@ -70,7 +70,10 @@ class Translated:
                 raise AnswerBroken(f"the answer exceeds {MAX_ANSWER} bytes")
         self._read = True
         answer = sse.parse(b"".join(pieces))
-        return orjson.dumps(_sound(self._translator.whole, answer))
+        return _sound(self._translate_whole, answer)
+
+    def _translate_whole(self, answer: Fields) -> bytes:
+        return orjson.dumps(self._translator.whole(answer))
 
     def close(self) -> None:
         """End it; an unfinished one is cancelled at the provider."""
@@ -84,6 +87,6 @@ def _sound(translate: Callable[[Given], Result], given: Given) -> Result:
     """Translate, or say that it was no answer."""
     try:
         return translate(given)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         message = "the answer is none of this provider's API"
         raise AnswerBroken(message, Fault.UNEXPECTED_ANSWER) from None

@@ -1,4 +1,4 @@
-"""What each target can say of what an OpenAI client asks: the table behind tests and docs.
+"""What each target can say of what a client asks: the tables behind tests and docs.
 
 ``expected`` is what becomes of the request at Anthropic (beside the base below), or the field
 that is named when it cannot be said there; ``openai`` is such a field at OpenAI-like targets.
@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from overspill.api.provider import ProviderType
+from overspill.gateway import call as call_of
+from overspill.gateway.call import parse
+from overspill.gateway.errors import ApiError
 from overspill.providers.base import Request
 from overspill.providers.client import unsupported
 
@@ -224,39 +229,160 @@ CHATS = [
          {}),
 ]  # fmt: skip
 
+# What Anthropic's clients ask, and what becomes of it in the form of engines: the other members of
+# the chat request, or the field that is named.
+
+
+@dataclass(frozen=True)
+class Messages:
+    """A Messages request."""
+
+    feature: str
+    asked: Fields
+    expected: Fields | str
+    openai: str = ""
+
+    @property
+    def fields(self) -> Fields:
+        """The whole request."""
+        return {"model": "chat", "max_tokens": 64, "messages": [HI]} | self.asked
+
+
+CHAT_BASE: Fields = {"model": "chat", "max_tokens": 64, "messages": [HI]}
+OWN_TOOL: Fields = {"name": "weather", "description": "of a city", "input_schema": SCHEMA}
+PICTURE: Fields = {
+    "type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG},
+}  # fmt: skip
+CACHED: Fields = {"type": "ephemeral"}
+FAR: Fields = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+PDF: Fields = {
+    "type": "document",
+    "source": {"type": "base64", "media_type": "application/pdf", "data": PNG},
+}
+THOUGHT: Fields = {"type": "thinking", "thinking": "a greeting", "signature": "c2ln"}
+
+
+def told(**more: Any) -> Fields:
+    """Return a conversation whose last turn is the result of a tool."""
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": "rain"} | more
+    return {"messages": [HI, {"role": "assistant", "content": [USE]}, user(result, text("hi"))]}
+
+
+CALLED: list[Fields] = [HI, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+
+MESSAGES = [
+    Messages("text", {}, {}),
+    Messages("streams", {"stream": True}, {"stream": True}),
+    Messages("blocks of text", {"messages": [user(text("a"), text("b"))]},
+             {"messages": [user(text("a"), text("b"))]}),
+    Messages("system prompt", {"system": "be kind"},
+             {"messages": [{"role": "system", "content": "be kind"}, HI]}),
+    Messages("system prompt in blocks", {"system": [text("a"), text("b")]},
+             {"messages": [{"role": "system", "content": "a\nb"}, HI]}),
+    Messages("system prompt later on",
+             {"messages": [HI, {"role": "system", "content": "now in French"}]},
+             {"messages": [HI, {"role": "system", "content": "now in French"}]}),
+    Messages("images in base64", {"messages": [user(text("what?"), PICTURE)]},
+             {"messages": image()}),
+    Messages("images at an address", {"messages": [user(FAR)]},
+             "messages[0].content[0].source.url"),
+    Messages("documents", {"messages": [user(PDF)]}, "messages[0].content[0]"),
+    Messages("tools", {"tools": [OWN_TOOL]}, {"tools": [TOOL]}),
+    Messages("tools that the API runs itself",
+             {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
+    Messages("tool_choice auto", {"tools": [OWN_TOOL], "tool_choice": {"type": "auto"}},
+             {"tools": [TOOL], "tool_choice": "auto"}),
+    Messages("tool_choice any", {"tools": [OWN_TOOL], "tool_choice": {"type": "any"}},
+             {"tools": [TOOL], "tool_choice": "required"}),
+    Messages("tool_choice none", {"tools": [OWN_TOOL], "tool_choice": {"type": "none"}},
+             {"tools": [TOOL], "tool_choice": "none"}),
+    Messages("tool_choice of one tool",
+             {"tools": [OWN_TOOL], "tool_choice": {"type": "tool", "name": "weather"}},
+             {"tools": [TOOL],
+              "tool_choice": {"type": "function", "function": {"name": "weather"}}}),
+    Messages("one tool call at a time",
+             {"tools": [OWN_TOOL],
+              "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+             {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False}),
+    Messages("tool calls and their results", told(), {"messages": [*CALLED, TOLD, HI]}),
+    Messages("failed tools", told(is_error=True),
+             {"messages": [*CALLED, TOLD | {"content": "Error: rain"}, HI]}),
+    Messages("images as results of tools", told(content=[PICTURE]),
+             "messages[2].content[0].content[0]"),
+    Messages("reasoning of earlier turns",
+             {"messages": [HI, {"role": "assistant", "content": [THOUGHT, text("yes?")]}, HI]},
+             {"messages": [HI, {"role": "assistant", "content": "yes?",
+                                "reasoning_content": "a greeting"}, HI]}),
+    Messages("hidden reasoning of earlier turns (not sent on: nobody else can read it)",
+             {"messages": [HI, {"role": "assistant", "content": [
+                 {"type": "redacted_thinking", "data": "x"}, text("yes?")]}, HI]},
+             {"messages": [HI, {"role": "assistant", "content": "yes?"}, HI]}),
+    Messages("thinking with a budget", {"thinking": {"type": "enabled", "budget_tokens": 5000}},
+             {"reasoning_effort": "medium"}),
+    Messages("thinking, adaptive or disabled", {"thinking": {"type": "adaptive"}}, {}),
+    Messages("effort", {"output_config": {"effort": "low"}}, {"reasoning_effort": "low"}),
+    Messages("JSON by a schema",
+             {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+             {"response_format": {"type": "json_schema", "json_schema": {
+                 "name": "answer", "schema": SCHEMA, "strict": True}}}),
+    Messages("stop sequences", {"stop_sequences": ["END"]}, {"stop": ["END"]}),
+    Messages("temperature, top_p", {"temperature": 0.5, "top_p": 0.5},
+             {"temperature": 0.5, "top_p": 0.5}),
+    Messages("top_k", {"top_k": 20}, {"top_k": 20}, "top_k"),
+    Messages("metadata.user_id", {"metadata": {"user_id": "u-1"}}, {"user": "u-1"}),
+    Messages("cache_control for 5 minutes (engines cache by themselves)",
+             {"system": [text("a") | {"cache_control": CACHED}]},
+             {"messages": [{"role": "system", "content": "a"}, HI]}),
+    Messages("cache_control for an hour",
+             {"system": [text("a") | {"cache_control": CACHED | {"ttl": "1h"}}]},
+             "system[0].cache_control"),
+    Messages("fields of betas", {"context_management": {"edits": []}}, "context_management"),
+]  # fmt: skip
+
 PAGE = Path(__file__).resolve().parents[3] / "docs/reference/apis.md"
 HEAD = """\
 # Which API can say what
 
 A client speaks one API, whatever answers it. A request goes only where all of it can be said; a \
-provider that cannot is skipped, and when nobody else can answer the client gets a 400 whose \
-`param` is the field that is named here. Own engines get every request in OpenAI's form; whether a \
-model follows an image or a schema is its own matter.
+provider that cannot is skipped, and when nobody else can answer the client gets a 400 that names \
+the field shown here. Own engines get every request in OpenAI's form; whether a model follows an \
+image or a schema is its own matter. What an engine cannot be told is refused at once, because \
+every service has engines.
 
 Written by `make generate` from the table that the tests hold the translation against.
+"""
+TARGETS = (ProviderType.OPENAI, ProviderType.ANTHROPIC)
+COLUMNS = "| own engines | `openai`, `openai-compatible` | `anthropic` |\n|---|---|---|---|"
+COUNT = """
+`POST /v1/messages/count_tokens` is answered by an engine of the service, which alone knows how \
+its model cuts text into tokens (llama.cpp and vLLM do; another engine's 404 becomes a 501). It \
+never spills, and nothing is estimated.
 """
 
 
 def regenerate() -> dict[Path, str]:
     """Return the page with the matrix."""
-    rows = [(case.feature, Request("/chat/completions", case.fields)) for case in CHATS]
-    rows += [
+    chats = [(case.feature, Request("/chat/completions", case.fields)) for case in CHATS]
+    chats += [
         ("text completions", Request("/completions", {"prompt": "hi"})),
         ("embeddings", Request("/embeddings", {"input": "hi"})),
     ]
-    lines = [
-        HEAD,
-        "## Clients of OpenAI",
-        "",
-        "| what is asked | own engines | `openai`, `openai-compatible` | `anthropic` |",
-        "|---|---|---|---|",
-    ]
-    for feature, request in rows:
-        cells = [_cell(kind, request) for kind in (ProviderType.OPENAI, ProviderType.ANTHROPIC)]
-        lines.append(f"| {feature} | yes | {' | '.join(cells)} |")
-    return {PAGE: "\n".join([*lines, ""])}
+    lines = [HEAD, "## Clients of OpenAI", "", f"| what is asked {COLUMNS}"]
+    lines += [_row(feature, request) for feature, request in chats]
+    lines += ["", "## Clients of Anthropic", "", f"| what is asked {COLUMNS}"]
+    lines += [_messages_row(case) for case in MESSAGES]
+    return {PAGE: "\n".join([*lines, COUNT])}
 
 
-def _cell(kind: ProviderType, request: Request) -> str:
-    missing = unsupported(kind, request)
-    return "yes" if missing is None else f"no: `{missing.field}`"
+def _messages_row(case: Messages) -> str:
+    try:
+        call = parse(call_of.MESSAGES, orjson.dumps(case.fields))
+    except ApiError as error:
+        return f"| {case.feature} | {' | '.join([f'no: `{error.param}`'] * 3)} |"
+    return _row(case.feature, call.request)
+
+
+def _row(feature: str, request: Request) -> str:
+    missing = [unsupported(kind, request) for kind in TARGETS]
+    cells = ["yes" if field is None else f"no: `{field.field}`" for field in missing]
+    return f"| {feature} | yes | {' | '.join(cells)} |"

@@ -1,20 +1,25 @@
-"""Anthropic's answers in OpenAI's words: whole and streamed they say the same."""
+"""Answers in the other API's words, both ways: whole and streamed they say the same."""
 
 from contextlib import suppress
 from typing import Any
 
 import orjson
 import pytest
+from anthropic.lib.streaming._messages import accumulate_event
+from anthropic.types import Message, RawMessageStreamEvent
 from anthropic_cloud import AnthropicCloud, _sse
 from features import MODEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import TypeAdapter
 
 from overspill.api import sse
 from overspill.providers.base import AnswerBroken, Fields
+from overspill.providers.chat_as_messages import ChatAsMessages
 from overspill.providers.chat_to_messages import messages_of
 from overspill.providers.messages_as_chat import MessagesAsChat
+from overspill.providers.messages_to_chat import chat_of
 from overspill.providers.translated import Translated
 
 
@@ -129,7 +134,7 @@ async def test_usage_counts_what_was_cached_into_the_prompt() -> None:
     usage = (await whole(cloud))["usage"]
     assert usage == {
         "prompt_tokens": 110, "completion_tokens": 4, "total_tokens": 114,
-        "prompt_tokens_details": {"cached_tokens": 3},
+        "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 100},
         "completion_tokens_details": {"reasoning_tokens": 2},
     }  # fmt: skip
 
@@ -197,3 +202,120 @@ async def test_text_and_tool_calls_survive_the_way_there_and_back(
     found = plain(await whole(cloud))
     assert found["message"] == message
     assert await streamed(cloud, size) == found
+
+
+# The other way: OpenAI's answers in Anthropic's words.
+
+EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+STOPS = [
+    # finish_reason, more of the choice, stop_reason, stop_sequence
+    ("stop", {}, "end_turn", None),
+    ("stop", {"stop_reason": "END"}, "stop_sequence", "END"),
+    ("stop", {"stop_reason": 151645}, "end_turn", None),
+    ("length", {}, "max_tokens", None),
+    ("tool_calls", {}, "tool_use", None),
+    ("content_filter", {}, "refusal", None),
+]
+
+
+def completion(message: Fields, finish: str = "stop", **more: Any) -> Fields:
+    choice = {"index": 0, "message": message, "finish_reason": finish} | more
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13,
+             "prompt_tokens_details": {"cached_tokens": 3}}  # fmt: skip
+    return {"id": "c", "model": MODEL, "choices": [choice], "usage": usage}
+
+
+def chunked(answer: Fields) -> bytes:
+    """Return a completion as a stream of chunks."""
+    (choice,) = answer["choices"]
+    message = choice.pop("message")
+    deltas: list[Fields] = [{"role": "assistant", "content": ""}]
+    for name in ("reasoning_content", "content"):
+        deltas += [{name: character} for character in message.get(name) or ""]
+    for index, call in enumerate(message.get("tool_calls", ())):
+        function = {"name": call["function"]["name"], "arguments": ""}
+        deltas.append({"tool_calls": [{"index": index, **call, "function": function}]})
+        for character in call["function"]["arguments"]:
+            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": character}}]})
+    chunks = [{"delta": delta, "finish_reason": None} for delta in deltas]
+    events = [answer | {"choices": [c], "usage": None} for c in [*chunks, {"delta": {}} | choice]]
+    events.append(answer | {"choices": []})
+    return b"".join(b"data: %b\n\n" % orjson.dumps(e) for e in events) + sse.DONE
+
+
+async def message_of(answer: Fields) -> Fields:
+    """Return a completion as Anthropic's client gets it."""
+    data = await read(Translated(Recorded(orjson.dumps(answer), streams=False), ChatAsMessages()))
+    found: Fields = orjson.loads(data)
+    Message.model_validate(found)
+    return found
+
+
+async def streamed_message_of(answer: Fields, size: int) -> Fields:
+    """Return what Anthropic's SDK makes of the same completion as a stream."""
+    body = chunked(answer)
+    data = await read(Translated(Recorded(body, streams=True, size=size), ChatAsMessages()))
+    snapshot, buffers = None, {}
+    for event in sse.EventSplitter().feed(data):
+        parsed = orjson.loads(sse.data_of(event))
+        assert event.startswith(b"event: %b\n" % parsed["type"].encode())
+        typed: Any = EVENT.validate_python(parsed)
+        snapshot = accumulate_event(event=typed, current_snapshot=snapshot, json_bufs=buffers)
+    assert snapshot is not None
+    return snapshot.model_dump(exclude_none=True)
+
+
+@pytest.mark.parametrize(("finish", "more", "stop", "sequence"), STOPS)
+async def test_why_an_answer_ended(finish: str, more: Fields, stop: str, sequence: Any) -> None:
+    found = await message_of(completion({"role": "assistant", "content": "a"}, finish, **more))
+    assert (found["stop_reason"], found["stop_sequence"]) == (stop, sequence)
+    assert found["usage"] == {
+        "input_tokens": 6, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 3,
+        "output_tokens": 4,
+    }  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(WORDS, st.none() | WORDS, st.lists(CALL, max_size=3), st.integers(1, 400))
+async def test_text_thoughts_and_tool_calls_survive_anthropics_client(
+    said: str, thought: str | None, calls: list[Fields], size: int
+) -> None:
+    """What an engine said comes back as it was when the client sends it in the next turn."""
+    message: Fields = {"role": "assistant", "content": said}
+    if thought:
+        message["reasoning_content"] = thought
+    if calls:
+        message["tool_calls"] = calls
+    found = await message_of(completion(message))
+    turns = [{"role": "assistant", "content": found["content"]}]
+    assert chat_of({"messages": turns})["messages"] == [message]
+    streamed = await streamed_message_of(completion(message), size)
+    assert streamed["content"] == found["content"]
+    assert streamed["usage"] == found["usage"]
+
+
+CHUNK = st.sampled_from(["choices", "delta", "message", "tool_calls", "usage", "error", "content"])
+CHUNKS = st.recursive(
+    st.none() | st.integers(0, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(CHUNK, inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50)
+@given(CHUNKS)
+async def test_what_is_no_completion_breaks_it_and_nothing_else(chunk: Any) -> None:
+    data = orjson.dumps(chunk)
+    for body, streams in ((data, False), (b"data: %b\n\n" % data, True)):
+        with suppress(AnswerBroken):
+            await read(Translated(Recorded(body, streams), ChatAsMessages()))
+
+
+async def test_a_tool_call_that_goes_on_after_its_end_is_no_answer() -> None:
+    calls = [{"index": i, "id": "a", "function": {"name": "f", "arguments": ""}} for i in (0, 1)]
+    late = {"index": 0, "function": {"arguments": "{}"}}
+    head = {"id": "c", "model": MODEL}
+    chunks = [head | {"choices": [{"delta": {"tool_calls": [c]}}]} for c in [*calls, late]]
+    body = b"".join(b"data: %b\n\n" % orjson.dumps(c) for c in chunks)
+    with pytest.raises(AnswerBroken, match="none of this provider's API"):
+        await read(Translated(Recorded(body, streams=True), ChatAsMessages()))
