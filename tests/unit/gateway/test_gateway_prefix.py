@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from overspill.gateway import prefix
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import HOME, SUSPECT_SECONDS, Replica, best
-from overspill.gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, parse
+from overspill.gateway.call import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    Endpoint,
+    parse,
+)
 from overspill.gateway.prefix import BLOCK, MAX_BLOCKS, Blocks, Mirror, blocks_of
 
 ADDRESSES = [(f"10.0.0.{i}", 8000) for i in range(8)]
@@ -70,12 +78,18 @@ def test_what_is_no_part_of_the_prompt_changes_nothing() -> None:
     assert equal(one, other) == len(one) == len(other) == 3
 
 
+def test_both_apis_find_the_same_cache() -> None:
+    asked = talk(words(1, 3.5), max_tokens=9)
+    assert equal(hashed(asked, endpoint=MESSAGES), hashed(asked)) == 3
+
+
 def test_tenants_share_nothing() -> None:
     assert equal(hashed(talk(words(1, 4))), hashed(talk(words(1, 4)), tenant="team-b")) == 0
 
 
-def test_embeddings_have_no_blocks_and_the_longest_prompts_are_cut() -> None:
+def test_what_makes_no_text_has_no_blocks_and_the_longest_prompts_are_cut() -> None:
     assert hashed({"input": words(1, 4)}, endpoint=EMBEDDINGS) == ()
+    assert hashed(talk(words(1, 4)), endpoint=COUNT_TOKENS) == ()
     assert len(hashed(talk("x" * (MAX_BLOCKS + 2) * BLOCK))) == MAX_BLOCKS
 
 
