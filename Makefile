@@ -143,6 +143,11 @@ chaos: venv ## The faults that `make test` shortens, at their full lengths (the 
 	OVERSPILL_CHAOS=1 $(PY) -m pytest $(DATA_PATH) -rP --junitxml=build/reports/chaos-data-path.xml
 	OVERSPILL_CHAOS=1 $(PY) -m pytest e2e/argocd -rP --junitxml=build/reports/chaos-gitops.xml
 
+.PHONY: soak
+soak: venv ## A million schedules of the ledger, and its model three steps deeper (hours)
+	OVERSPILL_SCHEDULES=1000000 OVERSPILL_DEPTH=9 $(PY) -m pytest -rP \
+	  tests/unit/ledger/test_ledger_schedules.py tests/unit/ledger/test_ledger_model.py
+
 .PHONY: fuzz
 fuzz: venv ## 10,000 generated resources (the cluster must be up; FUZZ_SEED repeats a run)
 	OVERSPILL_FUZZ=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \

@@ -68,6 +68,15 @@ def cost(rates: Rates, usage: Usage) -> int:
     return -(-total // MILLION)
 
 
+def worst_case(rates: Rates, most: Usage) -> int:
+    """Return the most nano-dollars that a request may cost, cached or not.
+
+    :param most: no more tokens than these are counted.
+    """
+    cached = Usage(most.prompt, most.completion, cached=most.prompt)
+    return max(cost(rates, most), cost(rates, cached))
+
+
 def parse_usage(raw: Any) -> Usage | None:
     """Read the ``usage`` object of an OpenAI answer; None when it is not a sound one.
 
