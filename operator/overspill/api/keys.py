@@ -4,7 +4,8 @@
 
     kind: Secret
     metadata: {name: key-team-a-ci, labels: {overspill.dev/key: "true"}}
-    stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*", priority: "0", weight: "1"}
+    stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*", priority: "0", weight: "1",
+                 budgetPerDay: "20"}
 
 A key has 256 random bits, so one plain SHA-256 is as hard to invert as any slow hash. A Secret
 that cannot be read in full opens nothing: a limit that this version does not know must not be
@@ -21,9 +22,10 @@ from typing import Any
 
 from overspill.api.identifiers import DNS_LABEL
 from overspill.api.names import LABEL_KEY
+from overspill.api.values import parse_money
 
 PREFIX = "osk-"
-FIELDS = ("sha256", "tenant", "services", "priority", "weight")
+FIELDS = ("sha256", "tenant", "services", "priority", "weight", "budgetPerDay")
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
 HEAVIEST = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -46,6 +48,8 @@ class ClientKey:
     :param services: patterns ``namespace/name``, in which ``*`` stands for any characters.
     :param priority: of its requests where some wait; higher ones are served first.
     :param weight: its share among keys of the same priority that wait.
+    :param budget_per_day: nano-dollars that its requests may cost at providers on a calendar day
+        (UTC); None: no limit.
     """
 
     id: str
@@ -54,6 +58,7 @@ class ClientKey:
     services: tuple[str, ...]
     priority: int = 0
     weight: int = 1
+    budget_per_day: int | None = None
 
     def allows(self, namespace: str, name: str) -> bool:
         """Whether the key opens that service."""
@@ -102,6 +107,7 @@ def key_secret(
     *,
     priority: int = 0,
     weight: int = 1,
+    budget_per_day: str = "",
 ) -> dict[str, Any]:
     """Return the Secret of a key.
 
@@ -109,11 +115,13 @@ def key_secret(
     :param services: patterns; empty means all of the tenant.
     :param priority: -100 to 100.
     :param weight: 1 to 1000.
+    :param budget_per_day: US dollars; empty means no limit.
     :raises InvalidKey: when a field is not what :func:`parse_key` accepts.
     """
     fields = {"sha256": digest_, "tenant": tenant, "services": ",".join(services)}
     # A gateway of an older version refuses a key with a field that it does not know.
     fields |= {"priority": str(priority or ""), "weight": "" if weight == 1 else str(weight)}
+    fields["budgetPerDay"] = budget_per_day
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -148,6 +156,7 @@ def parse_key(secret: dict[str, Any]) -> ClientKey:
         services,
         _whole(fields, "priority", 0, LOWEST_PRIORITY, HIGHEST_PRIORITY),
         _whole(fields, "weight", 1, 1, HEAVIEST),
+        _budget(fields.get("budgetPerDay", "")),
     )
 
 
@@ -156,6 +165,13 @@ def _whole(fields: dict[str, str], name: str, default: int, low: int, high: int)
     if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
         raise InvalidKey(f"{name}: must be a whole number from {low} to {high}")
     return int(text)
+
+
+def _budget(text: str) -> int | None:
+    try:
+        return parse_money(text) if text else None
+    except ValueError as error:
+        raise InvalidKey(f"budgetPerDay: {error}") from error
 
 
 def _decode(name: str, value: str) -> str:

@@ -35,6 +35,10 @@ LEADER = "overspill_leader"  # 1 while this operator holds the lease
 DESIRED_REPLICAS = "overspill_desired_replicas"  # SERVICE_LABELS
 SCALING_ACTIVE = "overspill_scaling_active"  # SERVICE_LABELS; 1 while its signals are there
 DECISIONS = "overspill_scaling_decisions_total"  # SERVICE_LABELS, reason
+# Money of providers. account is provider/ or service/ and "namespace/name", or key/ and its Secret.
+BUDGET = "overspill_budget_dollars"  # account, window = hour | day | month
+BUDGET_CHARGED = "overspill_budget_charged_dollars"  # account, window; what gateways hold, too
+LEDGER_WRITABLE = "overspill_ledger_writable"  # 0 while no money can be given out
 GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
 GPU_COST = "overspill_accelerator_cost_dollars_total"  # SERVICE_LABELS; those at cost.gpuHour
 

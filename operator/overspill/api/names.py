@@ -31,8 +31,8 @@ DEFAULT_METRICS_PATH = "/metrics"
 ENGINE_PORT = 8000  # engine pods: API, /health and /metrics
 ENGINE_PORT_NAME = "http"
 GATEWAY_PORT = 8080  # gateway: the public API
-GATEWAY_INTERNAL_PORT = 9090  # gateway: /metrics, /demand, /why, /healthz, /readyz
-GATEWAY_AUDIENCE = "overspill-gateway"  # of the operator's projected token for /demand
+GATEWAY_INTERNAL_PORT = 9090  # gateway: /metrics, /demand, /ledger, /why, /healthz, /readyz
+GATEWAY_AUDIENCE = "overspill-gateway"  # of the operator's projected token for it
 
 HEADER_REQUEST_ID = "x-overspill-request-id"
 HEADER_DESTINATION = "x-overspill-destination"
@@ -64,3 +64,4 @@ class ConditionType(StrEnum):
     SCALING_ACTIVE = "ScalingActive"
     CAPACITY_AVAILABLE = "CapacityAvailable"
     SPILLOVER_READY = "SpilloverReady"
+    WITHIN_BUDGET = "WithinBudget"

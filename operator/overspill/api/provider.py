@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from overspill.api.base import Model, Resource, cel
+from overspill.api.budget import BudgetSpec, SpentStatus
 from overspill.api.conditions import Condition
 from overspill.api.identifiers import URL_PATTERN, ObjectName
 from overspill.api.names import MAX_NAME_LENGTH
@@ -117,6 +118,9 @@ class InferenceProviderSpec(Model):
         description="Models of the account, each with its price.",
     )
     timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec, description="How long to wait.")
+    budget: BudgetSpec | None = Field(
+        None, description="What all services together may spend here. Default: no limit."
+    )
 
     @property
     def url(self) -> str:
@@ -155,8 +159,9 @@ class InferenceProviderStatus(Model):
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],
         },
-        description="Ready.",
+        description="Ready, WithinBudget.",
     )
+    spent: SpentStatus | None = Field(None, description="What of the budget is spent.")
 
 
 @cel(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from overspill.api.base import Model, Resource, cel
+from overspill.api.budget import BudgetSpec
 from overspill.api.engine import (
     AUTO,
     DEFAULT_MAX_SEQUENCES,
@@ -172,6 +173,11 @@ class SpilloverSpec(Model):
         default_factory=list,
         max_length=8,
         description="Where to spill, in this order. Empty: nothing spills.",
+    )
+    budget: BudgetSpec | None = Field(
+        None,
+        description="What this service may spend at providers; beyond it requests stay local. "
+        "Default: no limit.",
     )
 
 

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from overspill.api.base import Model
+from overspill.api.budget import SpentStatus
 from overspill.api.conditions import Condition
 
 
@@ -72,7 +73,7 @@ class InferenceServiceStatus(Model):
             "x-kubernetes-list-map-keys": ["type"],
         },
         description="Ready, ModelReady, ReplicasReady, ScalingActive, CapacityAvailable, "
-        "SpilloverReady.",
+        "SpilloverReady, WithinBudget.",
     )
     replicas: int = Field(0, ge=0, description="Replicas that exist, pending ones too.")
     ready_replicas: int = Field(0, ge=0, description="Replicas that can answer.")
@@ -83,6 +84,7 @@ class InferenceServiceStatus(Model):
     capacity: CapacityStatus | None = Field(None, description="Room in the cluster.")
     traffic: TrafficStatus | None = Field(None, description="Requests of the last minute.")
     cost: CostStatus | None = Field(None, description="Spending of the last 24 hours.")
+    spent: SpentStatus | None = Field(None, description="What of spillover.budget is spent.")
     last_decisions: list[DecisionStatus] = Field(
         default_factory=list, max_length=MAX_DECISIONS, description="Newest first."
     )

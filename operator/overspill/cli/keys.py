@@ -22,19 +22,21 @@ def create(
     *,
     priority: int = 0,
     weight: int = 1,
+    budget_per_day: str = "",
 ) -> None:
     """Make a key, store its digest, print the key: the only time that it is shown.
 
     :param services: patterns ``namespace/name``; empty means all of the tenant.
     :param priority: of its requests where some wait; higher ones are served first.
     :param weight: its share among keys of the same priority that wait.
+    :param budget_per_day: US dollars; empty means no limit.
     :raises CommandError: when a key of that name exists, or a field is wrong.
     """
     key, digest = new_key()
     try:
         secret = key_secret(
             target.namespace, PREFIX + name, digest, tenant, services,
-            priority=priority, weight=weight,
+            priority=priority, weight=weight, budget_per_day=budget_per_day,
         )  # fmt: skip
     except InvalidKey as error:
         raise CommandError(f"--{error}", USAGE) from error

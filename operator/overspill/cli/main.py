@@ -129,6 +129,9 @@ def keys_create(
     weight: Annotated[
         int, typer.Option(help="Share among waiting keys of the same priority: 1 to 1000.")
     ] = 1,
+    budget_per_day: Annotated[
+        str, typer.Option(help="US dollars that it may cost at providers on a day (UTC).")
+    ] = "",
     system: SystemOption = SYSTEM_NAMESPACE,
     context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
@@ -139,7 +142,7 @@ def keys_create(
 
     keys.create(
         Target(context, kubeconfig, system), name, tenant, tuple(service or ()), output,
-        priority=priority, weight=weight,
+        priority=priority, weight=weight, budget_per_day=budget_per_day,
     )  # fmt: skip
 
 

@@ -251,7 +251,8 @@ class Chooser:
 
 def _refused(exchange: Exchange, decision: spill.Refuse, now: float) -> ApiError:
     """Return the error that says so; who is told when to come back will have a place then."""
-    why = f"; before that {exchange.last_failure}" if exchange.last_failure else ""
+    before = " and ".join(filter(None, (exchange.last_failure, exchange.unfunded)))
+    why = f"; before that {before}" if before else ""
     error = ApiError(
         decision.status, decision.code, decision.message + why, retry_after=decision.retry_after
     )

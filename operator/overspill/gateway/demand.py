@@ -1,7 +1,8 @@
 """What is asked of every service, as the operator reads it: one JSON line a second.
 
-A line comes at once when a request begins to wait for a first replica, or a provider's
-state changes. That wakes a service in less than a second, and scaling up works without
+With it goes what the operator must know of money, while something is wanted or held.
+A line comes at once when a request begins to wait for a first replica or for money, or a
+provider's state changes. That wakes a service in less than a second, and scaling up works without
 Prometheus. A service that was never asked for is left out.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from overspill.gateway.funds import Funds
 from overspill.gateway.state import Service, State
 
 REPORT_SECONDS = 1.0
@@ -25,8 +27,8 @@ class Demand:
     :param instance: tells gateways apart: the pod's uid.
     """
 
-    def __init__(self, state: State, instance: str) -> None:
-        self._state, self._instance = state, instance
+    def __init__(self, state: State, instance: str, funds: Funds) -> None:
+        self._state, self._instance, self._funds = state, instance, funds
         self._seq = 0
         self._stopped = False
         self._listeners: set[asyncio.Event] = set()
@@ -37,8 +39,9 @@ class Demand:
             listener.set()
 
     def stop(self) -> None:
-        """End all streams of reports."""
+        """End all streams of reports, each with one that gives all money back."""
         self._stopped = True
+        self._funds.give_back()
         self.wake()
 
     async def lines(self) -> AsyncIterator[bytes]:
@@ -51,6 +54,7 @@ class Demand:
                 yield self.report()
                 await asyncio.sleep(SHORTEST_GAP)
                 await _wait(changed, REPORT_SECONDS - SHORTEST_GAP)
+            yield self.report()
         finally:
             self._listeners.discard(changed)
 
@@ -60,7 +64,7 @@ class Demand:
         now = self._state.clock()
         services = self._state.services.values()
         providers = self._state.providers.values()
-        report = {
+        report: dict[str, Any] = {
             "instance": self._instance,
             "seq": self._seq,
             "services": {s.key: self._service(s) for s in services if s.arrivals},
@@ -68,6 +72,9 @@ class Demand:
                 p.key: dict(zip(_READINESS, p.readiness(now), strict=True)) for p in providers
             },
         }
+        money = self._funds.statement()
+        if money is not None:
+            report["ledger"] = money.model_dump(mode="json")
         return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)
 
     def _service(self, service: Service) -> dict[str, Any]:

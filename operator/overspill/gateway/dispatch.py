@@ -18,6 +18,7 @@ from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica
 from overspill.gateway.call import COUNT_TOKENS, Call, engine_body
+from overspill.gateway.charge import Charge, accounts_of, most
 from overspill.gateway.choice import Chooser, Overflow
 from overspill.gateway.errors import (
     ApiError,
@@ -28,16 +29,19 @@ from overspill.gateway.errors import (
     StreamBroken,
 )
 from overspill.gateway.exchange import Exchange
+from overspill.gateway.funds import Funds, NoFunds
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Provider
 from overspill.gateway.relay import NotBegun, Relay
 from overspill.gateway.upstream import Pool, UpstreamConnection
-from overspill.ledger.prices import Usage, cost, estimate
+from overspill.ledger.prices import Usage, worst_case
+from overspill.ledger.purse import Refusal
 from overspill.providers.base import (
     MAX_ANSWER,
     Account,
     Answer,
     Fault,
+    ProviderError,
     ProviderUnusable,
     RequestRefused,
 )
@@ -67,10 +71,12 @@ class Dispatcher:
         metrics: Metrics,
         pool: Pool,
         client: ProviderClient,
+        funds: Funds,
         *,
         on_hold: Callable[[], None],
     ) -> None:
-        self.chooser, self.metrics, self.pool, self.client = chooser, metrics, pool, client
+        self.chooser, self.metrics, self.pool = chooser, metrics, pool
+        self.client, self.funds = client, funds
         self.on_hold, self.clock = on_hold, chooser.clock
 
     async def run(self, exchange: Exchange) -> None:
@@ -89,8 +95,10 @@ class Dispatcher:
                 if isinstance(target, Replica):
                     await self._local(exchange, target)
                 else:
-                    await self._remote(exchange, target)
+                    await self._remote(exchange, target, await self._fund(exchange, target))
                 return
+            except NoFunds as failure:
+                self._unfunded(exchange, failure)
             except AttemptFailed as failure:
                 exchange.last_failure = str(failure)
                 series = self.metrics.of(exchange.service).to(exchange.destination)
@@ -173,7 +181,34 @@ class Dispatcher:
 
     # providers
 
-    async def _remote(self, exchange: Exchange, target: Overflow) -> None:
+    async def _fund(self, exchange: Exchange, target: Overflow) -> Charge:
+        """Set aside what the request may cost at most, where a budget is asked.
+
+        :raises NoFunds: when there is no money for it, or not for this provider as it is now.
+        """
+        provider, rates = target.provider, target.provider.rates[target.model]
+        accounts = accounts_of(exchange, provider)
+        if not accounts:
+            return Charge(exchange, rates, self.funds, None)
+        worst = worst_case(rates, most(exchange.call))
+        charge = Charge(
+            exchange, rates, self.funds, await self.funds.reserve(provider.key, accounts, worst)
+        )
+        usable = provider.usable_for(exchange.service.namespace, target.model, self.clock())
+        if usable and provider.rates[target.model] == rates:
+            return charge
+        charge.refund()
+        raise NoFunds(provider.key, Refusal.UNANSWERED, "it changed before money was granted")
+
+    def _unfunded(self, exchange: Exchange, failure: NoFunds) -> None:
+        """Go on as if the provider could not be used."""
+        key = failure.provider
+        exchange.tried.add(key)
+        exchange.unfunded = f"{key}: {failure}"
+        self.metrics.of(exchange.service).to(key).failed_attempt(failure.reason)
+        log.info("no money", id=exchange.reply.request_id, provider=key, error=str(failure))
+
+    async def _remote(self, exchange: Exchange, target: Overflow, charge: Charge) -> None:
         provider, service = target.provider, exchange.service
         key = provider.key
         exchange.tried.add(key)
@@ -184,7 +219,7 @@ class Dispatcher:
         if waking:
             self.on_hold()
         try:
-            await self._spill(exchange, provider, target.model)
+            await self._spill(exchange, provider, target.model, charge)
         except ProviderUnusable as error:
             provider.failed(error, self.clock())
             raise ProviderFailed(f"{key}: {error}", error.fault) from None
@@ -195,38 +230,39 @@ class Dispatcher:
             service.spilled[key] -= 1
             service.waking -= waking
 
-    async def _spill(self, exchange: Exchange, provider: Provider, model: str) -> None:
+    async def _spill(
+        self, exchange: Exchange, provider: Provider, model: str, charge: Charge
+    ) -> None:
         """Send the request to a provider and relay what it answers; charge whatever happens."""
         account, call = account_of(provider), exchange.call
-        rates = provider.rates[model]
-
-        def settle(usage: Usage | None) -> int:
-            exchange.usage = usage or estimate(len(call.body), exchange.chunks)
-            exchange.cost = cost(rates, exchange.usage)
-            return exchange.cost
-
         patience = account.first_byte + (0.0 if call.stream else generation_seconds(call))
+        series = self.metrics.of(exchange.service).to(provider.key)
         started = self.clock()
         answer: Answer | None = None
         try:
-            answer = await self.client.send(account, call.request, model, patience)
+            answer = await self.client.send(account, charge.request, model, patience)
             if answer.streams != call.stream:
                 raise ProviderUnusable(
                     Fault.UNEXPECTED_ANSWER, "an answer of another kind than asked for"
                 )
-            series = self.metrics.of(exchange.service).to(provider.key)
             left = max(0.001, patience - (self.clock() - started))
             relay = Relay(
-                exchange, answer, series, self.clock, settle, first_byte=left, idle=account.idle
-            )
+                exchange, answer, series, self.clock, charge.settle,
+                first_byte=left, idle=account.idle,
+            )  # fmt: skip
             await relay.run()
             provider.answered(self.clock())
         except NotBegun as error:
             raise ProviderUnusable(error.fault, str(error)) from None
+        except ProviderError as error:
+            if answer is None and not error.may_bill:
+                charge.refund()
+            raise
         except (StreamBroken, asyncio.CancelledError):
-            settle(exchange.usage)
+            charge.break_off()
             raise
         finally:
+            series.charge(Usage(0, 0), charge.close())
             if answer is not None:
                 answer.close()
 

@@ -41,10 +41,11 @@ class Exchange:
     reason: str = ""
     sent: float = 0.0  # seconds after arrival, the newest attempt
     # attempts that failed
-    tried: set[str] = field(default_factory=set)  # providers
+    tried: set[str] = field(default_factory=set)  # providers, those without money for it, too
     sent_failures: int = 0  # replicas that may have read the request
     unsent_failures: int = 0  # replicas that were not reached
     last_failure: str = ""
+    unfunded: str = ""  # why a provider could not be paid
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
     verdict: ApiError | None = None  # what an engine found wrong; one other may not
     refused_by: Replica | None = None  # that engine

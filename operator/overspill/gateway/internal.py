@@ -1,9 +1,10 @@
-"""The port for the cluster itself: metrics, demand, decisions, liveness, readiness.
+"""The port for the cluster itself: metrics, demand, money, decisions, liveness, readiness.
 
-``/demand`` and ``/why/ID`` say which models are asked for, so only the operator may read them, and
-who may make tokens of its service account. Such a token, made for our audience, is checked by a
-TokenReview and remembered for at most a minute. Anyone who reaches the port can ask for a review,
-so they are few at a time, and what was refused is remembered, too.
+``/demand`` and ``/why/ID`` say which models are asked for, and ``/ledger`` takes what may be spent
+at providers, so they are for the operator alone, and for who may make tokens of its service
+account. Such a token, made for our audience, is checked by a TokenReview and remembered for at
+most a minute. Anyone who reaches the port can ask for a review, so they are few at a time, and
+what was refused is remembered, too.
 """
 
 import asyncio
@@ -14,15 +15,19 @@ from typing import Any
 import orjson
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 
 from overspill.api.names import HEADER_TOKEN
 from overspill.gateway.demand import Demand
+from overspill.gateway.funds import Funds
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.server import SCOPE_KEY, ClientConnection
+from overspill.ledger.messages import Grants
 
 log = structlog.get_logger(__name__)
 
 Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Review = Callable[[str], Awaitable[str]]
 
@@ -33,6 +38,8 @@ MAX_REMEMBERED = 64
 MAX_REVIEWS = 2  # at the same time; the API server answers one in some milliseconds
 MAX_WAITING = 32  # for a review; the operator would wait for as many
 MAX_TOKEN = 8192  # bytes
+MAX_GRANTS = 4 * 1024 * 1024  # bytes; one account in one window takes about 200
+GRANTS_SECONDS = 5.0  # for them to arrive
 
 
 class NotReviewed(Exception):
@@ -109,14 +116,15 @@ class Internal:
         self,
         metrics: Metrics,
         demand: Demand,
+        funds: Funds,
         check: TokenCheck,
         ready: Callable[[], bool],
         why: Callable[[str], dict[str, Any] | None],
     ) -> None:
-        self._metrics, self._demand, self._check, self._ready = metrics, demand, check, ready
-        self._why = why
+        self._metrics, self._demand, self._funds = metrics, demand, funds
+        self._check, self._ready, self._why = check, ready, why
 
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
@@ -125,7 +133,7 @@ class Internal:
         try:
             if connection is not None:
                 connection.task = task
-            await self._answer(scope, send)
+            await self._answer(scope, receive, send)
         except asyncio.CancelledError:
             if connection is None or not connection.left:
                 raise
@@ -133,7 +141,7 @@ class Internal:
             if connection is not None and connection.task is task:
                 connection.task = None
 
-    async def _answer(self, scope: Scope, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, get = scope["raw_path"], scope["method"] == "GET"
         if path == b"/metrics" and get:
             await _text(send, 200, await self._metrics.render(), CONTENT_TYPE_LATEST.encode())
@@ -148,11 +156,14 @@ class Internal:
         elif path.startswith(WHY) and get:
             if await self._allowed(scope, send):
                 await self._tell_why(path.removeprefix(WHY), send)
+        elif path == b"/ledger" and scope["method"] == "POST":
+            if await self._allowed(scope, send):
+                await self._take_grants(receive, send)
         else:
             await _text(send, 404, b"not found\n")
 
     async def _allowed(self, scope: Scope, send: Send) -> bool:
-        """Whether the caller may read on; who may not has been told so."""
+        """Whether the caller may go on; who may not has been told so."""
         headers = dict(scope["headers"])
         # The API server's proxy takes the Authorization header for its own.
         proxied = headers.get(HEADER_TOKEN.encode())
@@ -167,7 +178,7 @@ class Internal:
             await _text(send, 503, b"too many tokens wait for their review\n")
             return False
         if not allowed:
-            await _text(send, 401, b"only the operator may read this\n")
+            await _text(send, 401, b"this is for the operator alone\n")
         return allowed
 
     async def _stream_demand(self, send: Send) -> None:
@@ -182,6 +193,29 @@ class Internal:
             await _text(send, 404, b"this request is none of the newest here\n")
             return
         await _text(send, 200, orjson.dumps(known), b"application/json")
+
+    async def _take_grants(self, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(GRANTS_SECONDS):
+                grants = Grants.model_validate_json(await _read(receive))
+        except ValidationError:
+            await _text(send, 400, b"not the operator's answer to a statement\n")
+        except TimeoutError:
+            await _text(send, 408, b"the body came too slowly\n")
+        else:
+            self._funds.hear(grants)
+            await _text(send, 200, b"ok\n")
+
+
+async def _read(receive: Receive) -> bytes:
+    """Return a body; of one that is too large, not more than enough to see that."""
+    body = bytearray()
+    while len(body) <= MAX_GRANTS:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+    return b""
 
 
 async def _start(send: Send, status: int, kind: bytes, *more: tuple[bytes, bytes]) -> None:

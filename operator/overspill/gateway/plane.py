@@ -22,6 +22,7 @@ from overspill.gateway.choice import Chooser
 from overspill.gateway.decisions import Decisions, why
 from overspill.gateway.demand import Demand
 from overspill.gateway.dispatch import Dispatcher
+from overspill.gateway.funds import Funds
 from overspill.gateway.internal import Internal, Review, TokenCheck
 from overspill.gateway.memory import PART, Memory
 from overspill.gateway.metrics import Metrics
@@ -85,19 +86,20 @@ async def assemble(
     """
     pool, client = Pool(asyncio.get_running_loop()), ProviderClient(Http(settings.proxy))
     memory = Memory(settings.memory // PART)
-    metrics, demand = Metrics(state, memory), Demand(state, settings.instance)
+    metrics, funds = Metrics(state, memory), Funds(state.clock, lambda: demand.wake())
+    demand = Demand(state, settings.instance, funds)
     decisions = Decisions()
     chooser = Chooser(
         state, metrics, hold_limit=settings.hold, on_hold=demand.wake, decisions=decisions
     )
-    dispatcher = Dispatcher(chooser, metrics, pool, client, on_hold=demand.wake)
+    dispatcher = Dispatcher(chooser, metrics, pool, client, funds, on_hold=demand.wake)
     gateway = Gateway(state, metrics, dispatcher, memory, max_body=settings.max_body)
     check = TokenCheck(review, settings.operator_user, state.clock)
 
     def ready() -> bool:
         return synced() and not gateway.closing
 
-    internal = Internal(metrics, demand, check, ready, partial(why, decisions, state))
+    internal = Internal(metrics, demand, funds, check, ready, partial(why, decisions, state))
     try:
         yield Plane(
             settings,

@@ -71,7 +71,7 @@ def cost(rates: Rates, usage: Usage) -> int:
 def worst_case(rates: Rates, most: Usage) -> int:
     """Return the most nano-dollars that a request may cost, cached or not.
 
-    :param most: no more tokens than these are counted.
+    :param most: no more tokens than these are counted; ``written``: all of them may be.
     """
     cached = Usage(most.prompt, most.completion, cached=most.prompt)
     return max(cost(rates, most), cost(rates, cached))

@@ -70,7 +70,12 @@ class Account:
 
 
 class ProviderError(Exception):
-    """Base of all below. The text never holds a header, a key or a prompt."""
+    """Base of all below. The text never holds a header, a key or a prompt.
+
+    ``may_bill``: the provider may have computed an answer all the same.
+    """
+
+    may_bill = False
 
 
 class Unsupported(ProviderError):
@@ -100,11 +105,19 @@ class ProviderUnusable(ProviderError):
     """The provider did not answer, or not with an answer.
 
     :param cooldown: seconds in which nothing should be sent there.
+    :param may_bill: it may have computed an answer all the same.
     """
 
-    def __init__(self, fault: Fault, message: str, cooldown: float = SHORTEST_PAUSE) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        message: str,
+        cooldown: float = SHORTEST_PAUSE,
+        *,
+        may_bill: bool = False,
+    ) -> None:
         super().__init__(message)
-        self.fault, self.cooldown = fault, cooldown
+        self.fault, self.cooldown, self.may_bill = fault, cooldown, may_bill
 
 
 class AnswerBroken(ProviderError):

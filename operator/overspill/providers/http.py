@@ -131,14 +131,18 @@ class Http:
                     allow_redirects=False,
                     **self._by_proxy(account.url),
                 )
-        except TimeoutError:
-            raise ProviderUnusable(Fault.TIMED_OUT, "no answer in time") from None
+        except TimeoutError as error:
+            sent = not isinstance(error, aiohttp.ConnectionTimeoutError)
+            message = "no answer in time"
+            raise ProviderUnusable(Fault.TIMED_OUT, message, may_bill=sent) from None
         except aiohttp.ClientHttpProxyError as error:
             message = f"the proxy refused ({error.status})"
             raise ProviderUnusable(Fault.UNREACHABLE, message) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             name = type(error).__name__  # the text could hold the URL with its query
-            raise ProviderUnusable(Fault.UNREACHABLE, f"no connection ({name})") from None
+            sent = not isinstance(error, aiohttp.ClientConnectorError)
+            message = f"no connection ({name})"
+            raise ProviderUnusable(Fault.UNREACHABLE, message, may_bill=sent) from None
 
     def _by_proxy(self, url: str) -> Fields:
         proxy = self._proxy

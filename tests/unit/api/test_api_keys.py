@@ -25,6 +25,12 @@ def test_a_new_key_round_trips_without_being_stored() -> None:
     assert key not in str(made)
 
 
+def test_a_budget_is_read_to_the_nano_dollar_and_none_is_no_limit() -> None:
+    made = key_secret("overspill-system", "key-ci", DIGEST, "team-a", budget_per_day="0.50")
+    assert parse_key(made).budget_per_day == 500_000_000
+    assert parse_key(key_secret("s", "key-ci", DIGEST, "team-a")).budget_per_day is None
+
+
 def test_keys_differ() -> None:
     assert len({new_key() for _ in range(100)}) == 100
 
@@ -48,7 +54,9 @@ def test_the_default_is_all_services_of_the_tenant() -> None:
         ({"sha256": DIGEST, "tenant": "a", "services": "chat"}, "services"),
         ({"sha256": DIGEST, "tenant": "a", "services": "a/b/c"}, "services"),
         ({"sha256": DIGEST, "tenant": "a", "services": "a/b,"}, "services"),
-        ({"sha256": DIGEST, "tenant": "a", "budgetPerDay": "20"}, "budgetPerDay"),
+        ({"sha256": DIGEST, "tenant": "a", "budgetPerDay": "$20"}, "budgetPerDay"),
+        ({"sha256": DIGEST, "tenant": "a", "budgetPerDay": "-1"}, "budgetPerDay"),
+        ({"sha256": DIGEST, "tenant": "a", "tokensPerMinute": "20"}, "tokensPerMinute"),
     ],
 )
 def test_a_secret_that_is_not_understood_opens_nothing(fields: dict[str, str], named: str) -> None:

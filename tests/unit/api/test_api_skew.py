@@ -22,7 +22,10 @@ SERVICE: Object = {
         "model": {"uri": "oci://registry.example/m:1"},
         "resources": {"accelerator": {"count": 1}},
         "scaling": {"maxReplicas": 3, "objective": {"ttft": {"p95": "2s"}}},
-        "spillover": {"providers": [{"name": "openai", "model": "gpt"}]},
+        "spillover": {
+            "providers": [{"name": "openai", "model": "gpt"}],
+            "budget": {"perDay": "60"},
+        },
     },
     "status": {
         "conditions": [CONDITION],
@@ -37,7 +40,7 @@ PROVIDER: Object = {
         "secretRef": {"name": "key"},
         "models": [{"name": "gpt", "price": {"inputPerMTok": "1", "outputPerMTok": "2"}}],
     },
-    "status": {"conditions": [CONDITION]},
+    "status": {"conditions": [CONDITION], "spent": {"perDay": "1.2"}},
 }
 RUNTIME: Object = {
     "metadata": {"name": "mine", "namespace": "team-a"},

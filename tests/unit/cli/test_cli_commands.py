@@ -27,6 +27,12 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(world: World, overspill: Com
     assert [(k["name"], k["tenant"], k["services"]) for k in listed] == [
         ("ci", "team-a", ["team-a/*"])
     ]
+    assert (
+        overspill("keys", "create", "b", "--tenant", "a", "--budget-per-day", "5").returncode == 0
+    )
+    wrong = overspill("keys", "create", "c", "--tenant", "a", "--budget-per-day", "five")
+    assert wrong.returncode == 2
+    assert "budgetPerDay" in wrong.stderr
 
 
 def test_a_key_may_go_first(world: World, overspill: Command) -> None:

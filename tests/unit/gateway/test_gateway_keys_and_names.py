@@ -116,7 +116,7 @@ def test_a_revoked_key_is_dead_and_a_changed_one_follows() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        encoded(sha256=DIGEST, tenant="team-a", budgetPerDay="20"),  # a limit we do not know
+        encoded(sha256=DIGEST, tenant="team-a", tokensPerMinute="20"),  # a limit we do not know
         encoded(sha256="short", tenant="team-a"),
         encoded(sha256=DIGEST),
         encoded(sha256=DIGEST, tenant="team-a", services="*"),
