@@ -17,6 +17,7 @@ from overspill.autoscaler.meter import Meter
 from overspill.cli import __doc__ as cli_doc
 from overspill.cli.main import app
 from overspill.controller.metrics import Metrics as ControllerMetrics
+from overspill.controller.treasurer import Treasurer
 from overspill.gateway.memory import Memory
 from overspill.gateway.metrics import Metrics as GatewayMetrics
 from overspill.gateway.metrics import ServiceMetrics
@@ -140,6 +141,8 @@ def metrics() -> str:
     operator = CollectorRegistry()
     ControllerMetrics(operator)
     Meter(operator)
+    nobody: Any = None
+    operator.register(Treasurer(nobody, "", "", None))
     state = State(clock=lambda: 0.0, queue_limit=1)
     gateway = [GatewayMetrics(state, Memory(0)).registry, ServiceMetrics(state, "a/b").registry]
     service = " and ".join(f"`{label}`" for label in names.SERVICE_LABELS)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from overspill.autoscaler.signals import Demand
 from overspill.cluster.backoff import backoff
+from overspill.ledger.messages import Statement
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +55,7 @@ class Report(BaseModel):
     instance: str
     services: dict[str, ServiceReport] = Field(default_factory=dict)
     providers: dict[str, ProviderReport] = Field(default_factory=dict)
+    ledger: Statement | None = None  # while money for providers is wanted or held
 
 
 @dataclass
@@ -99,6 +101,7 @@ class Gateways:
         *,
         clock: Callable[[], float],
         on_held: Callable[[str], None],
+        on_statement: Callable[[str, Statement], None] = lambda address, statement: None,
     ) -> None:
         """Make a listener; ``run`` opens the streams.
 
@@ -107,11 +110,13 @@ class Gateways:
         :param clock: seconds, never going back.
         :param on_held: called with ``namespace/name`` when a report says that a request waits
             because no replica is ready.
+        :param on_statement: called with what a gateway says of money, and its ``host:port``.
         """
         self._addresses = addresses
         self._token_file = token_file
         self._clock = clock
         self._on_held = on_held
+        self._on_statement = on_statement
         self._voices: dict[str, Voice] = {}
 
     async def run(self) -> None:
@@ -160,7 +165,7 @@ class Gateways:
             await asyncio.sleep(backoff(failures, first=0.5, longest=10.0))
 
     async def _read(self, session: aiohttp.ClientSession, address: str, voice: Voice) -> None:
-        headers = await asyncio.to_thread(self._headers)
+        headers = await asyncio.to_thread(bearer, self._token_file)
         url = f"http://{address}/demand"
         async with session.get(url, headers=headers, allow_redirects=False) as response:
             if response.status != 200:
@@ -168,14 +173,11 @@ class Gateways:
             async for line in response.content:
                 report = Report.model_validate_json(line)
                 voice.add(self._clock(), report)
+                if report.ledger is not None:
+                    self._on_statement(address, report.ledger)
                 for key, service in report.services.items():
                     if service.held:
                         self._on_held(key)
-
-    def _headers(self) -> Mapping[str, str]:
-        if self._token_file is None:
-            return {}
-        return {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
 
     @property
     def expected(self) -> bool:
@@ -213,6 +215,13 @@ class Gateways:
                 if key not in merged or provider.ready:
                     merged[key] = provider
         return merged
+
+
+def bearer(token_file: Path | None) -> Mapping[str, str]:
+    """Return the headers that prove who we are to a gateway; reads the file."""
+    if token_file is None:
+        return {}
+    return {"Authorization": f"Bearer {token_file.read_text().strip()}"}
 
 
 def _refusal(status: int) -> str:

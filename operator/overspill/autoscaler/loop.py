@@ -29,6 +29,7 @@ from overspill.autoscaler.signals import Replicas, Rules, Signals, number
 from overspill.autoscaler.subject import Subject, remembered
 from overspill.cluster.backoff import backoff
 from overspill.cluster.errors import ClusterError, Conflict
+from overspill.ledger.messages import Statement
 from overspill.prometheus.queries import COSTS, OwnMetrics
 
 log = structlog.get_logger(__name__)
@@ -73,18 +74,24 @@ class Autoscaler:
         settings: Settings | None = None,
         meter: Meter | None = None,
         on_change: Callable[[str], None] = lambda key: None,
+        on_statement: Callable[[str, Statement], None] = lambda address, statement: None,
     ) -> None:
         """Make the loop; ``run`` runs it.
 
         :param gateways: gives the ``host:port`` of every gateway's internal server, now.
         :param token_file: the operator's token for the gateways.
         :param on_change: called with a service whose decision or health is new.
+        :param on_statement: called with what a gateway says of money, and its ``host:port``.
         """
         self._settings = settings or Settings()
         self._epoch = time.time() - time.monotonic()
         self._readings = Readings(prometheus, self._settings.interval, self.now, self._own_metrics)
         self._gateways = Gateways(
-            gateways, token_file, clock=self.now, on_held=self._wake_if_stopped
+            gateways,
+            token_file,
+            clock=self.now,
+            on_held=self._wake_if_stopped,
+            on_statement=on_statement,
         )
         self._writer = writer
         self._writes = asyncio.Semaphore(WRITES)

@@ -8,7 +8,7 @@ from overspill.cluster.kinds import ENDPOINT_SLICE
 
 
 class Addresses:
-    """Follows the ready endpoints of one Service."""
+    """Follows the endpoints of one Service that answer: ready ones, and those that still finish."""
 
     def __init__(self, cluster: Cluster, namespace: str, service: str) -> None:
         """Follow ``service``; :meth:`run` does it."""
@@ -18,13 +18,17 @@ class Addresses:
         self._slices: dict[str, dict[str, Any]] = {}
 
     def __call__(self) -> set[str]:
-        """Return ``host:port`` of each ready endpoint, as known now."""
+        """Return ``host:port`` of each endpoint, as known now.
+
+        A gateway that stops is not ready, and has requests to finish and money to give back.
+        """
         found: set[str] = set()
         for piece in self._slices.values():
             ports = [port["port"] for port in piece.get("ports") or [] if port.get("port")]
             port = ports[0] if ports else GATEWAY_INTERNAL_PORT
             for endpoint in piece.get("endpoints") or []:
-                if (endpoint.get("conditions") or {}).get("ready", True):
+                conditions = endpoint.get("conditions") or {}
+                if conditions.get("ready", True) or conditions.get("terminating"):
                     found |= {_join(host, port) for host in endpoint["addresses"]}
         return found
 

@@ -17,6 +17,7 @@ from overspill.cluster.kinds import (
     PVC,
     Kind,
 )
+from overspill.ledger.messages import OF_PROVIDER, OF_SERVICE
 
 
 @dataclass(frozen=True, order=True)
@@ -131,6 +132,16 @@ class Catalog:
             for key in self.entries[service].names
             if key.kind == kind.kind
         }
+
+    def concerned(self, account: str) -> set[Key]:
+        """Return the objects whose status tells of an account of the ledger."""
+        kind, _, path = account.partition("/")
+        if kind == OF_SERVICE:
+            return {Key.service(*path.split("/"))}
+        if kind == OF_PROVIDER:
+            key = Key.provider(*path.split("/"))
+            return {key} | self.users(key)
+        return set()  # a client's key has no status
 
     def users(self, named: Key) -> set[Key]:
         """Return the services that name an object."""

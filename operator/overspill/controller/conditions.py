@@ -13,7 +13,14 @@ from overspill.api.service import DataPolicy, ProviderRef
 from overspill.autoscaler.health import STARTING, UNAVAILABLE
 from overspill.controller import engines
 from overspill.controller.capacity import Capacity, refusal
-from overspill.controller.facts import Facts, Fault, Loading, Object, ProviderFacts
+from overspill.controller.facts import (
+    Budget,
+    Facts,
+    Fault,
+    Loading,
+    Object,
+    ProviderFacts,
+)
 from overspill.controller.reasons import Reason
 from overspill.runtimes import child_name
 
@@ -35,14 +42,15 @@ def judge(facts: Facts, capacity: Capacity) -> dict[ConditionType, Verdict]:
     unfit = engines.obstacle(facts)
     model = _model(facts, unfit)
     replicas = _replicas(facts, capacity, unfit)
-    spillover = _spillover(facts)
+    spillover, budget = _spillover(facts), _within_budget(facts)
     return {
-        ConditionType.READY: _ready(facts, capacity, model, replicas, spillover),
+        ConditionType.READY: _ready(facts, capacity, model, replicas, _usable(spillover, budget)),
         ConditionType.MODEL_READY: model,
         ConditionType.REPLICAS_READY: replicas,
         ConditionType.SCALING_ACTIVE: _scaling(facts),
         **of_capacity(capacity),
         ConditionType.SPILLOVER_READY: spillover,
+        ConditionType.WITHIN_BUDGET: budget,
     }
 
 
@@ -243,6 +251,47 @@ def _provider(facts: Facts, ref: ProviderRef) -> Verdict:
     if not known.ready:
         return _false(known.reason, f"InferenceProvider {key}: {known.message}")
     return _true(Reason.PROVIDERS_READY)
+
+
+def _within_budget(facts: Facts) -> Verdict:
+    spec, providers = facts.service.spec.spillover, facts.provider_budgets
+    if spec.budget is None and not providers:
+        return _true(Reason.NOT_CONFIGURED, "no budget; what spills is not limited")
+    if (spec.budget and facts.budget is None) or None in providers.values():
+        old = api.find(facts.service.status.conditions, ConditionType.WITHIN_BUDGET)
+        if old and old.reason != Reason.NOT_CONFIGURED:
+            return Verdict(old.status, old.reason, old.message)
+        return Verdict("Unknown", Reason.LEDGER_NOT_READ, "the ledger was not read yet")
+    if facts.budget and facts.budget.full:
+        return of_budget(facts.budget, "spillover.budget")
+    listed = {
+        f"{ref.namespace or facts.service.metadata.namespace}/{ref.name}" for ref in spec.providers
+    }
+    spent = {key: b for key in listed if (b := providers.get(key)) and b.full}
+    if listed and len(spent) == len(listed):
+        key, budget = min(spent.items())
+        verdict = of_budget(budget, f"spec.budget of InferenceProvider {key}")
+        return _false(Reason.PROVIDER_BUDGET_SPENT, verdict.message)
+    return _true(Reason.ROOM_LEFT)
+
+
+def of_budget(budget: Budget, field: str) -> Verdict:
+    """Return whether there is money.
+
+    :param field: where the budget is said, for people.
+    """
+    if budget.full is None:
+        return _true(Reason.ROOM_LEFT)
+    return _false(
+        Reason.BUDGET_SPENT,
+        f"{field} has no room for more in this {budget.full}; requests that do not fit stay local "
+        f"until {api.timestamp(budget.ends)}, or until it is raised",
+    )
+
+
+def _usable(spillover: Verdict, budget: Verdict) -> Verdict:
+    """Return whether a request that spilled now would be sent."""
+    return budget if spillover.status == "True" and budget.status == "False" else spillover
 
 
 def _ready(

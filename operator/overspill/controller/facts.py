@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from overspill.api.budget import Window
 from overspill.api.names import ENGINE_PORT
 from overspill.api.provider import InferenceProvider
 from overspill.api.runtime import InferenceRuntime
@@ -95,6 +96,15 @@ class ProviderFacts:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How an account's budget stands in the windows of this moment."""
+
+    spent: Mapping[Window, int]  # nano-dollars, of each window that has a limit
+    full: Window | None = None  # the longest one in which a request did not fit any more
+    ends: float = 0.0  # of that window, seconds since the epoch
+
+
+@dataclass(frozen=True)
 class Scaling:
     """What the autoscaler says of one service."""
 
@@ -119,6 +129,9 @@ class Facts:
     server_version: tuple[int, int]
     terminating: int = 0  # pods that still hold their place and will give it back
     providers: Mapping[str, ProviderFacts] = field(default_factory=dict)  # by "namespace/name"
+    # By "namespace/name": budgets of the listed providers; None: the ledger was not read yet.
+    provider_budgets: Mapping[str, Budget | None] = field(default_factory=dict)
+    budget: Budget | None = None  # of the service; likewise, or it has none
     runtime: InferenceRuntime | None = None  # that engine.runtime names
     runtime_invalid: str = ""  # why that object cannot be read
     accelerator_memory: int | None = None  # bytes of one device, by the nodes' labels

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from overspill.controller.observe import Observer
 from overspill.controller.reconcile import Reconciler
 from overspill.controller.scaling import ScaleWriter
 from overspill.controller.settings import Settings, SettingsError
+from overspill.controller.status import NUMBERS_SECONDS
 from overspill.controller.targets import Targets
+from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views
 from overspill.controller.worker import DirtyKeys, Worker
 from overspill.prometheus.client import PrometheusClient
@@ -39,7 +41,7 @@ from overspill.prometheus.client import PrometheusClient
 log = structlog.get_logger(__name__)
 
 STALL_SECONDS = 60.0
-STEADY_SECONDS = 60.0  # an autoscaler that ran for so long had recovered from what ended the last
+STEADY_SECONDS = 60.0  # a part that ran for so long had recovered from what ended the last
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Operator:
     leader: Leader
     worker: Worker
     autoscaler: Autoscaler
+    treasurer: Treasurer
     nudger: Nudger
     auditor: Auditor
     addresses: Addresses
@@ -72,7 +75,8 @@ class Operator:
         election = asyncio.create_task(self.leader.run())
         work: list[Coroutine[Any, Any, None]] = [
             self.worker.run(),
-            self._scale(),
+            self._while_leading(self.autoscaler.run, "autoscaler"),
+            self._while_leading(self.treasurer.run, "treasurer"),
             self.nudger.run(),
             self.auditor.run(),
             self.addresses.run(),
@@ -91,20 +95,20 @@ class Operator:
             await _cancel([election])
             self.prometheus.close()
 
-    async def _scale(self) -> None:
-        """Run the autoscaler while we hold the lease."""
+    async def _while_leading(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Run a part while we hold the lease."""
         failures = 0
         while True:
             await self.leader.wait(held=True)
             started = time.monotonic()
-            loop = asyncio.create_task(self.autoscaler.run())
+            loop = asyncio.create_task(run())
             lost = asyncio.create_task(self.leader.wait(held=False))
             try:
                 await asyncio.wait([loop, lost], return_when=asyncio.FIRST_COMPLETED)
                 if loop.done() and loop.exception():
                     steady = time.monotonic() - started >= STEADY_SECONDS
                     failures = 1 if steady else failures + 1
-                    log.error("the autoscaler ended", exc_info=loop.exception())
+                    log.error("a part ended", part=name, exc_info=loop.exception())
                     await asyncio.sleep(backoff(failures))
             finally:
                 await _cancel([loop, lost])
@@ -149,6 +153,16 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     scale = ScaleWriter(guarded)
     token = Path(settings.token_file)
     prometheus = PrometheusClient(settings.prometheus_url)
+    treasurer = Treasurer(
+        guarded,
+        settings.namespace,
+        settings.ledger,
+        token if token.exists() else None,
+        on_change=lambda account, urgent: keys.mark(
+            catalog.concerned(account), 0.0 if urgent else NUMBERS_SECONDS
+        ),
+    )
+    REGISTRY.register(treasurer)
     autoscaler = Autoscaler(
         prometheus,
         addresses,
@@ -158,8 +172,9 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
             settings.interval, settings.up_window, settings.down_window
         ),
         on_change=lambda path: keys.mark([Key.service(*path.split("/"))]),
+        on_statement=treasurer.hear,
     )
-    observer = Observer(cluster, autoscaler, catalog, version, views)
+    observer = Observer(cluster, autoscaler, treasurer, catalog, version, views)
     announcer = Announcer(guarded, settings.identity)
     reconciler = Reconciler(guarded, observer, autoscaler, scale, announcer, settings, metrics)
 
@@ -177,6 +192,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         leader=leader,
         worker=Worker(keys, reconciler.reconcile, informed, metrics),
         autoscaler=autoscaler,
+        treasurer=treasurer,
         nudger=Nudger(autoscaler, catalog, keys),
         auditor=auditor,
         addresses=addresses,

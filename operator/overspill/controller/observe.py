@@ -4,10 +4,12 @@ Nothing is cached, so a decision never rests on a view that our own last write h
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from dataclasses import replace
 
 from overspill.api.base import InvalidObject
+from overspill.api.budget import BudgetSpec
 from overspill.api.engine import BUNDLED
 from overspill.api.names import LABEL_SERVICE
 from overspill.api.provider import InferenceProvider
@@ -32,6 +34,7 @@ from overspill.controller import capacity
 from overspill.controller.accelerators import Accelerators
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.facts import (
+    Budget,
     Facts,
     Object,
     ProviderFacts,
@@ -42,7 +45,9 @@ from overspill.controller.facts import (
     read_pods,
 )
 from overspill.controller.progress import Loaders
+from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views, version
+from overspill.ledger.messages import OF_PROVIDER, OF_SERVICE
 from overspill.prometheus.queries import OwnMetrics
 from overspill.runtimes import child_name
 
@@ -58,6 +63,7 @@ class Observer:
         self,
         cluster: Cluster,
         autoscaler: Autoscaler,
+        treasurer: Treasurer,
         catalog: Catalog,
         server_version: tuple[int, int],
         views: Views,
@@ -68,6 +74,7 @@ class Observer:
         """
         self._cluster = cluster
         self._autoscaler = autoscaler
+        self._treasurer = treasurer
         self._catalog = catalog
         self._version = server_version
         self._views = views
@@ -112,6 +119,12 @@ class Observer:
             scaling=Scaling(desired=0),
             server_version=self._version,
             providers={ref.path: known for ref, known in zip(refs, providers, strict=True)},
+            provider_budgets={
+                known.provider.key: self.provider_budget(known.provider)
+                for known in providers
+                if known.provider and known.provider.spec.budget
+            },
+            budget=self._budget(OF_SERVICE, service.key, service.spec.spillover.budget),
             runtime=runtime,
             runtime_invalid=invalid,
             accelerator_memory=await self._accelerators.memory(
@@ -122,6 +135,15 @@ class Observer:
             name_taken_by=self._catalog.name_taken_by(key),
         )
         return self._with_scaling(facts)
+
+    def provider_budget(self, provider: InferenceProvider) -> Budget | None:
+        """Return how a provider's budget stands; None: it has none, or nobody knows yet."""
+        return self._budget(OF_PROVIDER, provider.key, provider.spec.budget)
+
+    def _budget(self, kind: str, path: str, budget: BudgetSpec | None) -> Budget | None:
+        if budget is None:
+            return None
+        return self._treasurer.stand(f"{kind}/{path}", budget.limits, time.time())
 
     def _with_scaling(self, facts: Facts) -> Facts:
         """Tell the autoscaler what is, then ask it what it wants."""

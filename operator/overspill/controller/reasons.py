@@ -57,6 +57,12 @@ class Reason(StrEnum):
     PRICE_MISSING = "PriceMissing"
     NO_REPORT = "NoReport"  # no gateway has said yet whether it has the key
 
+    # WithinBudget; NotConfigured as above
+    ROOM_LEFT = "RoomLeft"
+    BUDGET_SPENT = "BudgetSpent"  # a request did not fit any more; until the window ends
+    PROVIDER_BUDGET_SPENT = "ProviderBudgetSpent"  # of every provider that is listed
+    LEDGER_NOT_READ = "LedgerNotRead"
+
 
 class EventReason(StrEnum):
     """Reasons of events beside those of conditions."""

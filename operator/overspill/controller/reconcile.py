@@ -14,7 +14,7 @@ import structlog
 from overspill.api.base import InvalidObject
 from overspill.api.conditions import Condition
 from overspill.api.names import OPERATOR_MANAGER, ConditionType
-from overspill.api.provider import InferenceProvider, InferenceProviderStatus
+from overspill.api.provider import InferenceProvider
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler
 from overspill.cluster import Cluster, Conflict, Forbidden, Invalid, NotFound, Terminating
@@ -25,7 +25,7 @@ from overspill.controller.catalog import Key
 from overspill.controller.conditions import Verdict
 from overspill.controller.contest import Contests
 from overspill.controller.decide import Plan, decide, decide_status
-from overspill.controller.facts import Facts, Fault, Object
+from overspill.controller.facts import Budget, Facts, Fault, Object
 from overspill.controller.metrics import Metrics
 from overspill.controller.observe import CHILDREN, Observer
 from overspill.controller.reasons import Reason
@@ -63,8 +63,7 @@ class Reconciler:
         :raises ClusterError: when the API server refuses or does not answer.
         """
         if key.kind == INFERENCE_PROVIDER.kind:
-            await self._provider(key)
-            return None
+            return await self._provider(key)
         return await self._service(key)
 
     async def _service(self, key: Key) -> float | None:
@@ -93,6 +92,7 @@ class Reconciler:
             STUCK_SECONDS if facts.foreign or facts.refused else None,
             LOADING_SECONDS if facts.loading else None,
             self.contests.again(key, time.monotonic()),
+            *(_until_anew(b) for b in (facts.budget, *facts.provider_budgets.values())),
         ]
         return min((wait for wait in waits if wait is not None), default=None)
 
@@ -224,34 +224,40 @@ class Reconciler:
         self._written.pop(key, None)
         self._lacked.pop(key, None)
 
-    async def _provider(self, key: Key) -> None:
+    async def _provider(self, key: Key) -> float | None:
         try:
             raw = await self.cluster.get(INFERENCE_PROVIDER, key.namespace, key.name)
         except NotFound:
-            return
+            self._written.pop(key, None)
+            return None
         if raw["metadata"].get("deletionTimestamp"):
-            return
+            return None
         try:
             provider = InferenceProvider.parse(raw)
         except InvalidObject as error:
             await self._refuse(INFERENCE_PROVIDER, raw, str(error))
-            return
+            return None
         report = self.autoscaler.providers().get(key.path)
         if report is None:
-            return  # no gateway is connected: what was said last stands
-        verdict = Verdict("True" if report.ready else "False", report.reason, report.message)
-        old = provider.status
-        generation = provider.metadata.generation
-        new = InferenceProviderStatus(
-            observed_generation=generation,
-            conditions=status.conditions(
-                {ConditionType.READY: verdict}, old.conditions, generation, time.time()
-            ),
-        )
-        if new != old:
-            await self._write_status(INFERENCE_PROVIDER, raw, new.to_dict())
-            for type_, reason, text in announce.conditions(old.conditions, new.conditions):
-                await self.announcer.announce(raw, type_, reason, text)
+            return None  # no gateway is connected: what was said last stands
+        budget = self.observer.provider_budget(provider)
+        old, new = provider.status, status.provider_status(provider, report, budget, time.time())
+        since = time.monotonic() - self._written.get(key, self._started)
+        wait = status.provider_wait(old, new, since)
+        if wait != 0.0:
+            return min((s for s in (wait, _until_anew(budget)) if s is not None), default=None)
+        await self._write_status(INFERENCE_PROVIDER, raw, new.to_dict())
+        self._written[key] = time.monotonic()
+        for type_, reason, text in announce.conditions(old.conditions, new.conditions):
+            await self.announcer.announce(raw, type_, reason, text)
+        return _until_anew(budget)
+
+
+def _until_anew(budget: Budget | None) -> float | None:
+    """Return seconds until a budget that is spent begins anew."""
+    if budget is None or budget.full is None:
+        return None
+    return max(0.0, budget.ends - time.time()) + 1.0
 
 
 def _conditions(raw: Object) -> list[Condition]:

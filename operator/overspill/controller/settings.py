@@ -21,6 +21,7 @@ class Settings:
     engine_image: str  # llama.cpp's, and of the helpers in a replica's pod
     engine_gpu_image: str  # vLLM's
     lease: str = "overspill-operator"  # elects the operator that acts
+    ledger: str = "overspill-ledger"  # the ConfigMap of what was spent
     gateway_service: str = "overspill-gateway"
     gateway_port: int = 80  # of that Service
     watch_namespaces: tuple[str, ...] = ()  # empty: all
@@ -53,6 +54,7 @@ class Settings:
             engine_image=_required(env, "OVERSPILL_ENGINE_IMAGE"),
             engine_gpu_image=_required(env, "OVERSPILL_ENGINE_GPU_IMAGE"),
             lease=env.get("OVERSPILL_LEASE") or cls.lease,
+            ledger=env.get("OVERSPILL_LEDGER") or cls.ledger,
             gateway_service=env.get("OVERSPILL_GATEWAY_SERVICE") or cls.gateway_service,
             gateway_port=_port(env, "OVERSPILL_GATEWAY_PORT", cls.gateway_port),
             watch_namespaces=_names(env, "OVERSPILL_WATCH_NAMESPACES"),

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from math import floor, log10
 
 from overspill.api import conditions as api
+from overspill.api.budget import SpentStatus
 from overspill.api.conditions import Condition, timestamp
 from overspill.api.names import ConditionType
+from overspill.api.provider import InferenceProvider, InferenceProviderStatus
 from overspill.api.service import InferenceService
 from overspill.api.status import (
     MAX_DECISIONS,
@@ -21,9 +23,10 @@ from overspill.api.status import (
     ModelStatus,
     TrafficStatus,
 )
+from overspill.autoscaler.gateways import ProviderReport
 from overspill.controller.capacity import Capacity
-from overspill.controller.conditions import Verdict
-from overspill.controller.facts import Facts
+from overspill.controller.conditions import Verdict, of_budget
+from overspill.controller.facts import Budget, Facts
 from overspill.runtimes.base import selector
 
 NUMBERS_SECONDS = 30.0
@@ -80,8 +83,16 @@ def status(
         capacity=_capacity(service, capacity, now),
         traffic=rounded(facts.scaling.traffic),
         cost=_cost(facts.scaling.cost),
+        spent=_spent(facts),
         last_decisions=_decisions(facts.scaling.decisions, service.status.last_decisions),
     )
+
+
+def _spent(facts: Facts) -> SpentStatus | None:
+    """Return what of the budget is spent; until the ledger was read, what was said last."""
+    if facts.service.spec.spillover.budget is None:
+        return None
+    return SpentStatus.of(facts.budget.spent) if facts.budget else facts.service.status.spent
 
 
 def _model(facts: Facts) -> ModelStatus | None:
@@ -126,6 +137,46 @@ def _cost(cost: CostStatus | None) -> CostStatus | None:
     return CostStatus(**{name: two_digits(value) for name, value in cost})
 
 
+def provider_status(
+    provider: InferenceProvider, report: ProviderReport, budget: Budget | None, now: float
+) -> InferenceProviderStatus:
+    """Return the status of a provider.
+
+    :param report: what the gateways say of it.
+    :param budget: None: it has none, or the ledger was not read yet.
+    :param now: seconds since the epoch.
+    """
+    old, generation = provider.status, provider.metadata.generation
+    ready = Verdict("True" if report.ready else "False", report.reason, report.message)
+    verdicts = {ConditionType.READY: ready}
+    kept: list[Condition] = []
+    spent = None
+    if budget is not None:
+        verdicts[ConditionType.WITHIN_BUDGET] = of_budget(budget, "spec.budget")
+        spent = SpentStatus.of(budget.spent)
+    elif provider.spec.budget is not None:  # what was said last stands
+        kept = [c for c in old.conditions if c.type == ConditionType.WITHIN_BUDGET]
+        spent = old.spent
+    return InferenceProviderStatus(
+        observed_generation=generation,
+        conditions=[*conditions(verdicts, old.conditions, generation, now), *kept],
+        spent=spent,
+    )
+
+
+def provider_wait(
+    old: InferenceProviderStatus, new: InferenceProviderStatus, since: float
+) -> float | None:
+    """Return seconds until a provider's ``new`` status should be written: 0 now, None never.
+
+    :param since: seconds since the last write.
+    """
+    if old == new:
+        return None
+    numbers_only = old == new.model_copy(update={"spent": old.spent})
+    return max(0.0, NUMBERS_SECONDS - since) if numbers_only else 0.0
+
+
 def wait(old: InferenceServiceStatus, new: InferenceServiceStatus, since: float) -> float | None:
     """Return seconds until ``new`` should be written: 0 now, None never.
 
@@ -143,5 +194,5 @@ def _essence(status: InferenceServiceStatus) -> InferenceServiceStatus:
     """Return the part of a status whose change is told at once."""
     bare = [c.model_copy(update={"message": ""}) for c in status.conditions]
     capacity = status.capacity and status.capacity.model_copy(update={"message": ""})
-    told_later = dict.fromkeys(("model", "traffic", "cost"))
+    told_later = dict.fromkeys(("model", "traffic", "cost", "spent"))
     return status.model_copy(update={"conditions": bare, "capacity": capacity, **told_later})

@@ -32,6 +32,7 @@ from overspill.controller.observe import Observer
 from overspill.controller.reconcile import Reconciler
 from overspill.controller.scaling import ScaleWriter
 from overspill.controller.settings import Settings
+from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views
 
 MOST_WRITES = 30
@@ -158,9 +159,10 @@ class Subject:
 
     def _reconciler(self, guarded: Cluster, wish: Wish) -> Reconciler:
         autoscaler: Any = Fixed(wish, f"{self.namespace}/{self.name}")
+        treasurer = Treasurer(guarded, self.namespace, "overspill-ledger", None)
         return Reconciler(
             guarded,
-            Observer(self.operator, autoscaler, Catalog(), (1, 37), Views()),
+            Observer(self.operator, autoscaler, treasurer, Catalog(), (1, 37), Views()),
             autoscaler,
             ScaleWriter(guarded),
             Announcer(guarded, "me"),

@@ -49,7 +49,7 @@ if ready.status == "True" then
   if found.ReplicasReady ~= nil and found.ReplicasReady.reason == "RollingOut" then
     return health("Progressing", text(found.ReplicasReady))
   end
-  for _, name in ipairs({ "SpilloverReady", "ScalingActive" }) do
+  for _, name in ipairs({ "SpilloverReady", "WithinBudget", "ScalingActive" }) do
     if found[name] ~= nil and found[name].status == "False" then
       return health("Healthy", text(ready) .. "; but " .. name .. " is False: " .. text(found[name]))
     end
