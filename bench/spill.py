@@ -66,12 +66,12 @@ RATIO_BAR, FIRST_SPILL_BAR_MS = 1.1, 100.0
 OVERLOAD = 1.3
 PREFILL, TOKEN = 1 / 10_000, 0.030  # seconds per prompt token and per output token
 TRACE_STEP = 3.0  # seconds to which the trace's times are rounded
-LENGTHS = (4, 8, 16, 32, 64)
+LENGTHS = (4, 8, 16, 32, 48, 64)
 CALM, RISEN = (
     60.0,
     90.0,
 )  # seconds: before and after the step, and of it  # of "queue longer than n"
-QUEUE_BOUND, HOLD = 100, 120.0  # the chart's defaults
+QUEUE_BOUND, HOLD = 256, 120.0  # the defaults of the chart
 KEY = ClientKey("bench", "", "bench", ("*/*",))
 CALL = parse(CHAT, b'{"model":"chat","messages":[{"role":"user","content":"hi"}]}')
 Policy = Callable[[Facts], Decision]

@@ -15,7 +15,7 @@ from overspill.api.service import ProviderRef
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
-from overspill.gateway.decisions import Decisions, Size
+from overspill.gateway.decisions import Decisions, size_of
 from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError, bad_request
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
@@ -187,7 +187,7 @@ class Chooser:
         slots, free, boots = *admission.slots(now), service.boots_under_way(now)
         if _local_is_over(exchange):
             slots, free, boots = 0, 0, ()
-        size = Size.of(exchange.call)
+        size = size_of(exchange.call)
         key, placed = exchange.key, ticket if ticket and not ticket.displaced else None
         return spill.Facts(
             slots=slots,
@@ -245,7 +245,7 @@ class Chooser:
         return replica
 
     def _note(self, exchange: Exchange, decision: spill.Decision) -> None:
-        name, size = exchange.service.key, Size.of(exchange.call)
+        name, size = exchange.service.key, size_of(exchange.call)
         self.decisions.note(exchange.reply.request_id, name, size, decision, exchange.seen)
 
 

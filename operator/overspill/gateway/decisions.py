@@ -27,16 +27,16 @@ class Size(NamedTuple):
     prompt_bytes: int
     tokens: int  # of the answer, at most, or typically
 
-    @classmethod
-    def of(cls, call: Call) -> "Size":
-        """Measure a call."""
-        fields = call.fields
-        tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or TYPICAL_TOKENS
-        return cls(len(call.body), tokens * (fields.get("n") or 1))
-
     def cost(self, rates: Rates) -> int:
         """Return the nano-dollars that it is expected to cost."""
         return cost(rates, estimate(self.prompt_bytes, self.tokens))
+
+
+def size_of(call: Call) -> Size:
+    """Return the size of a call."""
+    fields = call.fields
+    tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or TYPICAL_TOKENS
+    return Size(len(call.body), tokens * (fields.get("n") or 1))
 
 
 class Record(NamedTuple):

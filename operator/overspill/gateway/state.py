@@ -62,11 +62,10 @@ class Service:
     spilled: dict[str, int] = field(default_factory=dict)  # at each provider now
     waking: int = 0  # of them, because a replica has yet to start
     waits: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WAITS_KEPT))
+    key: str = field(init=False)  # namespace/name; every request needs it
 
-    @property
-    def key(self) -> str:
-        """``namespace/name``."""
-        return self.resource.key
+    def __post_init__(self) -> None:
+        self.key = self.resource.key
 
     @property
     def namespace(self) -> str:

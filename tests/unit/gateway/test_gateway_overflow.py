@@ -218,6 +218,20 @@ async def test_a_spilled_stream_tells_its_cost_and_hides_the_usage_chunk(
     assert cloud.bodies[0]["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "chosen"), [("Ordered", "team-a/cloud"), ("Cheapest", "team-a/cheap")]
+)
+async def test_the_strategy_chooses_the_provider(
+    gateway: World, cloud: Upstream, strategy: str, chosen: str
+) -> None:
+    gateway.state.put_service(service(spillover=spillover("cloud", "cheap", strategy=strategy)))
+    gateway.provider(cloud)
+    price = {"inputPerMTok": "0.10", "outputPerMTok": "0.40"}
+    gateway.provider(cloud, "cheap", models=[{"name": "big-1", "price": price}])
+    status, headers, _ = await chat(gateway)
+    assert (status, headers["x-overspill-destination"]) == (200, chosen)
+
+
 async def test_a_queued_request_spills_when_the_cluster_becomes_full(
     gateway: World, engine: Upstream, cloud: Upstream
 ) -> None:
