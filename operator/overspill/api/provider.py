@@ -86,6 +86,11 @@ class TimeoutsSpec(Model):
     "!has(self.baseURL) || (isURL(self.baseURL) && url(self.baseURL).getHost() != '')",
     "baseURL must be a URL with a host",
 )
+@cel(
+    "!has(self.azureApiVersion) || (self.type == 'openai' && has(self.baseURL))",
+    "azureApiVersion needs type openai and the resource's baseURL, for example "
+    "https://example.openai.azure.com/openai",
+)
 class InferenceProviderSpec(Model):
     """The account."""
 
@@ -94,6 +99,14 @@ class InferenceProviderSpec(Model):
         None,
         description="Up to and with /v1, in ASCII. Default for openai: https://api.openai.com/v1, "
         "for anthropic: https://api.anthropic.com/v1.",
+    )
+    azure_api_version: (
+        Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")] | None
+    ) = Field(
+        None,
+        description="Azure's dated API, for example 2024-10-21: baseURL is then the resource's, up "
+        "to and with /openai, and a model's name is that of its deployment. Not needed where "
+        "baseURL ends with /openai/v1.",
     )
     insecure: bool = Field(
         False, description="Allow plain http, so that the key travels unencrypted."

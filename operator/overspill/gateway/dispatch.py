@@ -278,6 +278,7 @@ def account_of(provider: Provider) -> Account:
         connect=parse_duration(spec.timeouts.connect),
         first_byte=parse_duration(spec.timeouts.first_byte),
         idle=parse_duration(spec.timeouts.idle),
+        azure_api_version=spec.azure_api_version or "",
     )
 
 

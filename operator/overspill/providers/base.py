@@ -58,6 +58,7 @@ class Account:
     :param connect: seconds for a connection, TLS included.
     :param first_byte: seconds from the sent request to the first content.
     :param idle: seconds between two pieces.
+    :param azure_api_version: a date, where Azure's deployments are asked by their URLs.
     """
 
     provider: str
@@ -67,6 +68,7 @@ class Account:
     connect: float
     first_byte: float
     idle: float
+    azure_api_version: str = ""
 
 
 class ProviderError(Exception):

@@ -32,7 +32,8 @@ class ProviderClient:
             answer = await self._http.post(account, anthropic.PATH, body, headers, patience)
             return anthropic.as_chat(answer) if request.messages is None else answer
         body, headers = openai.body_for(account.type, request, model), openai.headers(account)
-        answer = await self._http.post(account, request.path, body, headers, patience)
+        path = openai.path_of(account, request, model)
+        answer = await self._http.post(account, path, body, headers, patience)
         return in_clients_form(request, answer)
 
     async def close(self) -> None:

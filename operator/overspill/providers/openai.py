@@ -4,7 +4,10 @@ The body is made of an allow-list of fields, so that no field of a client picks 
 engine's knob.
 
 https://platform.openai.com/docs/api-reference
+https://learn.microsoft.com/en-us/azure/foundry/openai/reference
 """
+
+from urllib.parse import quote
 
 from overspill.api.provider import ProviderType
 from overspill.providers.base import Account, Fields, Request, Unsupported
@@ -28,7 +31,17 @@ _FIELDS = {
 
 def headers(account: Account) -> dict[str, str]:
     """Return the header that proves who asks."""
+    if account.azure_api_version:
+        return {"api-key": account.secret}
     return {"Authorization": f"Bearer {account.secret}"}
+
+
+def path_of(account: Account, request: Request, model: str) -> str:
+    """Return where below the base URL to ask; Azure's dated API has a path for each deployment."""
+    if not account.azure_api_version:
+        return request.path
+    deployment = quote(model, safe="")
+    return f"/deployments/{deployment}{request.path}?api-version={account.azure_api_version}"
 
 
 def unsupported(request: Request) -> Unsupported | None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import openai
 import orjson
 import pytest
 from aiohttp import web
@@ -76,6 +77,28 @@ async def test_what_is_sent_and_what_comes_back() -> None:
     assert headers["Authorization"] == f"Bearer {SECRET}"
     assert headers["User-Agent"] == "overspill"
     assert body == {"messages": FIELDS["messages"], "model": "big-1"}
+
+
+async def test_azures_deployments_are_asked_as_its_own_sdk_asks_them() -> None:
+    seen: list[tuple[str, str | None, bool]] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        key = request.headers.get("api-key")
+        seen.append((request.raw_path, key, "Authorization" in request.headers))
+        return web.json_response({"choices": []})
+
+    async with served(handle) as (client, where):
+        root = where.url.removesuffix("/v1")
+        azure = account(f"{root}/openai", azure_api_version="2024-10-21")
+        answer = await client.send(azure, Request(CHAT, FIELDS), "gpt 5/eu", 1.0)
+        answer.close()
+        async with openai.AsyncAzureOpenAI(
+            azure_endpoint=root, api_version="2024-10-21", api_key=SECRET, max_retries=0
+        ) as sdk:
+            await sdk.chat.completions.create(model="gpt 5/eu", messages=FIELDS["messages"])
+    ours, theirs = seen
+    assert ours == theirs
+    assert ours[1:] == (SECRET, False)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -355,7 +355,7 @@ TARGETS = (ProviderType.OPENAI, ProviderType.ANTHROPIC)
 COLUMNS = "| own engines | `openai`, `openai-compatible` | `anthropic` |\n|---|---|---|---|"
 COUNT = """
 `POST /v1/messages/count_tokens` is answered by an engine of the service, which alone knows how \
-its model cuts text into tokens (llama.cpp and vLLM do; another engine's 404 becomes a 501). It \
+its model cuts text into tokens (llama.cpp does; the 404 of one that does not becomes a 501). It \
 never spills, and nothing is estimated.
 """
 
