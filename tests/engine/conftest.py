@@ -16,6 +16,9 @@ import pytest
 
 import images
 
+# The gateway's own test world.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "gateway"))
+
 CACHE = Path(os.environ.get("OVERSPILL_CACHE") or Path.home() / ".cache/overspill") / "models"
 START_SECONDS = 120
 
