@@ -45,10 +45,9 @@ class OpenAIWire:
     end = sse.DONE
 
     def __init__(self, wants_usage: bool) -> None:
-        self.done, self.fault, self.usage = False, "", None
+        self.done, self.fault = False, ""
+        self.usage: Usage | None = None
         self._wants_usage = wants_usage
-
-    usage: Usage | None
 
     def see(self, data: bytes, first: bool) -> tuple[bool, bool]:
         """Return whether the client gets an event, and whether it has content."""
@@ -78,10 +77,9 @@ class AnthropicWire:
     end = _MESSAGE_STOP
 
     def __init__(self) -> None:
-        self.done, self.fault, self.usage = False, "", None
+        self.done, self.fault = False, ""
+        self.usage: Usage | None = None
         self._told: Fields = {}
-
-    usage: Usage | None
 
     def see(self, data: bytes, first: bool) -> tuple[bool, bool]:
         """Return whether the client gets an event, and whether it has content."""
