@@ -214,8 +214,16 @@ def parse(text: bytes) -> list[Object]:
     try:
         documents = [d for d in yaml.safe_load_all(text) if d is not None]
     except (yaml.YAMLError, ValueError) as error:
-        raise InvalidFile(f"no YAML: {' '.join(str(error).split())}") from None
+        raise InvalidFile(f"no YAML: {_problem(error)}") from None
     return [_checked(d) for d in documents]
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong and where, without the line itself: it may hold a key."""
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return type(error).__name__
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _checked(raw: Any) -> Object:

@@ -9,7 +9,7 @@ import yaml
 
 from overspill.api.crd import RESOURCES
 from overspill.api.service import InferenceService
-from overspill.cluster import Cluster
+from overspill.cluster import Cluster, Invalid
 from overspill.cluster.kinds import (
     CRD,
     INFERENCE_PROVIDER,
@@ -66,15 +66,20 @@ async def test_the_api_server_fills_in_what_the_models_say(
     assert stored["spec"]["scaling"]["objective"]["ttft"] == {"p95": "2s"}
 
 
-async def test_a_status_with_empty_times_is_accepted(cluster: Cluster, namespace: str) -> None:
+async def test_a_time_is_a_time_or_absent(cluster: Cluster, namespace: str) -> None:
     obj = service("chat", namespace, {})
     await cluster.create(INFERENCE_SERVICE, obj)
     condition = {"type": "Ready", "status": "False", "reason": "Starting", "message": "x"}
-    obj["status"] = {"conditions": [condition | {"lastTransitionTime": ""}], "desiredReplicas": 1}
-    written = await cluster.apply(
-        INFERENCE_SERVICE, obj, manager="overspill-tests", subresource="status"
-    )
-    assert written["status"] == obj["status"]
+
+    async def write(conditions: list[dict[str, str]]) -> dict[str, Any]:
+        obj["status"] = {"conditions": conditions, "desiredReplicas": 1}
+        return await cluster.apply(
+            INFERENCE_SERVICE, obj, manager="overspill-tests", subresource="status"
+        )
+
+    assert (await write([condition]))["status"] == obj["status"]
+    with pytest.raises(Invalid, match="lastTransitionTime"):
+        await write([condition | {"lastTransitionTime": ""}])
 
 
 async def test_the_columns_of_kubectl_get(cluster: Cluster, namespace: str) -> None:

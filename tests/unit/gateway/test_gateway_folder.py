@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from overspill.api.keys import digest
 from overspill.gateway import folder as module
-from overspill.gateway.folder import Folder, InvalidFile
+from overspill.gateway.folder import Folder, InvalidFile, parse
 from overspill.gateway.state import State
 
 SERVICE = """
@@ -97,6 +97,13 @@ def test_json_and_what_the_cluster_itself_wrote_are_read(tmp_path: Path, state: 
     (tmp_path / "service.yml").write_text(SERVICE)
     loaded(tmp_path, state)
     assert len(state.services["team-a/chat"].admission.replicas) == 2
+
+
+def test_what_is_no_yaml_is_told_without_the_line_that_may_hold_a_key(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile) as told:
+        parse(b"stringData:\n  api-key: sk-very: secret\n")
+    assert "line 2, column 19" in str(told.value)
+    assert "sk-very" not in str(told.value)
 
 
 @pytest.mark.parametrize(
