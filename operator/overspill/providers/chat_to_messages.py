@@ -20,6 +20,8 @@ from overspill.providers.neutral import says_nothing
 # Anthropic's API wants a limit. This one every model there takes, and an answer that reaches it
 # says so (finish_reason: length).
 DEFAULT_MAX_TOKENS = 8192
+# Of all tool calls together: they are JSON in a string, which takes up to 30 times as much parsed.
+MAX_ARGUMENTS = 1 << 20  # characters
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _DATA_URL = re.compile(r"data:([a-z/]+);base64,", re.IGNORECASE)
 _EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
@@ -150,6 +152,10 @@ def _conversation(messages: list[Fields]) -> tuple[list[Fields], list[Fields]]:
     """Return the system prompt, and the turns; of one role in a row they are one turn."""
     system: list[Fields] = []
     turns: list[Fields] = []
+    if sum(map(_argument_size, messages)) > MAX_ARGUMENTS:
+        raise Unsupported(
+            "messages", f"arguments of tool calls may have {MAX_ARGUMENTS} characters in all"
+        )
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         role, blocks = _turn(where, message)
@@ -193,6 +199,14 @@ def _assistant(where: str, message: Fields) -> list[Fields]:
         *_texts(where, refusal),
         *(_tool_use(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)),
     ]
+
+
+def _argument_size(message: Fields) -> int:
+    calls = message.get("tool_calls")
+    calls = calls if isinstance(calls, list) else []
+    functions = [c.get("function") for c in calls if isinstance(c, dict)]
+    texts = [f.get("arguments") for f in functions if isinstance(f, dict)]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _tool_use(where: str, call: Any) -> Fields:

@@ -209,3 +209,17 @@ def test_no_member_of_a_message_is_dropped_in_silence(extra: Fields) -> None:
         return
     with pytest.raises(Unsupported, match=r"messages\[0\]\."):
         messages_of({"messages": [message]}, MODEL)
+
+
+def test_arguments_of_calls_have_a_bound_together() -> None:
+    """They are JSON in a string, and nobody knows before parsing how much memory that takes."""
+    call = {
+        "id": "c",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}" + " " * 400_000},
+    }
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    answer = {"role": "tool", "tool_call_id": "c", "content": "x"}
+    assert messages_of({"messages": [HI, turn, answer] * 2}, MODEL)
+    with pytest.raises(Unsupported, match="arguments of tool calls"):
+        messages_of({"messages": [HI, turn, answer] * 3}, MODEL)
