@@ -247,7 +247,7 @@ def queue_longer_than(number: int) -> Policy:
 class Patient:
     """A request that waits for a slot whatever happens."""
 
-    key, blocks = KEY, ()
+    key, blocks, avoid = KEY, (), None
 
     def __init__(self, request: Request, begin: Callable[[Request, Replica], None]) -> None:
         self._request, self._begin = request, begin

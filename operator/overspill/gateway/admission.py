@@ -8,6 +8,7 @@ A key that floods a service fills the queue, but takes no place from others: whe
 full, a request that would be served before the last one takes its place, and the last is refused.
 """
 
+import contextlib
 from collections.abc import Mapping
 
 from overspill.api.keys import ClientKey
@@ -21,6 +22,7 @@ PRIOR_SERVICE_SECONDS = 1.0  # mean service time before the first request has en
 # it is good to a twentieth where times vary as much as lengths of answers do (standard deviation
 # near the mean; that of the mean is it times √(weight ÷ 2)).
 MEMORY_SECONDS, LEAST_WEIGHT, MOST_WEIGHT = 30.0, 1 / 200, 1 / 10
+REFUSALS = 3  # in a row, before a replica is suspected
 PROMISES_PER_PLACE = 10  # at most so many wait outside per place in the queue
 KEPT_PART = 2  # of the queue, one in so many places may be kept for those who were promised one
 
@@ -96,6 +98,27 @@ class Admission:
         """Leave a replica that failed out for a moment; call ``grant_free`` after it."""
         replica.suspect_until = now + SUSPECT_SECONDS
 
+    def has_other(self, replica: Replica | None) -> bool:
+        """Whether there is another replica than this, be it busy or left out for a moment."""
+        return any(other is not replica for other in self.replicas.values())
+
+    def has_refused(self, replica: Replica, now: float) -> bool:
+        """Note that a replica refused a request of which no other has said the same.
+
+        Whether it is the replica's fault shows when another answers or refuses that request too.
+        Until then one that refuses all, and quickly, would draw the whole load: after a few in a
+        row it is left out. Of the only one that could answer now, nothing is concluded.
+
+        :returns: whether it is left out for a moment; call ``recheck`` then.
+        """
+        others = (r for r in self.replicas.values() if r is not replica)
+        if not any(other.suspect_until <= now for other in others):
+            return False
+        replica.refusals += 1
+        if replica.refusals >= REFUSALS:
+            self.suspect(replica, now)
+        return replica.refusals >= REFUSALS
+
     def room(self, key: ClientKey, now: float, *, promised: bool = False) -> bool:
         """Whether a request of this key may wait: a place is free, or the last one is behind it.
 
@@ -131,9 +154,11 @@ class Admission:
 
     def grant_free(self, now: float) -> None:
         """Give free slots to those whose turn it is."""
-        while self.waiting and (replicas := free(self.replicas.values(), now)):
-            waiter = self.waiting.pop()
-            waiter.grant(self._reserve(replicas, waiter.blocks, now))
+        with contextlib.suppress(IndexError):  # nobody waits who may have one
+            while replicas := free(self.replicas.values(), now):
+                waiter = self.waiting.pop(replicas)
+                able = [replica for replica in replicas if replica is not waiter.avoid]
+                waiter.grant(self._reserve(able, waiter.blocks, now))
 
     def recheck(self) -> None:
         """Let every waiting request decide again, the next to be served first."""

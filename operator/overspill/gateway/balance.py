@@ -31,6 +31,7 @@ class Replica:
     :param slots: this gateway's share of the requests that it computes at the same time.
     :param load: requests that this gateway has running there.
     :param used: when it got its last request, to take turns between equals.
+    :param refusals: requests that it refused in a row, and of which no other has said the same.
     """
 
     address: Address
@@ -38,6 +39,7 @@ class Replica:
     load: int = 0
     used: int = 0
     suspect_until: float = 0.0
+    refusals: int = 0
     mirror: Mirror = field(default_factory=Mirror)
     name: bytes = field(init=False)
 

@@ -32,10 +32,13 @@ HANDOVER = 0.02  # seconds before the objective at which a request that waits st
 
 
 class Ticket:
-    """A place in a service's queue."""
+    """A place in a service's queue.
 
-    def __init__(self, key: ClientKey, blocks: Blocks) -> None:
-        self.key, self.blocks = key, blocks
+    :param avoid: a replica that has refused the request.
+    """
+
+    def __init__(self, key: ClientKey, blocks: Blocks, avoid: Replica | None) -> None:
+        self.key, self.blocks, self.avoid = key, blocks, avoid
         self.replica: Replica | None = None
         self.displaced = False
         self._changed = asyncio.Event()
@@ -101,8 +104,6 @@ class Chooser:
         :raises ApiError: when the request is refused or has waited too long.
         """
         admission = exchange.service.admission
-        if exchange.verdict and (_local_is_over(exchange) or len(admission.replicas) < 2):
-            raise exchange.verdict
         key, now = exchange.key, self.clock()
         promised = bool(admission.promises) and admission.promises.redeem(key, now)
         if not _local_is_over(exchange):
@@ -138,6 +139,8 @@ class Chooser:
         service = exchange.service
         if self.state.services.get(service.key) is not service:
             raise ApiError(404, "model_not_found", "the model was just removed", param="model")
+        if exchange.verdict and not _second_opinion(exchange):
+            raise exchange.verdict
         now = self.clock()
         usable, unable = self._providers(exchange, now)
         facts = exchange.seen = self._facts(exchange, ticket, room, usable, now)
@@ -147,6 +150,8 @@ class Chooser:
         if isinstance(decision, spill.Spill):
             model = usable[decision.provider].model
             return Overflow(self.state.providers[decision.provider], model, decision.reason)
+        if exchange.verdict and isinstance(decision, spill.Refuse):
+            raise exchange.verdict
         if exchange.refusal is not None and not service.admission.replicas:
             raise exchange.refusal
         refused = isinstance(decision, spill.Refuse) and not service.admission.replicas
@@ -216,7 +221,7 @@ class Chooser:
         )
 
     def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
-        ticket = Ticket(exchange.key, exchange.blocks)
+        ticket = Ticket(exchange.key, exchange.blocks, exchange.refused_by)
         admission.enqueue(ticket, first=bool(exchange.last_failure))
         admission.grant_free(self.clock())
         if not admission.replicas:
@@ -259,6 +264,12 @@ def _refused(exchange: Exchange, decision: spill.Refuse, now: float) -> ApiError
     if decision.status == 429 and decision.retry_after <= RETRY_AFTER_MAX and error.retry_after:
         exchange.service.admission.promises.make(exchange.key, now + error.retry_after)
     return error
+
+
+def _second_opinion(exchange: Exchange) -> bool:
+    """Whether another replica may yet be asked about a request that one has refused."""
+    has_other = exchange.service.admission.has_other(exchange.refused_by)
+    return has_other and not _local_is_over(exchange)
 
 
 def _local_is_over(exchange: Exchange) -> bool:

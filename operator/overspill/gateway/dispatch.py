@@ -121,10 +121,10 @@ class Dispatcher:
         first_byte = STREAM_FIRST_BYTE if exchange.call.stream else UNARY_FIRST_BYTE
         try:
             connection = await self._ask(exchange, replica, first_byte)
-            if exchange.refused_by not in (None, replica):
-                self._rest(
-                    exchange.service.admission, exchange.refused_by
-                )  # it was not the request
+            replica.refusals = 0
+            if exchange.refused_by is not None:  # it was not the request
+                admission.suspect(exchange.refused_by, self.clock())
+                self._move_on(admission)
             series = self.metrics.of(exchange.service).to(DESTINATION_LOCAL)
             relay = Relay(
                 exchange, in_clients_form(exchange.call.request, connection), series,
@@ -140,8 +140,7 @@ class Dispatcher:
             self._suspect(exchange, replica, sent=failure.sent)
             raise
         except EngineRefused as refused:
-            exchange.sent_failures += 1
-            exchange.verdict, exchange.refused_by = refused.error, replica
+            self._refused(exchange, replica, refused.error)
             raise
         finally:
             if connection is not None:
@@ -168,10 +167,22 @@ class Dispatcher:
             exchange.sent_failures += 1
         else:
             exchange.unsent_failures += 1
-        self._rest(exchange.service.admission, replica)
-
-    def _rest(self, admission: Admission, replica: Replica) -> None:
+        admission = exchange.service.admission
         admission.suspect(replica, self.clock())
+        self._move_on(admission)
+
+    def _refused(self, exchange: Exchange, replica: Replica, error: ApiError) -> None:
+        """Remember what an engine said; when two say so, it is the request's fault."""
+        admission = exchange.service.admission
+        exchange.sent_failures += 1
+        if exchange.refused_by is not None:
+            exchange.refused_by.refusals = 0
+        elif admission.has_refused(replica, self.clock()):
+            self._move_on(admission)
+        exchange.verdict, exchange.refused_by = error, replica
+
+    def _move_on(self, admission: Admission) -> None:
+        """Let the queue move when a replica rests, and again when it has rested."""
         admission.recheck()
 
         def again() -> None:

@@ -13,7 +13,7 @@ nobody wanted owes nothing. Pure; no clock.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,10 @@ class Waiter(Protocol):
     @property
     def blocks(self) -> Blocks:
         """Of its prompt."""
+
+    @property
+    def avoid(self) -> Replica | None:
+        """What has refused it; only of one that had its turn before."""
 
     def grant(self, replica: Replica) -> None:
         """Take the slot that is now reserved for it."""
@@ -124,13 +128,16 @@ class FairQueue:
         flow.waiting.append(waiter)
         level.size += 1
 
-    def pop(self) -> Waiter:
+    def pop(self, free: Sequence[Replica]) -> Waiter:
         """Return the next one, and charge its flow.
 
-        :raises IndexError: when nobody waits.
+        :param free: the replicas that have a slot; who avoids all of them is passed over.
+        :raises IndexError: when nobody waits who may have one.
         """
-        if self._again:
-            return self._again.popleft()
+        for waiter in self._again:
+            if any(replica is not waiter.avoid for replica in free):
+                self._again.remove(waiter)
+                return waiter
         if not self._levels:
             raise IndexError("nobody waits")
         priority = max(self._levels)

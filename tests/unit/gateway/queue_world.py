@@ -54,6 +54,7 @@ class Client:
     ended: float | None = None
     refused: int = 0
     blocks: Blocks = ()
+    avoid: Replica | None = None
 
     def grant(self, replica: Replica) -> None:
         self.world.start(self, replica)

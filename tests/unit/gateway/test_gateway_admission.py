@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from overspill.api.keys import ClientKey
-from overspill.gateway.admission import Admission
+from overspill.gateway.admission import REFUSALS, Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica, best, free
 from overspill.gateway.prefix import Blocks
 from overspill.gateway.promises import KEPT_SECONDS
@@ -22,8 +22,8 @@ class Place:
 
     blocks: Blocks = ()
 
-    def __init__(self, key: ClientKey = KEY) -> None:
-        self.key = key
+    def __init__(self, key: ClientKey = KEY, avoid: Replica | None = None) -> None:
+        self.key, self.avoid = key, avoid
         self.displaced = False
         self.replica: Replica | None = None
         self.rechecks = 0
@@ -121,6 +121,29 @@ def test_a_suspect_is_left_out_for_a_moment() -> None:
     assert queue.slots(0.5) == (0, 0)
     queue.grant_free(SUSPECT_SECONDS + 0.01)
     assert waiting.replica is replica
+
+
+def test_who_was_refused_by_a_replica_waits_for_another_and_lets_others_have_it() -> None:
+    queue = admission(A, B)
+    sick, other = queue.acquire(0.0), queue.acquire(0.0)
+    assert sick
+    assert other
+    refused, next_one = Place(avoid=sick), Place()
+    queue.enqueue(refused, first=True)
+    queue.enqueue(next_one)
+    queue.release(sick, 1.0)
+    assert (refused.replica, next_one.replica) == (None, sick)
+    queue.release(other, 1.0)
+    assert refused.replica is other
+
+
+def test_one_that_refuses_several_in_a_row_is_left_out_unless_it_is_the_only_one() -> None:
+    queue = admission(A, B)
+    sick, other = queue.replicas.values()
+    assert [queue.has_refused(sick, 0.0) for _ in range(REFUSALS)] == [False, False, True]
+    assert queue.slots(0.0) == (1, 1)
+    assert not any(queue.has_refused(other, 0.0) for _ in range(2 * REFUSALS))
+    assert queue.has_refused(sick, SUSPECT_SECONDS), "it has answered nothing since"
 
 
 def test_a_replica_that_left_still_takes_its_slots_back() -> None:

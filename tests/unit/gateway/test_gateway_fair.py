@@ -126,14 +126,14 @@ def test_the_place_in_the_queue_is_the_number_of_those_who_are_served_before(
         if step is not None:
             queue.add(Place(step))  # type: ignore[arg-type]
         elif queue:
-            queue.pop()
+            queue.pop([])
     places = {id(waiter): queue.ahead(waiter) for waiter in queue}
     last = queue.last()
-    order = [queue.pop() for _ in range(len(queue))]
+    order = [queue.pop([]) for _ in range(len(queue))]
     assert [places[id(waiter)] for waiter in order] == list(range(len(order)))
     assert last is (order[-1] if order else None)
     with pytest.raises(IndexError):
-        queue.pop()
+        queue.pop([])
 
 
 @given(steps, st.sampled_from(KEYS))
@@ -143,7 +143,7 @@ def test_a_newcomer_is_told_its_place(taken: list[ClientKey | None], whose: Clie
         if step is not None:
             queue.add(Place(step))  # type: ignore[arg-type]
         elif queue:
-            queue.pop()
+            queue.pop([])
     expected, last = queue.ahead_of_next(whose), queue.last()
     is_last = not (last and queue.comes_before(whose, last))
     newcomer = Place(whose)
