@@ -112,7 +112,7 @@ class Chooser:
                 exchange.seen = None
                 return self._admitted(exchange, replica)
         ticket: Ticket | None = None
-        room = bool(exchange.last_failure) or admission.room(key, now, promised=promised)
+        room = _had_turn(exchange) or admission.room(key, now, promised=promised)
         try:
             while True:
                 target = self._decide(exchange, ticket, room)
@@ -169,8 +169,11 @@ class Chooser:
     def _providers(
         self, exchange: Exchange, now: float
     ) -> tuple[dict[str, ProviderRef], Unsupported | None]:
-        """Return whom the request may go to; if nobody, what an API that may could not say."""
-        if not (exchange.may_leave and exchange.service.may_spill):
+        """Return whom the request may go to; if nobody, what an API that may could not say.
+
+        What an engine has refused goes nowhere that takes money for it.
+        """
+        if exchange.verdict or not (exchange.may_leave and exchange.service.may_spill):
             return {}, None
         usable = self.state.usable_providers(exchange.service, exchange.tried, now)
         types = {key: self.state.providers[key].resource.spec.type for key in usable}
@@ -222,7 +225,7 @@ class Chooser:
 
     def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
         ticket = Ticket(exchange.key, exchange.blocks, exchange.refused_by)
-        admission.enqueue(ticket, first=bool(exchange.last_failure))
+        admission.enqueue(ticket, first=_had_turn(exchange))
         admission.grant_free(self.clock())
         if not admission.replicas:
             self.on_hold()
@@ -264,6 +267,11 @@ def _refused(exchange: Exchange, decision: spill.Refuse, now: float) -> ApiError
     if decision.status == 429 and decision.retry_after <= RETRY_AFTER_MAX and error.retry_after:
         exchange.service.admission.promises.make(exchange.key, now + error.retry_after)
     return error
+
+
+def _had_turn(exchange: Exchange) -> bool:
+    """Whether it had a slot before, so that it need not line up for one again."""
+    return exchange.wait is not None
 
 
 def _second_opinion(exchange: Exchange) -> bool:
