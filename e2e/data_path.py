@@ -94,7 +94,8 @@ def _answered(pod: dict[str, Any]) -> bool:
     """Whether a gateway has answered a request since it started."""
     url = f"http://{pod['status']['podIP']}:9090/metrics"
     with urllib.request.urlopen(url, timeout=5) as answer:
-        return any(line.startswith(b"overspill_requests_total{") for line in answer)
+        counts = [line for line in answer if line.startswith(b"overspill_requests_total{")]
+    return any(float(line.rpartition(b" ")[2]) for line in counts)  # series begin at 0
 
 
 def streams(story: Story, name: str, seconds: float = STREAM_SECONDS, rate: float = RATE) -> Load:
