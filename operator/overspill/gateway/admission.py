@@ -81,16 +81,17 @@ class Admission:
     ) -> None:
         """Give a slot back; the next in the queue gets it.
 
-        :param service_seconds: how long the request took in the replica, None when it failed.
+        :param service_seconds: how long the request held the slot, whatever its end was: who left
+            or failed used it as well. None when the replica never had it.
         :param key: whose it was, to charge it what it took beyond the mean.
         """
         replica.load -= 1
         if not replica.load:
             self._left.pop(replica.address, None)
         self._run(-1, now)
+        if key is not None:
+            self.waiting.charge(key, (service_seconds or 0.0) - self.mean_service_seconds)
         if service_seconds is not None:
-            if key is not None:
-                self.waiting.charge(key, service_seconds - self.mean_service_seconds)
             self._count(now)
         self.grant_free(now)
 

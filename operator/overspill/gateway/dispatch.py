@@ -116,7 +116,7 @@ class Dispatcher:
     async def _local(self, exchange: Exchange, replica: Replica) -> None:
         admission, started = exchange.service.admission, self.clock()
         exchange.sent_to(DESTINATION_LOCAL, "", started)
-        took: float | None = None
+        worked = True
         connection: UpstreamConnection | None = None
         first_byte = STREAM_FIRST_BYTE if exchange.call.stream else UNARY_FIRST_BYTE
         try:
@@ -132,12 +132,12 @@ class Dispatcher:
                 first_byte=first_byte, idle=IDLE,
             )  # fmt: skip
             await relay.run()
-            took = self.clock() - started
         except NotBegun as error:
             self._suspect(exchange, replica, sent=True)
             raise ReplicaFailed(str(error), sent=True) from None
         except ReplicaFailed as failure:
-            self._suspect(exchange, replica, sent=failure.sent)
+            worked = failure.sent
+            self._suspect(exchange, replica, sent=worked)
             raise
         except EngineRefused as refused:
             self._refused(exchange, replica, refused.error)
@@ -145,7 +145,8 @@ class Dispatcher:
         finally:
             if connection is not None:
                 connection.close()
-            admission.release(replica, self.clock(), took, exchange.key)
+            now = self.clock()
+            admission.release(replica, now, now - started if worked else None, exchange.key)
 
     async def _ask(
         self, exchange: Exchange, replica: Replica, first_byte: float

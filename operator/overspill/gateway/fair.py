@@ -137,6 +137,7 @@ class FairQueue:
         for waiter in self._again:
             if any(replica is not waiter.avoid for replica in free):
                 self._again.remove(waiter)
+                self.charge(waiter.key, self.cost)
                 return waiter
         if not self._levels:
             raise IndexError("nobody waits")

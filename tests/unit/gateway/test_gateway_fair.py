@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from queue_world import Clients, key
 
 from overspill.api.keys import ClientKey
+from overspill.gateway.balance import Replica
 from overspill.gateway.fair import FairQueue
 
 SECONDS = 200.0
@@ -109,8 +110,26 @@ def test_who_waits_as_long_as_told_gets_in(
 
 
 class Place:
+    avoid = None
+
     def __init__(self, whose: ClientKey) -> None:
         self.key = whose
+
+
+def test_a_second_turn_is_paid_for_as_the_first_was() -> None:
+    """Else who is refused at once by two replicas would be owed what it never used."""
+    queue, (a, b) = FairQueue(cost=1.0), (key("a"), key("b"))
+    first, *later = [Place(whose) for whose in (a, a, a, b, b)]
+    for place in (first, *later):
+        queue.add(place)  # type: ignore[arg-type]
+    again = Place(a)
+    replica = Replica(("10.0.0.1", 8000), 1)
+    assert queue.pop([replica]) is first
+    queue.charge(a, 0.0 - 1.0)
+    queue.add(again, first=True)  # type: ignore[arg-type]
+    assert queue.pop([replica]) is again
+    queue.charge(a, 0.0 - 1.0)
+    assert [queue.pop([replica]).key for _ in range(3)] == [a, b, a]
 
 
 KEYS = [key("a"), key("b", weight=2), key("c", weight=4), key("d", priority=1)]

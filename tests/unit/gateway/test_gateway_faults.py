@@ -20,6 +20,8 @@ from gateway_world import (
     world,
 )
 
+from overspill.gateway.admission import PRIOR_SERVICE_SECONDS
+
 
 @pytest.fixture
 def spec() -> dict[str, Any]:
@@ -299,6 +301,8 @@ async def test_a_client_that_leaves_cancels_the_engine_and_frees_the_slot(
     request.cancel()
     await asyncio.wait_for(engine.left_event.wait(), 5)
     await until(lambda: load(gateway) == 0)
+    admission = gateway.state.services["team-a/chat"].admission
+    assert admission.mean_service_seconds != PRIOR_SERVICE_SECONDS, "it has used its slot"
     page = await gateway.metrics()
     assert 'overspill_requests_total{code="499",destination="local"' in page
 
