@@ -23,7 +23,8 @@ PRIOR_SERVICE_SECONDS = 1.0  # mean service time before the first request has en
 # near the mean; that of the mean is it times √(weight ÷ 2)).
 MEMORY_SECONDS, LEAST_WEIGHT, MOST_WEIGHT = 30.0, 1 / 200, 1 / 10
 REFUSALS = 3  # in a row, before a replica is suspected
-PROMISES_PER_PLACE = 10  # at most so many wait outside per place in the queue
+PROMISES_PER_PLACE = 10  # at most so many wait outside per place in the queue,
+MOST_PROMISES = 2_000  # and so many at all
 KEPT_PART = 2  # of the queue, one in so many places may be kept for those who were promised one
 
 
@@ -39,7 +40,7 @@ class Admission:
         self._left: dict[Address, Replica] = {}  # not ready any more, but still at work
         self.mean_service_seconds = PRIOR_SERVICE_SECONDS
         self.waiting = FairQueue(PRIOR_SERVICE_SECONDS)
-        self.promises = Promises(limit * PROMISES_PER_PLACE)
+        self.promises = Promises(min(limit * PROMISES_PER_PLACE, MOST_PROMISES))
         self._turn = 0
         self._running, self._since = 0, 0.0  # requests in all replicas, since when so many
         # Slot-seconds that were used and requests that ended, the newest weighing most.
@@ -137,9 +138,9 @@ class Admission:
         Those of the same key that were refused before come first, and other keys take their share
         meanwhile; one that wants less than its share makes this too many, never too few.
         """
-        promised = self.promises.keys()
-        others = {k for k in self.waiting.keys() | set(promised) if k.priority >= key.priority}
-        own = sum(k.id == key.id for k in promised)
+        promised = self.promises.by_key
+        others = {k for k in self.waiting.keys() | promised.keys() if k.priority >= key.priority}
+        own = sum(number for k, number in promised.items() if k.id == key.id)
         return (own + 1) * sum(k.weight for k in others | {key}) / key.weight
 
     def enqueue(self, waiter: Waiter, *, first: bool = False) -> None:

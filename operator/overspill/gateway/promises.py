@@ -7,6 +7,7 @@ is to the key: any request of it may redeem it. Pure; time is an argument.
 """
 
 from bisect import bisect_right, insort
+from collections import Counter
 from operator import itemgetter
 
 from overspill.api.keys import ClientKey
@@ -25,6 +26,7 @@ class Promises:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._line: list[tuple[float, ClientKey]] = []  # when, in monotonic seconds, and to whom
+        self.by_key: Counter[ClientKey] = Counter()  # how many are to each
 
     def __len__(self) -> int:
         return len(self._line)
@@ -33,20 +35,31 @@ class Promises:
         """Remember that a key was told to come back at ``due``."""
         if len(self._line) < self._limit:
             insort(self._line, (due, key), key=_due)
+            self.by_key[key] += 1
 
     def redeem(self, key: ClientKey, now: float) -> bool:
-        """Take back the oldest promise to a key that is due; whether there was one."""
+        """Take back the oldest promise to a key that is due; whether there was one.
+
+        Those who did not come are forgotten here, or each request would look at all of them.
+        """
+        self._forget(now)
         for place in range(bisect_right(self._line, now, key=_due)):
             if self._line[place][1].id == key.id:
-                del self._line[place]
+                self._drop(place, place + 1)
                 return True
         return False
 
     def kept(self, now: float) -> int:
         """Return for how many a place is kept now; those who did not come are forgotten."""
-        del self._line[: bisect_right(self._line, now - KEPT_SECONDS, key=_due)]
+        self._forget(now)
         return bisect_right(self._line, now + KEPT_SECONDS, key=_due)
 
-    def keys(self) -> list[ClientKey]:
-        """Return to whom, one for each promise."""
-        return [key for _, key in self._line]
+    def _forget(self, now: float) -> None:
+        self._drop(0, bisect_right(self._line, now - KEPT_SECONDS, key=_due))
+
+    def _drop(self, start: int, end: int) -> None:
+        for _, key in self._line[start:end]:
+            self.by_key[key] -= 1
+            if not self.by_key[key]:
+                del self.by_key[key]
+        del self._line[start:end]
