@@ -154,11 +154,10 @@ class Chooser:
             raise exchange.verdict
         if exchange.refusal is not None and not service.admission.replicas:
             raise exchange.refusal
-        refused = isinstance(decision, spill.Refuse) and not service.admission.replicas
-        if unable is not None and (refused or _local_is_over(exchange)):
+        if unable is not None and (service.model_fault or _local_is_over(exchange)):
             raise bad_request(f"no provider can answer this: {unable}", unable.field, UNSUPPORTED)
         if isinstance(decision, spill.Refuse):
-            raise _refused(exchange, decision, now)
+            raise _refused(exchange, decision, unable, now)
         if _local_is_over(exchange):
             raise ApiError(
                 503, "upstream_failed", f"no upstream answered: {exchange.last_failure}",
@@ -257,10 +256,14 @@ class Chooser:
         self.decisions.note(exchange.reply.request_id, name, size, decision, exchange.seen)
 
 
-def _refused(exchange: Exchange, decision: spill.Refuse, now: float) -> ApiError:
+def _refused(
+    exchange: Exchange, decision: spill.Refuse, unable: Unsupported | None, now: float
+) -> ApiError:
     """Return the error that says so; who is told when to come back will have a place then."""
     before = " and ".join(filter(None, (exchange.last_failure, exchange.unfunded)))
     why = f"; before that {before}" if before else ""
+    if unable is not None:
+        why += f"; meanwhile no provider can answer this: {unable}"
     error = ApiError(
         decision.status, decision.code, decision.message + why, retry_after=decision.retry_after
     )

@@ -21,9 +21,9 @@ async def cloud() -> AsyncIterator[AnthropicCloud]:
         yield serving
 
 
-def spilling_to(w: World, cloud: AnthropicCloud, *more: str) -> None:
+def spilling_to(w: World, cloud: AnthropicCloud, *more: str, **spec: Any) -> None:
     """Let every request of the service spill; it has no replica."""
-    w.state.put_service(service(spillover=spillover("claude", *more)))
+    w.state.put_service(service(spillover=spillover("claude", *more), **spec))
     named = [{"name": "big-1", "price": PRICE}]
     w.provider(cloud, "claude", type="anthropic", models=named)  # type: ignore[arg-type]
 
@@ -105,9 +105,21 @@ async def test_everything_that_can_be_said_is_taken(gateway: World, cloud: Anthr
     assert len(cloud.bodies) == len(ALL)
 
 
-async def test_what_no_target_can_say_is_a_400_that_names_the_field(cloud: AnthropicCloud) -> None:
+async def test_what_a_replica_could_answer_later_is_no_bad_request(cloud: AnthropicCloud) -> None:
     async with world(hold=0.05) as w:
         spilling_to(w, cloud)
+        with pytest.raises(openai.InternalServerError) as info:
+            await w.sdk().chat.completions.create(model="chat", messages=[HI], n=2)  # type: ignore[list-item]
+    assert (info.value.status_code, info.value.code) == (503, "no_replica_ready")
+    assert info.value.response.headers["Retry-After"] == "60"
+    assert "n: this provider's API has no such field" in info.value.message
+    assert cloud.bodies == []
+
+
+async def test_what_no_target_can_say_is_a_400_that_names_the_field(cloud: AnthropicCloud) -> None:
+    fault = {"type": "ModelReady", "status": "False", "reason": "ClaimNotFound", "message": "vol"}
+    async with world() as w:
+        spilling_to(w, cloud, status={"conditions": [fault]})
         with pytest.raises(openai.BadRequestError) as info:
             await w.sdk().chat.completions.create(model="chat", messages=[HI], n=2)  # type: ignore[list-item]
     assert (info.value.param, info.value.code) == ("n", "unsupported_parameter")
