@@ -344,9 +344,10 @@ HEAD = """\
 # Which API can say what
 
 A client speaks one API, whatever answers it. A request goes only where all of it can be said; a \
-provider that cannot is skipped, and when nobody else can answer the client gets a 400 that names \
-the field shown here. Own engines get every request in OpenAI's form; whether a model follows an \
-image or a schema is its own matter. What an engine cannot be told is refused at once, because \
+provider that cannot is skipped, and when no replica can come either the client gets a 400 that \
+names the field shown here (as long as one may, the message of a 429 or 503 names it). Own \
+engines get every request in OpenAI's form; whether a model follows an image or a schema is its \
+own matter. What an engine cannot be told is refused at once, because \
 every service has engines.
 
 Written by `make generate` from the table that the tests hold the translation against.
