@@ -18,6 +18,11 @@ NamespaceOrAll = Annotated[
 ]
 
 
+AzureVersion = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$", max_length=18)
+]
+
+
 class ProviderType(StrEnum):
     """Whose API the provider speaks."""
 
@@ -100,9 +105,7 @@ class InferenceProviderSpec(Model):
         description="Up to and with /v1, in ASCII. Default for openai: https://api.openai.com/v1, "
         "for anthropic: https://api.anthropic.com/v1.",
     )
-    azure_api_version: (
-        Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$")] | None
-    ) = Field(
+    azure_api_version: AzureVersion | None = Field(
         None,
         description="Azure's dated API, for example 2024-10-21: baseURL is then the resource's, up "
         "to and with /openai, and a model's name is that of its deployment. Not needed where "
