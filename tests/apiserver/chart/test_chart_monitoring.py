@@ -67,13 +67,14 @@ def test_rules_have_the_values_filled_in(helm: Helm) -> None:
 def test_dashboards_are_config_maps_that_a_sidecar_finds(helm: Helm) -> None:
     dashboards = {"enabled": True, "annotations": {"grafana_folder": "Models"}}
     objects = helm.template(**{"monitoring.dashboards": dashboards})
-    maps = [o for o in objects if o["kind"] == "ConfigMap"]
+    maps = [o for o in objects if "grafana_dashboard" in o["metadata"].get("labels", {})]
     assert [o["metadata"]["name"] for o in maps] == [
         "overspill-dashboard-cost",
         "overspill-dashboard-operations",
     ]
     for obj in maps:
         assert obj["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert obj["kind"] == "ConfigMap"
         assert obj["metadata"]["annotations"] == {"grafana_folder": "Models"}
         ((name, text),) = obj["data"].items()
         source = CHART / "files/dashboards" / name.removeprefix("overspill-")
