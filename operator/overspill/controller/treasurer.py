@@ -125,6 +125,7 @@ class Treasurer(Collector):
     async def run(self) -> None:
         """Give out money until cancelled; only while this process is the leader."""
         self._live, failures = None, 0  # another leader may have written
+        self._voices.clear()  # of an earlier run: they have spoken to another leader since
         self._running = True
         timeout = aiohttp.ClientTimeout(total=SEND_SECONDS, sock_connect=CONNECT)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -136,6 +137,7 @@ class Treasurer(Collector):
                 for task in self._sending.values():
                     task.cancel()
                 await asyncio.gather(*self._sending.values(), return_exceptions=True)
+                self._heard.clear()  # when we lead again, they may have ended
 
     async def _step(self, session: aiohttp.ClientSession, failures: int) -> int:
         """Do one round; return how many have failed in a row."""

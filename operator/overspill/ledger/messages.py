@@ -15,6 +15,7 @@ Limits = dict[Window, int]  # of one account
 MAX_NANO = 2**62
 MAX_ACCOUNT = 200  # characters
 MAX_LINES = 20_000
+SLICES = 200  # a grant is a 200th of the budget, or what waits, where that is more
 
 
 class _Message(BaseModel):

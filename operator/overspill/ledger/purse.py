@@ -12,10 +12,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overspill.api.budget import Window
-from overspill.ledger.messages import Grant, Grants, Limits, Line, Statement, Want
+from overspill.ledger.messages import (
+    MAX_LINES,
+    SLICES,
+    Grant,
+    Grants,
+    Limits,
+    Line,
+    Statement,
+    Want,
+)
 
 Accounts = Mapping[str, Limits]  # what a request is charged to; account: its limits
 IDLE = 5.0  # seconds without a request after which what is left is given back
+REPEAT = 60.0  # seconds after which what is known of what was spent is stated again
 FRESH = 1.0  # seconds that the operator's word on what is left counts
 KEPT = 3  # windows of an account that are remembered: a clock may step back, and messages be late
 
@@ -40,6 +50,7 @@ class Pot:
     reserved: int = 0
     until: float = 0.0  # nothing is sent after it
     used: float = float("-inf")  # the last reservation
+    last: int = 0  # its worst case
     room: int = 0  # what others could still get
     told: float = float("-inf")  # when the operator said so
     known: tuple[int, int] = (0, 0)  # allowed and spent as the operator has written them down
@@ -94,7 +105,7 @@ class Purse:
             return None
         for pot in found:
             pot.reserved += worst
-            pot.used = now
+            pot.used, pot.last = now, worst
             self._limits[pot.account] = accounts[pot.account]
         return Reservation(worst, tuple(found))
 
@@ -137,20 +148,31 @@ class Purse:
     # the operator
 
     def statement(self, now: float) -> Statement | None:
-        """Return what the operator should hear, None while nothing is wanted or held.
+        """Return what the operator should hear, None while it knows all and nothing is wanted.
 
-        What was not used for a while is given back by this.
+        What is more than a few requests need, and all that was not used for a while, is given back
+        by this. Who has spent is heard at least every ``REPEAT`` seconds: a holder that says
+        nothing is taken for dead, and a record that was lost is mended by what holders say.
         """
         for pot in self._pots.values():
-            idle = pot.account not in self._waiting and now - pot.used >= IDLE
-            if pot.reserved == 0 and (idle or now >= pot.until):
-                pot.allowed = pot.spent
+            self._return_surplus(pot, now)
         wants = {account: self._want(account) for account in self._wanting(now)}
         current = {id(pot) for pot in self._current.values() if pot.account in wants}
-        lines = [_line(pot) for pot in self._pots.values() if pot.busy or id(pot) in current]
+        told = [pot for pot in self._pots.values() if pot.busy or id(pot) in current]
+        again = [pot for pot in self._pots.values() if pot.spent and now - pot.told >= REPEAT]
+        lines = [_line(pot) for pot in dict.fromkeys(told + again)][:MAX_LINES]
         if not lines and not wants:
             return None
         return Statement(holder=self.holder, lines=lines, wants=wants)
+
+    def _return_surplus(self, pot: Pot, now: float) -> None:
+        """Need less of what is held; settled requests leave most of their worst cases over."""
+        if pot.account not in self._waiting:
+            limit = self._limits.get(pot.account, {}).get(pot.window, 0)
+            soon = 0 if now - pot.used >= IDLE else 2 * max(limit // SLICES, pot.last)
+            pot.allowed = min(pot.allowed, pot.spent + pot.reserved + soon)
+        if pot.reserved == 0 and now >= pot.until:
+            pot.allowed = pot.spent
 
     def give_back(self) -> None:
         """Keep only what requests have reserved."""

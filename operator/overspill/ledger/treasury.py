@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overspill.api.budget import Window
-from overspill.ledger.messages import Grant, Grants, Line, Statement, Want
+from overspill.ledger.messages import SLICES, Grant, Grants, Line, Statement, Want
 from overspill.ledger.windows import bounds
 
-SLICES = 200  # a grant is a 200th of the budget, or what waits, where that is more
 PLENTY = 4  # slices that must be left, or nothing is given ahead of need
 LIFETIME = 30.0  # seconds that a grant may be used without hearing from us again
 KEPT_SECONDS = 3 * 3600.0  # that a window is remembered: clocks step, and requests end late
@@ -47,7 +46,7 @@ class Pot:
 
     limit: int = 0  # as last heard
     closed: int = 0  # charged for holders that are gone
-    refused_at: int | None = None  # the limit under which a request did not fit any more
+    refused_at: int | None = None  # the limit under which the last request did not fit any more
     shares: dict[str, Share] = field(default_factory=dict)
 
     @property
@@ -66,7 +65,7 @@ class Pot:
         return max(0, self.limit - self.charged)
 
     def full_for(self, limit: int) -> bool:
-        """Whether a request was refused under this limit."""
+        """Whether the last request that needed more was refused under this limit."""
         return self.refused_at == limit
 
 
@@ -121,11 +120,12 @@ class Treasury:
             return
         more = min(max(want.waiting, slice_) - free, pot.room)
         if free + more < want.least:
-            self.changed |= pot.refused_at != limit
-            pot.refused_at = limit
+            if want.least <= limit or not pot.room:  # or it alone is too large: others may fit
+                self.changed |= pot.refused_at != limit
+                pot.refused_at = limit
         elif more > 0:
             share.allowed, share.number = share.allowed + more, share.number + 1
-            self.changed = True
+            pot.refused_at, self.changed = None, True
 
     def _answer(self, statement: Statement, id_: Id, now: float) -> Grant:
         account, window, begin = id_
@@ -137,7 +137,7 @@ class Treasury:
                 for line in statement.lines
                 if (line.account, line.window, line.begin) == id_
             )
-        left = bounds(window, begin)[1] - now
+        left = bounds(window, begin)[1] - now if begin <= now else 0.0  # a clock stepped back
         return Grant(
             account=account,
             window=window,

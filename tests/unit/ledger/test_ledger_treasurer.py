@@ -181,6 +181,23 @@ async def test_what_a_silent_gateway_held_stays_charged(
     assert (pot.closed, "g1" in pot.shares) == (GRANT, False)
 
 
+async def test_who_leads_again_begins_to_listen_anew(
+    store: Store, gateway: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    treasurer = treasurer_of(store)
+    async with running(treasurer):
+        await granted(treasurer, gateway)
+        treasurer.hear(gateway.address, wanting(GRANT, holder="ends"))
+    monkeypatch.setattr(treasurers, "SILENT_SECONDS", 0.0)  # another has led for that long
+    async with running(treasurer):
+        await until(lambda: not treasurer.problem)
+        before = len(gateway.got)
+        treasurer.hear(gateway.address, wanting(GRANT, holder="g2"))
+        await until(lambda: len(gateway.got) > before)
+    pot = store.treasury.pot(SERVICE, Window.DAY, time.time())
+    assert (pot.closed, set(pot.shares)) == (0, {"g1", "g2"})
+
+
 async def test_whoever_shows_a_budget_is_told_of_its_changes(
     store: Store, gateway: Mailbox
 ) -> None:
@@ -191,7 +208,7 @@ async def test_whoever_shows_a_budget_is_told_of_its_changes(
         spent = wanting(0, DOLLAR, "g1", line(gateway, spent=GRANT))
         treasurer.hear(gateway.address, spent)
         await until(lambda: told == [(SERVICE, False)])
-        treasurer.hear(gateway.address, wanting(2 * DOLLAR))
+        treasurer.hear(gateway.address, wanting(DOLLAR))
         await until(lambda: told == [(SERVICE, False), (SERVICE, True)])
     stand = treasurer.stand(SERVICE, {Window.DAY: DOLLAR}, time.time())
     assert stand is not None
