@@ -27,7 +27,7 @@ class ChatAsMessages:
         self._block = -1  # index of the newest
         self._kind = ""  # of the open block, "" when none is
         self._call: Any = None  # the tool call that the open block is
-        self._begun = False
+        self._begun, self._called = False, False
         self._stop: Fields = {"stop_reason": "end_turn", "stop_sequence": None}
         self._usage = usage_of(None)
 
@@ -40,11 +40,12 @@ class ChatAsMessages:
             blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
         if said := message.get("content") or message.get("refusal"):
             blocks.append({"type": "text", "text": said})
-        blocks += [_use(call) for call in message.get("tool_calls") or ()]
+        calls = message.get("tool_calls") or ()
+        blocks += [_use(call) for call in calls]
         return {
             **_head(answer),
             "content": blocks,
-            **_stop(choice),
+            **_stop(choice, bool(calls)),
             "usage": usage_of(answer.get("usage")),
         }
 
@@ -57,13 +58,14 @@ class ChatAsMessages:
         chunk = orjson.loads(data)
         if chunk.get("error") and not chunk.get("choices"):
             return event({"type": "error", "error": _error(chunk["error"])})
-        out = b"" if self._begun else self._start(chunk)
+        # What comes before the first choice has no id yet (Azure: what it thinks of the prompt).
+        out = self._start(chunk) if chunk["choices"] and not self._begun else b""
         if chunk.get("usage"):
             self._usage = usage_of(chunk["usage"])
         for choice in chunk["choices"]:
             out += self._delta(choice.get("delta") or {})
             if choice.get("finish_reason"):
-                self._stop = _stop(choice)
+                self._stop = _stop(choice, self._called)
         return out
 
     def _start(self, chunk: Fields) -> bytes:
@@ -91,7 +93,7 @@ class ChatAsMessages:
         """
         out, function = b"", call.get("function") or {}
         if self._kind != "tool_use" or call["index"] != self._call:
-            self._call = call["index"]
+            self._call, self._called = call["index"], True
             if not call.get("id"):
                 raise ValueError("a tool call without a beginning")
             block = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": {}}
@@ -118,6 +120,8 @@ class ChatAsMessages:
         return event({"type": "content_block_stop", "index": self._block})
 
     def _end(self) -> bytes:
+        if not self._begun:
+            return b""  # nothing was answered that could end
         delta = {"type": "message_delta", "delta": self._stop, "usage": self._usage}
         return self._close() + event(delta) + event({"type": "message_stop"})
 
@@ -160,12 +164,19 @@ def _use(call: Fields) -> Fields:
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
 
 
-def _stop(choice: Fields) -> Fields:
-    """Return why it ended; vLLM says in ``stop_reason`` which sequence it was."""
-    sequence = choice.get("stop_reason")
-    if choice["finish_reason"] == "stop" and isinstance(sequence, str):
+def _stop(choice: Fields, called: bool) -> Fields:
+    """Return why it ended; vLLM says in ``stop_reason`` which sequence it was.
+
+    Of a tool that the request named, OpenAI and vLLM say ``stop``; Anthropic's clients run a tool
+    only when ``tool_use`` tells them to: https://github.com/vllm-project/vllm/pull/25054
+
+    :param called: it called a tool.
+    """
+    finish, sequence = choice["finish_reason"], choice.get("stop_reason")
+    if finish == "stop" and isinstance(sequence, str):
         return {"stop_reason": "stop_sequence", "stop_sequence": sequence}
-    return {"stop_reason": STOPS[choice["finish_reason"]], "stop_sequence": None}
+    reason = "tool_use" if finish == "stop" and called else STOPS[finish]
+    return {"stop_reason": reason, "stop_sequence": None}
 
 
 def _error(error: Any) -> Fields:

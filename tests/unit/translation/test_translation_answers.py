@@ -251,9 +251,9 @@ async def message_of(answer: Fields) -> Fields:
     return found
 
 
-async def streamed_message_of(answer: Fields, size: int) -> Fields:
+async def streamed_message_of(answer: Fields, size: int = 2**20, before: bytes = b"") -> Fields:
     """Return what Anthropic's SDK makes of the same completion as a stream."""
-    body = chunked(answer)
+    body = before + chunked(answer)
     data = await read(Translated(Recorded(body, streams=True, size=size), ChatAsMessages()))
     snapshot, buffers = None, {}
     for event in sse.EventSplitter().feed(data):
@@ -275,6 +275,40 @@ async def test_why_an_answer_ended(finish: str, more: Fields, stop: str, sequenc
     }  # fmt: skip
 
 
+CALLED_STOPS = [
+    # finish_reason, more of the choice, stop_reason
+    ("tool_calls", {}, "tool_use"),
+    ("stop", {}, "tool_use"),  # the request named the tool
+    ("stop", {"stop_reason": 151645}, "tool_use"),
+    ("stop", {"stop_reason": "END"}, "stop_sequence"),
+    ("length", {}, "max_tokens"),
+]
+
+
+@pytest.mark.parametrize(("finish", "more", "stop"), CALLED_STOPS)
+async def test_why_an_answer_with_a_tool_call_ended(finish: str, more: Fields, stop: str) -> None:
+    """An agent runs the tool only if it is told tool_use."""
+    message = {"role": "assistant", "content": None, "tool_calls": CALLS[:1]}
+    found = await message_of(completion(message, finish, **more))
+    assert (found["stop_reason"], found["content"]) == (stop, USES[:1])
+    streamed = await streamed_message_of(completion(message, finish, **more))
+    assert (streamed["stop_reason"], streamed["content"]) == (stop, USES[:1])
+
+
+# What Azure says of the prompt before it answers.
+AZURE_FIRST = {"choices": [], "created": 0, "id": "", "model": "", "object": "",
+               "prompt_filter_results": [{"prompt_index": 0}]}  # fmt: skip
+
+
+async def test_a_message_begins_with_the_first_choice() -> None:
+    first = b"data: %b\n\n" % orjson.dumps(AZURE_FIRST)
+    answer = completion({"role": "assistant", "content": "a"})
+    found = await streamed_message_of(answer, before=first)
+    assert (found["id"], found["model"]) == ("c", MODEL)
+    nothing = Recorded(first + sse.DONE, streams=True)
+    assert await read(Translated(nothing, ChatAsMessages())) == b"", "an end without a beginning"
+
+
 @settings(max_examples=30)
 @given(WORDS, st.none() | WORDS, st.lists(CALL, max_size=3), st.integers(1, 400))
 async def test_text_thoughts_and_tool_calls_survive_anthropics_client(
@@ -291,6 +325,7 @@ async def test_text_thoughts_and_tool_calls_survive_anthropics_client(
     assert chat_of({"messages": turns})["messages"] == [message]
     streamed = await streamed_message_of(completion(message), size)
     assert streamed["content"] == found["content"]
+    assert streamed["stop_reason"] == ("tool_use" if calls else "end_turn")
     assert streamed["usage"] == found["usage"]
 
 
