@@ -1,8 +1,10 @@
 """An Anthropic Messages request as an OpenAI chat request, which engines and most APIs take.
 
 Everything that is asked is said in the other API's words or refused by name. Left out without a
-word are what changes no answer (``cache_control``, ``service_tier``, ``metadata`` beyond the user)
-and the signatures of earlier reasoning, which only the model that made them can read.
+word are what changes no answer (``cache_control``, ``service_tier``, ``metadata`` beyond the user),
+the signatures of earlier reasoning, which only the model that made them can read, and what
+``reasoning_effort`` alone cannot say: the effort of an answer without thinking, the budget of one
+with an effort.
 
 https://platform.claude.com/docs/en/api/messages
 https://platform.openai.com/docs/api-reference/chat/create
@@ -84,28 +86,36 @@ def _user(metadata: Any) -> Any:
 
 def _thinking(fields: Fields) -> Fields:
     """Return effort and format: what thinking and output_config ask for."""
-    found: Fields = {}
-    thinking, output = fields.get("thinking"), fields.get("output_config")
-    if thinking is not None:
-        known = members("thinking", thinking, {"type", "budget_tokens", "display"})
-        if known.get("type") not in ("enabled", "adaptive", "disabled"):
-            raise Unsupported("thinking.type", "must be enabled, adaptive or disabled")
-        budget = known.get("budget_tokens")
-        if type(budget) is int and known["type"] == "enabled":
-            found["reasoning_effort"] = _effort_of(budget)
-    if output is not None:
-        known = members("output_config", output, {"effort", "format"})
-        if (effort := known.get("effort")) is not None:
-            if not isinstance(effort, str) or effort not in _EFFORT:
-                raise Unsupported("output_config.effort", f"must be one of {', '.join(_EFFORT)}")
-            found["reasoning_effort"] = _EFFORT[effort]
-        if known.get("format") is not None:
-            found["response_format"] = _format(known["format"])
-    return found
+    thinking, output = _thinking_effort(fields.get("thinking")), fields.get("output_config")
+    known = {} if output is None else members("output_config", output, {"effort", "format"})
+    effort, wanted = _effort(known.get("effort")), known.get("format")
+    return {
+        "reasoning_effort": thinking if thinking == "none" else effort or thinking,
+        "response_format": None if wanted is None else _format(wanted),
+    }
 
 
-def _effort_of(budget: int) -> str:
+def _thinking_effort(thinking: Any) -> str | None:
+    """Return the effort that a budget of thinking comes to, ``none`` where thinking is off."""
+    if thinking is None:
+        return None
+    known = members("thinking", thinking, {"type", "budget_tokens", "display"})
+    kind, budget = known.get("type"), known.get("budget_tokens")
+    if kind not in ("enabled", "adaptive", "disabled"):
+        raise Unsupported("thinking.type", "must be enabled, adaptive or disabled")
+    if kind == "disabled":
+        return "none"
+    if kind == "adaptive" or type(budget) is not int:
+        return None
     return "low" if budget <= _LOW else "medium" if budget <= _MEDIUM else "high"
+
+
+def _effort(effort: Any) -> str | None:
+    if effort is None:
+        return None
+    if not isinstance(effort, str) or effort not in _EFFORT:
+        raise Unsupported("output_config.effort", f"must be one of {', '.join(_EFFORT)}")
+    return _EFFORT[effort]
 
 
 def _format(wanted: Any) -> Fields:

@@ -28,6 +28,8 @@ _FIELDS = {
     "/embeddings": {"input", "encoding_format", "dimensions", "user"},
 }
 
+_THOUGHTS = frozenset({"reasoning_content", "reasoning"})  # of engines; the latter newer vLLM's
+
 
 def headers(account: Account) -> dict[str, str]:
     """Return the header that proves who asks."""
@@ -69,6 +71,6 @@ def body_for(kind: ProviderType, request: Request, model: str) -> Fields:
 
 def _without_thoughts(message: Fields) -> Fields:
     """Return a message as OpenAI knows it: the reasoning of earlier turns has no field there."""
-    if "reasoning_content" not in message:
+    if _THOUGHTS.isdisjoint(message):
         return message
-    return {name: value for name, value in message.items() if name != "reasoning_content"}
+    return {name: value for name, value in message.items() if name not in _THOUGHTS}

@@ -235,6 +235,13 @@ def test_openai_itself_gets_the_limit_under_its_new_name() -> None:
     assert body == FIELDS | {"model": "m", "max_completion_tokens": 5}
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_openai_itself_does_not_get_the_reasoning_of_engines(name: str) -> None:
+    turn = {"role": "assistant", "content": "yes?"}
+    request = Request(CHAT, {"messages": [turn | {name: "a greeting"}], "model": "chat"})
+    assert body_for(ProviderType.OPENAI, request, "m")["messages"] == [turn]
+
+
 UNSUPPORTED = [
     # fields, the one that the API does not have
     ({"top_k": 5}, "top_k"),
