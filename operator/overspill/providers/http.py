@@ -92,19 +92,20 @@ class Http:
         self,
         account: Account,
         path: str,
-        body: Fields,
+        body: bytes,
         headers: Mapping[str, str],
         patience: float,
     ) -> HttpAnswer:
         """POST a body and return once the head of the answer is there.
 
         :param path: below the account's base URL.
+        :param body: JSON.
         :param headers: those that prove who asks, and the API's own.
         :param patience: seconds from the sent request to status and headers.
         :raises RequestRefused: for a fault of the request.
         :raises ProviderUnusable: for everything else that is not a 2xx.
         """
-        response = await self._post(account, path, orjson.dumps(body), headers, patience)
+        response = await self._post(account, path, body, headers, patience)
         if response.status // 100 == 2:
             return HttpAnswer(response)
         try:

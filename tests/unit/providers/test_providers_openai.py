@@ -1,8 +1,11 @@
 """The client of OpenAI-like APIs, against a server on loopback that plays one."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import openai
@@ -10,6 +13,8 @@ import orjson
 import pytest
 from aiohttp import web
 
+import overspill.providers.anthropic
+import overspill.providers.openai
 from overspill.api.provider import ProviderType
 from overspill.providers.base import (
     Account,
@@ -240,6 +245,39 @@ def test_openai_itself_does_not_get_the_reasoning_of_engines(name: str) -> None:
     turn = {"role": "assistant", "content": "yes?"}
     request = Request(CHAT, {"messages": [turn | {name: "a greeting"}], "model": "chat"})
     assert body_for(ProviderType.OPENAI, request, "m")["messages"] == [turn]
+
+
+class Body(dict[str, Any]):
+    """A body that can be watched."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [(ProviderType.OPENAI, overspill.providers.openai),
+     (ProviderType.ANTHROPIC, overspill.providers.anthropic)],
+)  # fmt: skip
+async def test_a_parsed_body_is_gone_before_the_provider_answers(
+    kind: ProviderType, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes several times as much memory as its bytes, and an answer can take minutes."""
+    bodies: list[weakref.ref[Body]] = []
+    alive: list[bool] = []
+    translate = module.body_for
+
+    def watched(*asked: Any) -> Body:
+        body = Body(translate(*asked))
+        bodies.append(weakref.ref(body))
+        return body
+
+    async def handle(request: web.Request) -> web.Response:
+        alive.extend(body() is not None for body in bodies)
+        return web.json_response({})
+
+    monkeypatch.setattr(module, "body_for", watched)
+    async with served(handle) as (client, where):
+        answer = await client.send(replace(where, type=kind), Request(CHAT, FIELDS), "m", 1.0)
+        answer.close()
+    assert alive == [False]
 
 
 UNSUPPORTED = [
