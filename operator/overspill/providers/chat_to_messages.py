@@ -223,7 +223,7 @@ def _object(text: Any) -> Fields | None:
     """Parse a JSON object; None when it is none, or holds what could not be written again."""
     try:
         value = json.loads(text)  # orjson makes floats of integers beyond 64 bits
-        orjson.dumps(value)
+        orjson.dumps({"messages": [{"content": [{"input": value}]}]})  # as deep as it goes out
     except (ValueError, TypeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

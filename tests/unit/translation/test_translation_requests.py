@@ -6,7 +6,18 @@ from typing import Any
 import orjson
 import published
 import pytest
-from features import BASE, CHAT_BASE, CHATS, HI, MESSAGES, MODEL, Chat, Messages
+from features import (
+    ARGUMENTS,
+    BASE,
+    CHAT_BASE,
+    CHATS,
+    HI,
+    MESSAGES,
+    MODEL,
+    Chat,
+    Messages,
+    called,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,6 +220,20 @@ def test_no_member_of_a_message_is_dropped_in_silence(extra: Fields) -> None:
         return
     with pytest.raises(Unsupported, match=r"messages\[0\]\."):
         messages_of({"messages": [message]}, MODEL)
+
+
+def test_arguments_that_nest_too_deep_for_a_body_are_refused_by_name() -> None:
+    """What cannot be written must be known before the provider is chosen."""
+
+    def sent(depth: int) -> bytes:
+        arguments = '{"a":' * depth + "1" + "}" * depth
+        return orjson.dumps(messages_of({"messages": [HI, called(arguments)]}, MODEL))
+
+    assert sent(249)
+    for depth in (250, 254, 2000):
+        with pytest.raises(Unsupported) as info:
+            sent(depth)
+        assert info.value.field == ARGUMENTS
 
 
 def test_arguments_of_calls_have_a_bound_together() -> None:
