@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from overspill.api.budget import Window
-from overspill.gateway.call import EMBEDDINGS, Call, Fields
+from overspill.gateway.call import COMPLETIONS, EMBEDDINGS, Call, Fields
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.funds import Funds
 from overspill.gateway.provider import Provider
@@ -15,8 +15,12 @@ from overspill.ledger.prices import Rates, Usage, cost, estimate
 from overspill.ledger.purse import Reservation
 from overspill.providers.base import Request
 
-MAX_OUTPUT = 16_384  # tokens of a request that names no limit, where a budget needs one
+# Tokens of a request that names no limit, where a budget needs one. Models with a small limit
+# refuse what is above it, so it is cautious; completions have a default of their own:
+# https://platform.openai.com/docs/api-reference/completions/create#completions-create-max_tokens
+MAX_OUTPUT, COMPLETIONS_OUTPUT = 4_096, 16
 OVERHEAD = 64  # tokens that a provider's own template may add
+TOOLS_OVERHEAD = 1_024  # with tools: the instructions how to call them, up to 700 at Anthropic
 IMAGE_TOKENS = 50_000  # more than any provider counts for one image, however few bytes it has
 
 
@@ -103,7 +107,8 @@ def most(call: Call) -> Usage:
     asked, wish = len(call.body), call.messages is not None
     if wish:  # as it came it may hold more, and ask for what is put into a cache
         asked = max(asked, len(orjson.dumps(call.messages)))
-    prompt = asked + OVERHEAD + IMAGE_TOKENS * _images(call.fields)
+    overhead = TOOLS_OVERHEAD if call.fields.get("tools") else OVERHEAD
+    prompt = asked + overhead + IMAGE_TOKENS * _images(call.fields)
     completion = 0 if call.endpoint is EMBEDDINGS else _answers(call) * _limit(call)
     return Usage(prompt, completion, written=prompt if wish else 0)
 
@@ -112,12 +117,13 @@ def limited(call: Call) -> Fields:
     """Return the fields of a request with a limit of its answer, ours where it names none."""
     if call.endpoint is EMBEDDINGS or _given(call):
         return call.fields
-    return call.fields | {"max_tokens": MAX_OUTPUT}
+    return call.fields | {"max_tokens": _limit(call)}
 
 
 def _limit(call: Call) -> int:
     """Return the most tokens of one answer; of two limits, nobody knows which is obeyed."""
-    return max(_given(call), default=MAX_OUTPUT)
+    ours = COMPLETIONS_OUTPUT if call.endpoint is COMPLETIONS else MAX_OUTPUT
+    return max(_given(call), default=ours)
 
 
 def _given(call: Call) -> list[int]:

@@ -11,9 +11,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
+import structlog
+from pydantic import ValidationError
 
 from overspill.gateway.funds import Funds
 from overspill.gateway.state import Service, State
+
+log = structlog.get_logger(__name__)
 
 REPORT_SECONDS = 1.0
 SHORTEST_GAP = 0.05  # seconds between two reports, however much happens
@@ -72,10 +76,17 @@ class Demand:
                 p.key: dict(zip(_READINESS, p.readiness(now), strict=True)) for p in providers
             },
         }
-        money = self._funds.statement()
-        if money is not None:
-            report["ledger"] = money.model_dump(mode="json")
+        report |= self._money()
         return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)
+
+    def _money(self) -> dict[str, Any]:
+        """Return what the operator must know of money; a fault of it must not end the stream."""
+        try:
+            statement = self._funds.statement()
+        except ValidationError as error:
+            log.error("what is spent cannot be told; nothing spills", problem=str(error)[:500])
+            return {}
+        return {"ledger": statement.model_dump(mode="json")} if statement else {}
 
     def _service(self, service: Service) -> dict[str, Any]:
         queued = len(service.admission.waiting)

@@ -203,9 +203,12 @@ class Dispatcher:
         if not accounts:
             return Charge(exchange, rates, self.funds, None)
         worst = worst_case(rates, most(exchange.call))
-        charge = Charge(
-            exchange, rates, self.funds, await self.funds.reserve(provider.key, accounts, worst)
-        )
+        waited, began = exchange.waited_for_money, self.clock()
+        try:
+            held = await self.funds.reserve(provider.key, accounts, worst, waited)
+        finally:
+            exchange.waited_for_money += self.clock() - began
+        charge = Charge(exchange, rates, self.funds, held)
         usable = provider.usable_for(exchange.service.namespace, target.model, self.clock())
         if usable and provider.rates[target.model] == rates:
             return charge

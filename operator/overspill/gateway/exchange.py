@@ -45,6 +45,7 @@ class Exchange:
     sent_failures: int = 0  # replicas that may have read the request
     unsent_failures: int = 0  # replicas that were not reached
     last_failure: str = ""
+    waited_for_money: float = 0.0  # seconds, at all providers
     unfunded: str = ""  # why a provider could not be paid
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
     verdict: ApiError | None = None  # what an engine found wrong; one other may not

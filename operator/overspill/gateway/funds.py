@@ -11,7 +11,7 @@ from collections.abc import Callable
 from overspill.ledger.messages import Grants, Statement
 from overspill.ledger.purse import Accounts, Purse, Refusal, Reservation
 
-GRANT_SECONDS = 1.0  # that a request waits for money
+GRANT_SECONDS = 1.0  # that a request waits for money, at all providers together
 
 
 class NoFunds(Exception):
@@ -35,11 +35,14 @@ class Funds:
         self._clock, self._on_want = clock, on_want
         self._heard = asyncio.Event()
 
-    async def reserve(self, provider: str, accounts: Accounts, worst: int) -> Reservation:
+    async def reserve(
+        self, provider: str, accounts: Accounts, worst: int, waited: float = 0.0
+    ) -> Reservation:
         """Set aside what a request may cost at most.
 
         :param provider: ``namespace/name``, for the error.
         :param worst: nano-dollars.
+        :param waited: seconds that the request has waited for money already.
         :raises NoFunds: when a budget has no room for it, or no operator answers in time.
         """
         held = self._try(provider, accounts, worst)
@@ -48,7 +51,7 @@ class Funds:
         self._purse.want(accounts, worst)
         try:
             self._on_want()
-            async with asyncio.timeout(GRANT_SECONDS):
+            async with asyncio.timeout(max(0.0, GRANT_SECONDS - waited)):
                 return await self._granted(provider, accounts, worst)
         except TimeoutError:
             message = f"no money was granted within {GRANT_SECONDS:.0f} s, so it was not sent"

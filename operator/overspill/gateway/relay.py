@@ -11,6 +11,7 @@ from typing import Any
 from overspill.api import sse
 from overspill.api.names import HEADER_COST
 from overspill.api.values import format_money
+from overspill.gateway.call import EMBEDDINGS
 from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
@@ -56,7 +57,9 @@ class Relay:
         self.exchange, self.answer, self.series = exchange, answer, series
         self.clock, self.settle = clock, settle
         self.first_byte, self.idle = first_byte, idle
-        self.wire = wire_of(exchange.reply.api, exchange.call.wants_usage)
+        call = exchange.call
+        answers = call.endpoint is not EMBEDDINGS
+        self.wire = wire_of(exchange.reply.api, call.wants_usage, answers)
 
     async def run(self) -> None:
         """Relay to the end.

@@ -44,10 +44,10 @@ class OpenAIWire:
 
     end = sse.DONE
 
-    def __init__(self, wants_usage: bool) -> None:
+    def __init__(self, wants_usage: bool, answers: bool) -> None:
         self.done, self.fault = False, ""
         self.usage: Usage | None = None
-        self._wants_usage = wants_usage
+        self._wants_usage, self._answers = wants_usage, answers
 
     def see(self, data: bytes, first: bool) -> tuple[bool, bool]:
         """Return whether the client gets an event, and whether it has content."""
@@ -61,14 +61,14 @@ class OpenAIWire:
             self.fault = "the upstream reported an error in its stream"
             return False, False
         if isinstance(chunk.get("usage"), dict):
-            self.usage = parse_usage(chunk["usage"])
+            self.usage = parse_usage(chunk["usage"], self._answers)
             if not chunk.get("choices"):
                 return self._wants_usage, False
         return True, sse.has_content(chunk)
 
     def usage_of(self, answer: Fields) -> Usage | None:
         """Return the usage that a unary answer tells."""
-        return parse_usage(answer.get("usage"))
+        return parse_usage(answer.get("usage"), self._answers)
 
 
 class AnthropicWire:
@@ -114,12 +114,13 @@ class AnthropicWire:
             self._told |= {k: v for k, v in usage.items() if v is not None}
 
 
-def wire_of(api: Api, wants_usage: bool) -> Wire:
+def wire_of(api: Api, wants_usage: bool, answers: bool = True) -> Wire:
     """Return how to look at an answer in an API's form.
 
     :param wants_usage: the client asked for the usage chunk of a stream.
+    :param answers: tokens are made, not only read: all but embeddings.
     """
-    return OpenAIWire(wants_usage) if api is Api.OPENAI else AnthropicWire()
+    return OpenAIWire(wants_usage, answers) if api is Api.OPENAI else AnthropicWire()
 
 
 def _has_usage(data: bytes) -> bool:
@@ -128,9 +129,8 @@ def _has_usage(data: bytes) -> bool:
 
 
 def _parse(usage: Any) -> Usage | None:
-    """Read Anthropic's usage; None when it is not a sound one, or says that nothing was used."""
+    """Read Anthropic's usage; None when it is not a sound one."""
     try:
-        found = parse_usage(usage_of(usage))
+        return parse_usage(usage_of(usage))
     except (KeyError, TypeError, AttributeError):
         return None
-    return found if found is not None and found.prompt + found.completion else None

@@ -5,6 +5,8 @@ it may spend in all. Amounts are cumulative within a window, so a message that i
 overtaken changes nothing.
 """
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from overspill.api.budget import Window
@@ -13,9 +15,11 @@ from overspill.api.budget import Window
 OF_PROVIDER, OF_SERVICE, OF_KEY = "provider", "service", "key"
 Limits = dict[Window, int]  # of one account
 MAX_NANO = 2**62
-MAX_ACCOUNT = 200  # characters
+MAX_ACCOUNT = 330  # characters; the names of a namespace and an object have at most 63 and 253
 MAX_LINES = 20_000
 SLICES = 200  # a grant is a 200th of the budget, or what waits, where that is more
+
+AccountName = Annotated[str, Field(max_length=MAX_ACCOUNT)]
 
 
 class _Message(BaseModel):
@@ -25,7 +29,7 @@ class _Message(BaseModel):
 class Line(_Message):
     """What a holder has of one account in one window."""
 
-    account: str = Field(max_length=MAX_ACCOUNT)
+    account: AccountName
     window: Window
     begin: int  # of the window, seconds since the epoch, as the operator said
     seen: int = Field(ge=0)  # number of the newest grant
@@ -47,7 +51,7 @@ class Statement(_Message):
 
     holder: str = Field(min_length=1, max_length=64)
     lines: list[Line] = Field(default_factory=list, max_length=MAX_LINES)
-    wants: dict[str, Want] = Field(default_factory=dict, max_length=MAX_LINES)
+    wants: dict[AccountName, Want] = Field(default_factory=dict, max_length=MAX_LINES)
 
     @property
     def urgent(self) -> bool:
@@ -58,7 +62,7 @@ class Statement(_Message):
 class Grant(_Message):
     """What a holder may spend of one account in one window."""
 
-    account: str
+    account: AccountName
     window: Window
     begin: int
     number: int  # grows with each change of ``allowed`` by the operator

@@ -12,6 +12,7 @@ from overspill.api.provider import Price
 from overspill.api.values import parse_money
 
 MILLION = 1_000_000
+MAX_TOKENS = 10**9  # more than any request has; a larger count is a fault
 BYTES_PER_TOKEN = 3  # a cautious average: real tokenizers need 3.5 to 4.5 bytes of English
 
 
@@ -77,23 +78,30 @@ def worst_case(rates: Rates, most: Usage) -> int:
     return max(cost(rates, most), cost(rates, cached))
 
 
-def parse_usage(raw: Any) -> Usage | None:
+def parse_usage(raw: Any, answers: bool = True) -> Usage | None:
     """Read the ``usage`` object of an OpenAI answer; None when it is not a sound one.
+
+    Nothing was used by no request: servers that do not count say so.
 
     ``cache_write_tokens`` is no field of OpenAI: so are Anthropic's cache writes told in its form.
 
     https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage
+
+    :param answers: tokens were made, too, and must be told; embeddings only read.
     """
     if not isinstance(raw, dict):
         return None
     found = raw.get("prompt_tokens_details")
     details = found if isinstance(found, dict) else {}
     cached, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
-    numbers = (raw.get("prompt_tokens"), raw.get("completion_tokens", 0), cached, written)
-    counts = [n for n in numbers if type(n) is int and n >= 0]
+    made = raw.get("completion_tokens", None if answers else 0)
+    numbers = (raw.get("prompt_tokens"), made, cached, written)
+    counts = [n for n in numbers if type(n) is int and 0 <= n <= MAX_TOKENS]
     if len(counts) < len(numbers):
         return None
     prompt, completion, known, put = counts
+    if prompt + completion == 0:
+        return None
     known = min(known, prompt)
     return Usage(prompt, completion, known, min(put, prompt - known))
 

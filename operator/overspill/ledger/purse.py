@@ -14,6 +14,7 @@ from enum import StrEnum
 from overspill.api.budget import Window
 from overspill.ledger.messages import (
     MAX_LINES,
+    MAX_NANO,
     SLICES,
     Grant,
     Grants,
@@ -223,7 +224,8 @@ class Purse:
         waiting = self._waiting.get(account)
         if waiting is None:
             return Want(limits=self._limits[account], waiting=0, least=0)
-        return Want(limits=waiting.limits, waiting=sum(waiting.amounts), least=min(waiting.amounts))
+        total, least = sum(waiting.amounts), min(waiting.amounts)
+        return Want(limits=waiting.limits, waiting=min(total, MAX_NANO), least=min(least, MAX_NANO))
 
 
 def _keys(accounts: Accounts) -> Iterator[tuple[str, Window]]:

@@ -28,6 +28,9 @@ from overspill.providers.proxy import Proxy
 MAX_ERROR = 65_536  # bytes of an error answer that are read
 MAX_MESSAGE = 500  # characters of it that a client gets to see
 KEY_FAULT_PAUSE = 10.0  # seconds after a key was refused
+# Errors with which nothing is charged. 502 and 504 come from a proxy in front of the provider,
+# which may have computed an answer all the same.
+NOT_BILLED = (500, 501, 503, 529)
 CONNECTIONS = 256  # to one host; a slow provider must not take those of another
 
 
@@ -167,7 +170,8 @@ async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderEr
     if status == 429 or status >= 500:
         fault = Fault.RATE_LIMITED if status == 429 else Fault.SERVER_ERROR
         pause = _pause(response.headers.get("Retry-After", ""))
-        return ProviderUnusable(fault, f"status {status}", pause)
+        may_bill = status >= 500 and status not in NOT_BILLED
+        return ProviderUnusable(fault, f"status {status}", pause, may_bill=may_bill)
     return ProviderUnusable(Fault.UNEXPECTED_ANSWER, f"status {status}")
 
 

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overspill.gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, Endpoint, parse
-from overspill.gateway.charge import IMAGE_TOKENS, MAX_OUTPUT, OVERHEAD, limited, most
+from overspill.gateway.charge import (
+    IMAGE_TOKENS,
+    MAX_OUTPUT,
+    OVERHEAD,
+    TOOLS_OVERHEAD,
+    limited,
+    most,
+)
 from overspill.ledger.prices import Rates, Usage, cost, worst_case
 
 HI = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -29,6 +36,8 @@ def call_of(endpoint: Endpoint, body: dict[str, Any]) -> Any:
         (CHAT, HI | {"max_tokens": None, "max_completion_tokens": 9}, 9),
         (CHAT, HI | {"max_tokens": 7, "max_completion_tokens": 9}, 9),
         (CHAT, HI | {"max_tokens": 7, "n": 3}, 21),
+        (COMPLETIONS, ASK, 16),
+        (COMPLETIONS, ASK | {"prompt": ["a", "b"]}, 32),
         (COMPLETIONS, ASK | {"max_tokens": 7, "n": 2, "best_of": 5}, 35),
         (COMPLETIONS, ASK | {"max_tokens": 7, "prompt": ["a", "b"]}, 14),
         (COMPLETIONS, ASK | {"max_tokens": 7, "prompt": [1, 2, 3]}, 7),
@@ -46,8 +55,15 @@ def test_an_image_counts_for_more_than_its_bytes() -> None:
     assert most(call).prompt == len(call.body) + OVERHEAD + 2 * IMAGE_TOKENS
 
 
+def test_tools_come_with_instructions_of_the_provider() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    call = call_of(CHAT, HI | {"tools": [tool]})
+    assert most(call).prompt == len(call.body) + TOOLS_OVERHEAD
+
+
 def test_a_request_without_a_limit_gets_the_one_that_was_counted_with() -> None:
     assert limited(call_of(CHAT, HI))["max_tokens"] == MAX_OUTPUT
+    assert limited(call_of(COMPLETIONS, ASK))["max_tokens"] == 16
     named = call_of(CHAT, HI | {"max_completion_tokens": 9})
     assert limited(named) is named.fields
     assert "max_tokens" not in limited(call_of(EMBEDDINGS, {"model": "m", "input": "hi"}))

@@ -179,6 +179,9 @@ async def test_a_ledger_that_cannot_be_written_sends_nothing_until_it_can(
         ({"status": 429}, 0),
         ({"usage": None}, -1),  # the worst case: nobody knows what it was
         ({"break_after": 0}, -1),
+        ({"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}, -1),
+        ({"usage": {"prompt_tokens": 7}}, -1),
+        ({"status": 502}, -1),  # of a proxy: what is behind it may have answered
         ({"usage": {"prompt_tokens": 1000, "completion_tokens": 1000}}, 15_750_000),
     ],
 )
@@ -247,7 +250,51 @@ async def test_a_request_without_a_limit_gets_one_where_a_budget_needs_it(
     gateway: World, cloud: Upstream, treasurer: Treasurer
 ) -> None:
     assert (await gateway.post("/v1/chat/completions", BODY))[0] == 200
-    assert cloud.bodies[0]["max_tokens"] == 16_384
+    assert cloud.bodies[0]["max_tokens"] == 4_096
+    assert (await gateway.post("/v1/completions", {"model": "chat", "prompt": "hi"}))[0] == 200
+    assert cloud.bodies[1]["max_tokens"] == 16
+
+
+async def test_embeddings_are_charged_what_was_read(
+    gateway: World, cloud: Upstream, treasurer: Treasurer
+) -> None:
+    cloud.usage = {"prompt_tokens": 5, "total_tokens": 5}
+    assert (await gateway.post("/v1/embeddings", {"model": "chat", "input": "hi"}))[0] == 200
+    await known(treasurer, 5 * 1750)
+
+
+async def test_a_request_waits_for_money_once_however_many_providers_there_are(
+    gateway: World, cloud: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(funds, "GRANT_SECONDS", 0.05)
+    waits: list[float] = []
+    reserve = funds.Funds.reserve
+
+    async def seen(self: funds.Funds, provider: str, accounts: Any, worst: int, waited: float):  # type: ignore[no-untyped-def]
+        waits.append(waited)
+        return await reserve(self, provider, accounts, worst, waited)
+
+    monkeypatch.setattr(funds.Funds, "reserve", seen)
+    names = ("cloud", "second", "third")
+    gateway.state.put_service(service(spillover=spillover(*names, budget={"perDay": "1"})))
+    for name in names:
+        gateway.provider(cloud, name)
+    assert (await chat(gateway))[0] == 503, "there is no operator"
+    assert len(waits) == 3
+    assert waits[0] == 0 < 0.04 < waits[1] <= waits[2]
+
+
+async def test_who_has_waited_long_enough_waits_no_more() -> None:
+    money = funds.Funds(time.monotonic, lambda: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(funds.NoFunds):
+            await money.reserve("team-a/cloud", {SERVICE: {Window.DAY: 1}}, 1, waited=30.0)
+
+
+async def test_what_cannot_be_told_of_money_does_not_end_the_stream(gateway: World) -> None:
+    demand = gateway.plane.demand
+    demand._funds._purse.want({"key/" + "k" * 400: {Window.DAY: 1}}, 1)
+    assert "ledger" not in orjson.loads(demand.report())
 
 
 async def test_only_the_operator_may_grant(gateway: World) -> None:

@@ -48,7 +48,9 @@ def test_more_tokens_never_cost_less(prompt: int, completion: int, more: int) ->
     ("raw", "usage"),
     [
         ({"prompt_tokens": 5, "completion_tokens": 4}, Usage(5, 4)),
-        ({"prompt_tokens": 5}, Usage(5, 0)),
+        ({"prompt_tokens": 5}, None),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, None),
+        ({"prompt_tokens": 5, "completion_tokens": 10**30}, None),
         (
             {
                 "prompt_tokens": 5,
@@ -77,6 +79,10 @@ def test_more_tokens_never_cost_less(prompt: int, completion: int, more: int) ->
 )
 def test_usage_is_taken_only_when_sound(raw: Any, usage: Usage | None) -> None:
     assert parse_usage(raw) == usage
+
+
+def test_embeddings_read_only() -> None:
+    assert parse_usage({"prompt_tokens": 5, "total_tokens": 5}, answers=False) == Usage(5, 0)
 
 
 def test_an_estimate_is_never_zero_and_says_what_it_is() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from release import CLOUD, HOUR, Gateway, Release
 
+from overspill.ledger.messages import MAX_NANO, Grants, Statement
 from overspill.ledger.purse import REPEAT
 
 
@@ -85,7 +86,7 @@ def test_a_clock_that_stepped_over_a_boundary_and_back_stops_nothing(release: Re
     release.step = 3600.0
     assert spend(release, gateway, 100, 100), "there is a rest of that window now"
     release.step = 0.0
-    for _ in range(3):
+    for _ in range(10):
         release.now += 1.0
         assert spend(release, gateway, 100, 100)
 
@@ -99,3 +100,17 @@ def test_a_request_that_no_budget_could_pay_does_not_make_it_full(release: Relea
     assert release.treasury.pot(CLOUD, HOUR, release.wall).full_for(100_000)
     assert spend(release, gateway, 100, 100), "what fits is paid"
     assert not release.treasury.pot(CLOUD, HOUR, release.wall).full_for(100_000)
+
+
+def test_names_and_sums_of_any_size_can_be_told() -> None:
+    longest = f"provider/{'n' * 63}/{'p' * 253}"
+    release = Release({longest: {HOUR: 10**18}}, gateways=1)
+    (gateway,) = release.gateways
+    for _ in range(3):
+        gateway.purse.want({longest: release.limits[longest]}, MAX_NANO)
+    release.state(gateway)
+    (said,) = release.up
+    assert Statement.model_validate_json(said.model_dump_json()) == said
+    release.hear()
+    (answer,) = release.down
+    assert Grants.model_validate_json(answer.model_dump_json()) == answer

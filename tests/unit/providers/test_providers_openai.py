@@ -136,6 +136,18 @@ FAILURES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("status", "may_bill"),
+    [(429, False), (500, False), (501, False), (503, False), (529, False), (404, False),
+     (502, True), (504, True), (524, True)],
+)  # fmt: skip
+async def test_what_a_proxy_answers_may_be_billed(status: int, may_bill: bool) -> None:
+    async with served(answering(status, {})) as (client, where):
+        with pytest.raises(ProviderUnusable) as info:
+            await client.send(where, Request(CHAT, FIELDS), "m", 1.0)
+    assert info.value.may_bill is may_bill
+
+
 @pytest.mark.parametrize(("status", "retry_after", "cooldown"), FAILURES)
 async def test_an_unusable_provider_rests(status: int, retry_after: str, cooldown: float) -> None:
     body = {"error": {"message": f"Incorrect API key provided: {SECRET}"}}
