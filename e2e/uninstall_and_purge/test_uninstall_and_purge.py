@@ -12,6 +12,7 @@ from overspill.api.crd import RESOURCES
 from overspill.api.names import LABEL_KEY
 
 KEYS = f"{LABEL_KEY}=true"  # the Secrets of clients' keys
+RECORD = f"configmap/{platform.RELEASE}-ledger"  # of what was spent
 
 
 @pytest.fixture
@@ -36,6 +37,11 @@ def ours(kube: Kube) -> list[str]:
     return [*listed.split(), *wide.split(), *leases.split()]
 
 
+def uid(kube: Kube, name: str) -> str:
+    """Tell an object from another one of its name."""
+    return kube.kubectl("get", name, "-n", platform.NAMESPACE, "-o", "jsonpath={.metadata.uid}")
+
+
 def crds(kube: Kube) -> list[str]:
     """Our CRDs."""
     names = kube.kubectl("get", "crds", "-o", "name").split()
@@ -52,11 +58,13 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
 
     uninstall = ("helm", "uninstall", platform.RELEASE, "-n", platform.NAMESPACE)
     kube.command(*uninstall, "--wait", "--timeout", "200s", timeout=210)
-    eventually("all but the CRDs is gone", lambda: not ours(kube), timeout=60)
+    eventually("only the record and the CRDs are left", lambda: ours(kube) == [RECORD], timeout=60)
     assert len(crds(kube)) == len(RESOURCES)
     assert story.pods("chat")[0]["metadata"]["uid"] == engine
 
+    record = uid(kube, RECORD)
     platform.install(kube, platform.values())
+    assert uid(kube, RECORD) == record, "a new install goes on with it"
     eventually(
         "the gateway knows the key again", lambda: not send_one(story.client("chat")).failed, 60
     )
@@ -64,6 +72,7 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
 
     listed = platform.overspill(kube, "uninstall", "--purge", "--dry-run")
     assert f"{story.namespace}/chat" in listed
+    assert f"{platform.NAMESPACE}/{platform.RELEASE}-ledger" in listed
     assert len(crds(kube)) == len(RESOURCES)
     platform.overspill(kube, "uninstall", "--purge", "--yes", timeout=180)
     assert crds(kube) == []

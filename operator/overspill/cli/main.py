@@ -198,7 +198,11 @@ def crds_apply(
 @app.command()
 def uninstall(
     purge: Annotated[
-        bool, typer.Option(help="Also services with their engines, providers, keys, definitions.")
+        bool,
+        typer.Option(
+            help="Also services with their engines, providers, keys, definitions, and the record "
+            "of what was spent."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -77,6 +77,11 @@ class Target:
         """Name of the operator's Deployment."""
         return f"{self.release}-operator"
 
+    @property
+    def ledger(self) -> str:
+        """Name of the ConfigMap in which the operator keeps what was spent."""
+        return f"{self.release}-ledger"
+
 
 def connected(target: Target, work: Callable[["Cluster"], Awaitable[T]]) -> T:
     """Run ``work`` with a connection to the cluster and return its result.

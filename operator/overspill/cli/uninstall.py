@@ -1,11 +1,11 @@
 """`overspill uninstall`: lists everything first, then removes what it listed.
 
 Without --purge it does what `helm uninstall` does: the program goes; the custom resources, the
-engines that serve them, the clients' keys and the definitions stay, and a new install takes them
-over. With --purge they go too, unless they are another release's as well: definitions are of the
-whole cluster, and with one goes every object of its kind. Of a release that watches some namespaces
-only the objects there go, and a definition stays while others have objects of it. The namespace
-stays in any case: it is the user's.
+engines that serve them, the clients' keys, the record of what was spent and the definitions stay,
+and a new install takes them over. With --purge they go too, unless they are another release's as
+well: definitions are of the whole cluster, and with one goes every object of its kind. Of a release
+that watches some namespaces only the objects there go, and a definition stays while others have
+objects of it. The namespace stays in any case: it is the user's.
 """
 
 import asyncio
@@ -77,7 +77,8 @@ class Found:
 def run(target: Target, purge: bool, dry_run: bool, yes: bool, output: Output) -> None:
     """List what goes, ask, and remove it.
 
-    :param purge: also custom resources (and with them the engines), keys and definitions.
+    :param purge: also custom resources (and with them the engines), keys, the record of what was
+        spent, and definitions.
     :param dry_run: only list.
     :param yes: do not ask.
     :raises CommandError: when nothing is there, some of it serves another release, or nobody can
@@ -115,7 +116,8 @@ async def find(cluster: Cluster, target: Target, purge: bool) -> list[Found]:
     own = (target.release, target.namespace)
     for kind in CHART_KINDS:
         items = await _objects(cluster, kind, labels=labels)
-        found += [_found(kind, item["metadata"]) for item in items if owner(item) in (None, own)]
+        mine = [_found(kind, item["metadata"]) for item in items if owner(item) in (None, own)]
+        found += [item for item in mine if purge or item.name != target.ledger]
     # Last, since the operator makes a lease anew while it may; such a one can lack the labels.
     only = f"metadata.name={target.operator}"
     found += await _listed(cluster, LEASE, target.namespace, fields=only)

@@ -17,6 +17,7 @@ from chart_world import CHART, Helm, HelmFailed, settings
 from overspill.cluster import Cluster
 from overspill.cluster.kinds import (
     CLUSTER_ROLE,
+    CONFIG_MAP,
     CRD,
     POD,
     ROLE,
@@ -120,7 +121,7 @@ async def test_rendered_pods_are_admitted_under_the_restricted_standard(
             assert status == 201, answer
 
 
-def test_uninstall_removes_all_that_helm_installed(
+def test_uninstall_removes_all_that_helm_installed_but_the_record(
     helm: Helm, release: str, namespace: str
 ) -> None:
     target = ("--release", release, "--system-namespace", namespace)
@@ -131,19 +132,20 @@ def test_uninstall_removes_all_that_helm_installed(
     }
     listed = json.loads(overspill("uninstall", *target, "--dry-run", "-o", "json"))
     history = {("Secret", f"sh.helm.release.v1.{release}.v1")}
-    assert {(o["kind"], o["name"]) for o in listed} == installed | history
+    record = ("ConfigMap", f"{release}-ledger")
+    assert {(o["kind"], o["name"]) for o in listed} == (installed - {record}) | history
     overspill("uninstall", *target, "--yes")
     with pytest.raises(HelmFailed, match="not found"):
         helm("status", release, "-n", namespace)
     remaining = asyncio.run(left(namespace, release))
-    assert remaining == []
+    assert remaining == [f"{release}-ledger"]
 
 
 async def left(namespace: str, release: str) -> list[str]:
     """Names of the release's objects that are still there."""
     labels = f"app.kubernetes.io/instance={release}"
     async with Cluster.connect() as cluster:
-        kinds = (SERVICE, SERVICE_ACCOUNT, ROLE, CLUSTER_ROLE)
+        kinds = (SERVICE, SERVICE_ACCOUNT, ROLE, CLUSTER_ROLE, CONFIG_MAP)
         found = [(await cluster.list(kind, labels=labels)).items for kind in kinds]
     return [item["metadata"]["name"] for items in found for item in items]
 

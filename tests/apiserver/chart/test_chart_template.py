@@ -163,6 +163,15 @@ def test_definitions_are_kept_by_an_uninstall_and_may_be_left_out(helm: Helm) ->
     assert not [o for o in without if o["kind"] == "CustomResourceDefinition"]
 
 
+def test_the_record_of_what_was_spent_is_kept_and_never_pruned(helm: Helm) -> None:
+    maps = [o["metadata"] for o in helm.template() if o["kind"] == "ConfigMap"]
+    (record,) = [m for m in maps if m["name"].endswith("-ledger")]
+    assert record["annotations"] == {
+        "helm.sh/resource-policy": "keep",
+        "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+    }
+
+
 def test_network_policies_may_be_left_out_and_let_a_scraper_in(helm: Helm) -> None:
     without = helm.template(networkPolicy={"enabled": False})
     assert not [o for o in without if o["kind"] == "NetworkPolicy"]

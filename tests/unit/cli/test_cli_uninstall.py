@@ -6,6 +6,7 @@ import pytest
 from cli_world import Command, World
 
 from overspill.cluster.kinds import (
+    CONFIG_MAP,
     CRD,
     DEPLOYMENT,
     INFERENCE_PROVIDER,
@@ -24,6 +25,8 @@ def installed(world: World) -> None:
     """What an install leaves in a cluster, with one service and one key."""
     world.put(DEPLOYMENT, "overspill-gateway", SYSTEM, metadata={"labels": CHART})
     world.put(SERVICE_ACCOUNT, "overspill-gateway", SYSTEM, metadata={"labels": CHART})
+    world.put(CONFIG_MAP, "overspill-ledger", SYSTEM, metadata={"labels": CHART})
+    world.put(CONFIG_MAP, "overspill-dashboard", SYSTEM, metadata={"labels": CHART})
     history = {"owner": "helm", "name": "overspill"}
     world.put(SECRET, "sh.helm.release.v1.overspill.v1", SYSTEM, metadata={"labels": history})
     world.put(LEASE, "overspill-operator", SYSTEM)  # made anew by the operator
@@ -65,6 +68,7 @@ def test_uninstall_lists_first_and_keeps_what_is_served(world: World, overspill:
     names = [(o["kind"], o["name"]) for o in json.loads(listed.stdout)]
     assert names == [
         ("Deployment", "overspill-gateway"),
+        ("ConfigMap", "overspill-dashboard"),
         ("ServiceAccount", "overspill-gateway"),
         ("Lease", "overspill-operator"),
         ("Secret", "sh.helm.release.v1.overspill.v1"),
@@ -73,6 +77,7 @@ def test_uninstall_lists_first_and_keeps_what_is_served(world: World, overspill:
     assert overspill("uninstall", "--yes").returncode == 0
     assert {o["metadata"]["name"] for o in world.objects.values()} == {
         "overspill-engine",
+        "overspill-ledger",
         "overspill",
         "key-ci",
         "inferenceservices.overspill.dev",
