@@ -151,22 +151,12 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     keys, catalog, views = DirtyKeys(), Catalog(), Views()
     addresses = Addresses(cluster, settings.namespace, f"{settings.gateway_service}-internal")
     scale = ScaleWriter(guarded)
-    token = Path(settings.token_file)
     prometheus = PrometheusClient(settings.prometheus_url)
-    treasurer = Treasurer(
-        guarded,
-        settings.namespace,
-        settings.ledger,
-        token if token.exists() else None,
-        on_change=lambda account, urgent: keys.mark(
-            catalog.concerned(account), 0.0 if urgent else NUMBERS_SECONDS
-        ),
-    )
-    REGISTRY.register(treasurer)
+    treasurer = _treasurer(settings, guarded, keys, catalog)
     autoscaler = Autoscaler(
         prometheus,
         addresses,
-        token if token.exists() else None,
+        _token(settings),
         scale,
         settings=autoscaler_loop.Settings(
             settings.interval, settings.up_window, settings.down_window
@@ -201,6 +191,27 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         targets=_targets(cluster, settings),
         prometheus=prometheus,
     )
+
+
+def _treasurer(
+    settings: Settings, cluster: Cluster, keys: DirtyKeys, catalog: Catalog
+) -> Treasurer:
+    """Return the treasurer, whose news are told at once or with the next numbers."""
+
+    def on_change(account: str, urgent: bool) -> None:
+        keys.mark(catalog.concerned(account), 0.0 if urgent else NUMBERS_SECONDS)
+
+    treasurer = Treasurer(
+        cluster, settings.namespace, settings.ledger, _token(settings), on_change=on_change
+    )
+    REGISTRY.register(treasurer)
+    return treasurer
+
+
+def _token(settings: Settings) -> Path | None:
+    """Return the file of the operator's token for the gateways, where there is one."""
+    token = Path(settings.token_file)
+    return token if token.exists() else None
 
 
 def _targets(cluster: Cluster, settings: Settings) -> Targets:
