@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from overspill.engine.fetch.store import real_folder
+from overspill.engine.fetch.store import check_folder
 
 BEAT = 3.0  # seconds between two signs of life
 STALE = 20.0  # seconds without one after which another may take over
@@ -68,7 +68,7 @@ class Lease:
 
     def _current(self) -> str:
         found = os.listdir(self._work)
-        real_folder(self._work)
+        check_folder(self._work)  # its holder may have removed it just now
         return next((name for name in found if name.startswith(PREFIX)), "")
 
     def _may_take(self, name: str) -> bool:

@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from overspill.engine.errors import EngineError
@@ -68,8 +68,7 @@ class Store:
         Raises ModelPathUnsafe when the folder is a link.
         """
         try:
-            if not stat.S_ISDIR(os.lstat(self.folder).st_mode):
-                raise ModelPathUnsafe(f"{self.folder} on the model's volume is no folder")
+            check_folder(self.folder)
             manifest = json.loads((self.folder / MANIFEST).read_bytes())
             return all(
                 _size(self.folder / name) == size for name, size in manifest["files"].items()
@@ -240,11 +239,18 @@ class Part:
 
 def real_folder(path: Path) -> None:
     """Make a folder, or see that it is one and no link. Raises ModelPathUnsafe."""
-    try:
+    with suppress(FileExistsError):
         path.mkdir()
-    except FileExistsError:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise ModelPathUnsafe(f"{path} on the model's volume is no folder") from None
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """See that a path is a folder and no link.
+
+    Raises ModelPathUnsafe, or FileNotFoundError when nothing is there.
+    """
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise ModelPathUnsafe(f"{path} on the model's volume is no folder")
 
 
 def _size(path: Path) -> int | None:

@@ -1,5 +1,7 @@
 """One loader at a time, on a clock that the tests turn."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,21 @@ def test_a_work_folder_without_a_lease(tmp_path: Path, clock: Clock) -> None:
     clock.now = STALE
     assert not lease.acquire()  # puts a free one there
     assert lease.acquire()
+
+
+def test_a_work_folder_that_goes_away_while_it_is_looked_at(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder is done and removes it: to look must not make it anew, with no lease in it."""
+    work = tmp_path / "work"
+    assert Lease(work, "one", clock).acquire()
+
+    def listed(path: Path) -> list[str]:
+        monkeypatch.undo()
+        found = os.listdir(path)
+        shutil.rmtree(path)
+        return found
+
+    monkeypatch.setattr(os, "listdir", listed)
+    assert Lease(work, "two", clock).acquire()
+    assert [p.name for p in work.iterdir()] == ["lease-two"]
