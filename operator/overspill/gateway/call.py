@@ -139,6 +139,16 @@ class Call:
         return self.endpoint.engine_path or self.endpoint.path
 
     @property
+    def token_limit(self) -> int | None:
+        """The most tokens of one answer, where the client says so."""
+        return self.fields.get("max_completion_tokens") or self.fields.get("max_tokens")
+
+    @property
+    def choices(self) -> int:
+        """How many answers the client gets."""
+        return self.fields.get("n") or 1
+
+    @property
     def request(self) -> Request:
         """The request as a provider gets it."""
         path = self.engine_path.decode().removeprefix("/v1")

@@ -133,7 +133,7 @@ def _given(call: Call) -> list[int]:
 
 def _answers(call: Call) -> int:
     """Return how many answers are made: n or best_of, for each prompt."""
-    many = max(call.fields.get("n") or 1, call.fields.get("best_of") or 1)
+    many = max(call.choices, call.fields.get("best_of") or 1)
     prompt = call.fields.get("prompt")
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     return many * (len(prompt) if several and prompt else 1)

@@ -34,9 +34,7 @@ class Size(NamedTuple):
 
 def size_of(call: Call) -> Size:
     """Return the size of a call."""
-    fields = call.fields
-    tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or TYPICAL_TOKENS
-    return Size(len(call.body), tokens * (fields.get("n") or 1))
+    return Size(len(call.body), (call.token_limit or TYPICAL_TOKENS) * call.choices)
 
 
 class Record(NamedTuple):

@@ -299,11 +299,9 @@ def account_of(provider: Provider) -> Account:
 
 def generation_seconds(call: Call) -> float:
     """Return the seconds that a provider may take to make a whole answer."""
-    fields = call.fields
-    tokens = fields.get("max_completion_tokens") or fields.get("max_tokens")
-    if tokens is None:
+    if call.token_limit is None:
         return GENERATION_SECONDS
-    return min(GENERATION_SECONDS, TOKEN_SECONDS * float(tokens * (fields.get("n") or 1)))
+    return min(GENERATION_SECONDS, TOKEN_SECONDS * float(call.token_limit * call.choices))
 
 
 async def _fault(call: Call, connection: UpstreamConnection) -> Exception:
