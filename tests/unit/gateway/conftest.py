@@ -15,6 +15,13 @@ async def engine() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
+async def cloud() -> AsyncIterator[Upstream]:
+    """A real server that plays a cloud API; a file's own may say something else."""
+    async with Upstream().serving() as upstream:
+        yield upstream
+
+
+@pytest.fixture
 def spec() -> dict[str, Any]:
     """What the service of `gateway` says beyond its model; a file can say more."""
     return {}

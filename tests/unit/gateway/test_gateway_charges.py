@@ -23,12 +23,6 @@ COST = "overspill_cost_dollars_total{"
 
 
 @pytest.fixture
-async def cloud() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 async def gateway() -> AsyncIterator[World]:
     async with world() as w:
         yield w
