@@ -82,8 +82,9 @@ class Client:
                     await read_stream(answer, sent, start)
                 else:
                     await read_unary(answer, sent, start)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            sent.error = f"{type(error).__name__}: {error}"
+        except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
+            # No answer, or one that is none: broken JSON, no choices, no usage.
+            sent.complete, sent.error = False, f"{type(error).__name__}: {error}"
         sent.seconds = round(time.monotonic() - start, 3)
         return sent
 
@@ -120,7 +121,7 @@ async def read_stream(answer: aiohttp.ClientResponse, sent: Sent, start: float) 
         if not line.startswith("data: "):
             continue
         if line == "data: [DONE]":
-            sent.complete = finished
+            sent.complete = finished and not sent.error
             return
         finished = read_event(json.loads(line[6:]), sent, start) or finished
     sent.error = sent.error or "the stream ended without [DONE]"
