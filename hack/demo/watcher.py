@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import asdict, dataclass
+from subprocess import TimeoutExpired
 from typing import Any
 
 from lab.kube import CommandFailed, Kube, condition, is_ready
@@ -75,7 +76,7 @@ class Watcher:
         while not self._stop.wait(INTERVAL):
             try:
                 self.samples.append(self.look())
-            except (CommandFailed, TimeoutError):
+            except (CommandFailed, TimeoutExpired):
                 continue
 
     def rows(self) -> list[dict[str, object]]:
