@@ -222,3 +222,15 @@ def test_the_cluster_client_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_command_without_the_gateways_packages_says_what_to_install(tmp_path: Path) -> None:
+    start = (
+        "import sys; sys.modules['xxhash'] = None; from overspill.cli.main import run\n"
+        f"sys.argv = ['overspill', 'gateway', '--objects', '{tmp_path}']; run()"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: the gateway needs xxhash: pip install 'overspill[gateway]'"
+    )
