@@ -15,6 +15,7 @@ import typer
 import yaml
 
 from overspill.api.crd import RESOURCES
+from overspill.api.service import InferenceService
 from overspill.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,6 +120,17 @@ def test_make_has_the_targets(path: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_the_chart_tells_the_next_commands_and_they_exist() -> None:
+    notes = (ROOT / "charts/overspill/templates/NOTES.txt").read_text()
+    told = re.findall(r"kubectl overspill ([^`\n]*)", re.sub(r"{{.*?}}", "", notes))
+    assert [words.split()[0] for words in told] == ["check", "chat", "keys", "uninstall"]
+    for words in told:
+        assert overspill_fault(shlex.split(words)) == "", words
+    (sample,) = re.findall(r"<<YAML\n(.*?)YAML\n", notes, re.DOTALL)
+    service = InferenceService.parse(yaml.safe_load(sample.replace("<", "").replace(">", "")))
+    assert f"{service.metadata.namespace}/{service.metadata.name}" == shlex.split(told[1])[1]
 
 
 def test_the_readme_explains_and_talks_to_what_it_applies() -> None:
