@@ -24,11 +24,13 @@ def reinstall(installed: Kube) -> Iterator[None]:
 
 
 def ours(kube: Kube) -> list[str]:
-    """What the release's namespace and the cluster hold of Overspill, but for its CRDs."""
-    listed = kube.kubectl(
-        "get", "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb",
-        "-n", platform.NAMESPACE, "-l", "app.kubernetes.io/part-of=overspill", "-o", "name",
-    )  # fmt: skip
+    """What the release has in its namespace, in a provider's and in the cluster, but for CRDs."""
+    listed = ""
+    for namespace in (platform.NAMESPACE, platform.CLOUD):
+        listed += kube.kubectl(
+            "get", "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb",
+            "-n", namespace, "-l", "app.kubernetes.io/part-of=overspill", "-o", "name",
+        )  # fmt: skip
     wide = kube.kubectl(
         "get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=overspill",
         "-o", "name",
@@ -54,6 +56,7 @@ def test_uninstall_and_purge(story: Story, reinstall: None) -> None:
     story.wait_ready("chat", 1)
     engine = story.pods("chat")[0]["metadata"]["uid"]
     assert ours(kube)
+    assert kube.list("roles", platform.CLOUD), "the gateway may read the provider's Secret"
     assert kube.list("secrets", platform.NAMESPACE, KEYS)
 
     uninstall = ("helm", "uninstall", platform.RELEASE, "-n", platform.NAMESPACE)
