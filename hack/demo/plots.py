@@ -56,6 +56,8 @@ def _ttft(axis: Any, run: Run, start: float) -> None:
         if points:
             axis.plot(*zip(*points, strict=True), ".", color=colour, ms=4, label=label)
     axis.set_yscale("log")
+    for each in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        each("{x:g}")  # 0.2, not 2 × 10⁻¹
     axis.set_ylabel("time to first token, s")
     axis.legend(loc="upper right", frameon=False, ncols=2)
 
