@@ -115,7 +115,7 @@ def scale_out(run: Run, stage: Stage) -> bool:
     # Load could raise the count before, by what the gateways tell the operator directly.
     if not screen.wait("Prometheus knows the service", 5, known, STAGE_TIMEOUT):
         return False
-    return _with_load(run, stage, 3, "second replica", 25, seen)
+    return _with_load(run, stage, 3, "second replica", 12, seen)
 
 
 def full(run: Run, stage: Stage) -> bool:
@@ -128,7 +128,7 @@ def full(run: Run, stage: Stage) -> bool:
         state = now.reason if now.full else f"{now.desired} wanted, {now.ready} ready"
         return now.full and (now.pending == 1 or now.pods == now.ready < now.desired), state
 
-    return _with_load(run, stage, 8, "cluster full, one replica pending", 20, seen)
+    return _with_load(run, stage, 8, "cluster full, one replica pending", 10, seen)
 
 
 def spill(run: Run, stage: Stage) -> bool:
@@ -140,7 +140,7 @@ def spill(run: Run, stage: Stage) -> bool:
         enough = away >= ENOUGH_SPILLED and away < len(load.sent) and total >= ENOUGH_REQUESTS
         return enough, f"{away} of {len(load.sent)} requests spilled, {total} in all"
 
-    return _with_load(run, stage, 8, "requests spill", 45, seen)
+    return _with_load(run, stage, 8, "requests spill", 25, seen)
 
 
 def back(run: Run, stage: Stage) -> bool:
@@ -153,7 +153,7 @@ def back(run: Run, stage: Stage) -> bool:
         state = f"{quiet:.0f} s without spill, {now.pods} pods, full {now.full}"
         return quiet >= QUIET and not now.full and not now.pending and bool(load.sent), state
 
-    return _with_load(run, stage, 1, "spill over", 40, seen)
+    return _with_load(run, stage, 1, "spill over", 70, seen)
 
 
 def scale_in(run: Run, stage: Stage) -> bool:
