@@ -127,7 +127,7 @@ $(LOADER_PEERS)/.ready: requirements/loader-peers.txt
 .PHONY: apiserver
 apiserver: venv ## Tests against the API server of the local cluster
 	KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
-	  $(PY) -m pytest tests/apiserver -n 2 --dist loadfile --junitxml=build/reports/apiserver.xml
+	  $(PY) -m pytest tests/apiserver -n 3 --dist loadfile --junitxml=build/reports/apiserver.xml
 
 .PHONY: e2e
 e2e: venv redis ## The stories on the local cluster; COUNT=3 runs them three times
