@@ -129,7 +129,7 @@ async def wait_for_crds(cluster: Cluster) -> tuple[int, int]:
             found = await cluster.resources(API_VERSION)
             if wanted <= found:
                 return await cluster.version()
-            problem = f"the CRDs of {API_VERSION} are not installed; `overspill crds` prints them"
+            problem = f"no CRDs of {API_VERSION}; install them with `overspill crds apply`"
         except ClusterError as error:
             problem = str(error)
         failures += 1

@@ -133,6 +133,14 @@ def test_the_chart_tells_the_next_commands_and_they_exist() -> None:
     assert f"{service.metadata.namespace}/{service.metadata.name}" == shlex.split(told[1])[1]
 
 
+def test_the_commands_that_our_messages_name_exist() -> None:
+    for path in sorted((ROOT / "operator/overspill").rglob("*.py")):
+        _, _, code = path.read_text().partition('"""\n')  # after the module's own docstring
+        for told in re.findall(r"`(?:kubectl )?overspill ([^`]+)`", code):
+            words = shlex.split(re.sub(r"{.*?}", "x", told))
+            assert overspill_fault(words) == "", f"{path.relative_to(ROOT)}: {told}"
+
+
 def test_the_readme_explains_and_talks_to_what_it_applies() -> None:
     readme = ROOT / "README.md"
     sample = yaml.safe_load((ROOT / "manifests/samples/minimal.yaml").read_text())
