@@ -56,7 +56,7 @@ class SpillReason(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """Condition types of an InferenceService; all True when good."""
+    """Condition types; all True when good."""
 
     READY = "Ready"
     MODEL_READY = "ModelReady"
@@ -65,3 +65,4 @@ class ConditionType(StrEnum):
     CAPACITY_AVAILABLE = "CapacityAvailable"
     SPILLOVER_READY = "SpilloverReady"
     WITHIN_BUDGET = "WithinBudget"
+    PRICES_CURRENT = "PricesCurrent"  # of an InferenceProvider whose models lack prices

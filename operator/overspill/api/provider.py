@@ -64,7 +64,9 @@ class ProviderModel(Model):
         description="As the provider spells it."
     )
     price: Price | None = Field(
-        None, description="Without a price no request spills to this model."
+        None,
+        description="Default: that of the bundled price list, where it knows the model at this "
+        "provider. Without a price no request spills to this model.",
     )
 
 
@@ -164,6 +166,27 @@ class InferenceProviderSpec(Model):
         return found.port or DEFAULT_PORT[found.scheme]
 
 
+class ListPrice(Model):
+    """US dollars per million tokens, of requests whose prompts are longer than some length."""
+
+    model: str = Field(max_length=200, description="One of spec.models.")
+    prompts_above: int = Field(0, ge=0, description="Tokens; 0: of all that no other row is for.")
+    input_per_m_tok: str = Field(max_length=32, description="Prompt tokens.")
+    cached_input_per_m_tok: str = Field(max_length=32, description="Those that were cached.")
+    output_per_m_tok: str = Field(max_length=32, description="Answer tokens.")
+
+
+class PriceListStatus(Model):
+    """What the bundled price list says of models that have no price in spec.models."""
+
+    published: str = Field(
+        json_schema_extra={"format": "date"}, description="Day on which the list was published."
+    )
+    prices: list[ListPrice] = Field(
+        default_factory=list, max_length=256, description="Those that are used."
+    )
+
+
 class InferenceProviderStatus(Model):
     """What is."""
 
@@ -175,9 +198,12 @@ class InferenceProviderStatus(Model):
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],
         },
-        description="Ready, WithinBudget.",
+        description="Ready, WithinBudget, PricesCurrent.",
     )
     spent: SpentStatus | None = Field(None, description="What of the budget is spent.")
+    price_list: PriceListStatus | None = Field(
+        None, description="Prices that spec.models does not give."
+    )
 
 
 @cel(
@@ -201,7 +227,3 @@ class InferenceProvider(Resource):
         """Whether services of that namespace may spill here."""
         allowed = self.spec.allowed_namespaces or [self.metadata.namespace]
         return namespace in allowed or "*" in allowed
-
-    def price(self, model: str) -> Price | None:
-        """Return the price of a model, None when the model or its price is not listed."""
-        return next((m.price for m in self.spec.models if m.name == model), None)

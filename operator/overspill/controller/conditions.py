@@ -22,6 +22,7 @@ from overspill.controller.facts import (
     ProviderFacts,
 )
 from overspill.controller.reasons import Reason
+from overspill.ledger import pricelist
 from overspill.runtimes import child_name
 
 # Image volumes are on by default from this version on; older API servers drop the field.
@@ -241,10 +242,11 @@ def _provider(facts: Facts, ref: ProviderRef) -> Verdict:
             Reason.MODEL_NOT_LISTED,
             f"InferenceProvider {key} does not list model {ref.model} in spec.models",
         )
-    if known.provider.price(ref.model) is None:
+    if pricelist.rates(known.provider.spec, ref.model) is None:
         return _false(
             Reason.PRICE_MISSING,
-            f"model {ref.model} of InferenceProvider {key} has no price; nothing spills unpriced",
+            f"model {ref.model} of InferenceProvider {key} has no price, and the bundled list has "
+            "none for it; nothing spills unpriced",
         )
     if not known.reported:
         return Verdict("Unknown", Reason.NO_REPORT, f"no gateway has tried the key of {key} yet")

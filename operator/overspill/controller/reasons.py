@@ -63,6 +63,10 @@ class Reason(StrEnum):
     PROVIDER_BUDGET_SPENT = "ProviderBudgetSpent"  # of every provider that is listed
     LEDGER_NOT_READ = "LedgerNotRead"
 
+    # PricesCurrent; PriceMissing as above
+    LIST_PRICES = "ListPrices"  # of the bundled list, which is new enough
+    LIST_PRICES_OLD = "ListPricesOld"
+
 
 class EventReason(StrEnum):
     """Reasons of events beside those of conditions."""

@@ -6,6 +6,7 @@ they grow by themselves as long as a GPU is held, and an idle cluster must stay 
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from math import floor, log10
 
 from overspill.api import conditions as api
@@ -27,6 +28,7 @@ from overspill.autoscaler.gateways import ProviderReport
 from overspill.controller.capacity import Capacity
 from overspill.controller.conditions import Verdict, of_budget
 from overspill.controller.facts import Budget, Facts
+from overspill.controller.listing import of_prices, price_list
 from overspill.runtimes.base import selector
 
 NUMBERS_SECONDS = 30.0
@@ -147,8 +149,12 @@ def provider_status(
     :param now: seconds since the epoch.
     """
     old, generation = provider.status, provider.metadata.generation
+    today = datetime.fromtimestamp(now, UTC).date()
     ready = Verdict("True" if report.ready else "False", report.reason, report.message)
     verdicts = {ConditionType.READY: ready}
+    prices = of_prices(provider.spec, today)
+    if prices is not None:
+        verdicts[ConditionType.PRICES_CURRENT] = prices
     kept: list[Condition] = []
     spent = None
     if budget is not None:
@@ -161,6 +167,7 @@ def provider_status(
         observed_generation=generation,
         conditions=[*conditions(verdicts, old.conditions, generation, now), *kept],
         spent=spent,
+        price_list=price_list(provider.spec, today),
     )
 
 

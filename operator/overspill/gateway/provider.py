@@ -7,8 +7,10 @@ lasts; a single one is gone before anybody could read of it.
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from overspill.api.provider import InferenceProvider
+from overspill.ledger import pricelist
 from overspill.ledger.prices import Rates
 from overspill.providers.base import Fault, ProviderUnusable
 
@@ -49,7 +51,8 @@ class Provider:
         if resource.spec != self.resource.spec:
             self.forgive()
         self.resource = resource
-        self.rates = {m.name: Rates.of(m.price) for m in resource.spec.models if m.price}
+        # The operator's status changes on the day on which a list price does, and so we are here.
+        self.rates = pricelist.rates_of(resource.spec, datetime.now(UTC).date())
 
     def set_key(self, secret: str, reason: str, message: str) -> None:
         """Take what became of the key; with another one it gets its chance anew."""

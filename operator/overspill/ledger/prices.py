@@ -32,34 +32,55 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Rates of a whole request whose prompt has more tokens than ``above``."""
+
+    above: int
+    rates: "Rates"
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
-    """Nano-dollars per million tokens."""
+    """Nano-dollars per million tokens.
+
+    :param written: of a token that is put into the provider's cache.
+    :param unasked: the provider may do that with any prompt, not only at the client's wish.
+    :param steps: of long prompts, the shortest first; without steps of their own.
+    """
 
     prompt: int
     cached: int
     completion: int
-
-    @property
-    def written(self) -> int:
-        """A token that is put into the cache for five minutes: 1.25 times one of the prompt.
-
-        https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing
-        """
-        return -(-self.prompt * 5 // 4)
+    written: int
+    unasked: bool = False
+    steps: tuple[Step, ...] = ()
 
     @classmethod
     def of(cls, price: Price) -> "Rates":
-        """Take the rates from a provider object's price."""
-        cached = price.cached_input_per_m_tok
+        """Take the rates from a provider object's price.
+
+        What is put into the cache for five minutes costs 1.25 times the prompt:
+        https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing
+        """
+        prompt, cached = parse_money(price.input_per_m_tok), price.cached_input_per_m_tok
         return cls(
-            parse_money(price.input_per_m_tok),
-            parse_money(price.input_per_m_tok if cached is None else cached),
+            prompt,
+            prompt if cached is None else parse_money(cached),
             parse_money(price.output_per_m_tok),
+            -(-prompt * 5 // 4),
         )
+
+    def at(self, prompt: int) -> "Rates":
+        """Return the rates of a request with so many tokens of prompt."""
+        return next((s.rates for s in reversed(self.steps) if prompt > s.above), self)
 
 
 def cost(rates: Rates, usage: Usage) -> int:
     """Return nano-dollars of one request, rounded up."""
+    return _cost(rates.at(usage.prompt), usage) if rates.steps else _cost(rates, usage)
+
+
+def _cost(rates: Rates, usage: Usage) -> int:
     total = (
         (usage.prompt - usage.cached - usage.written) * rates.prompt
         + usage.cached * rates.cached
@@ -70,12 +91,19 @@ def cost(rates: Rates, usage: Usage) -> int:
 
 
 def worst_case(rates: Rates, most: Usage) -> int:
-    """Return the most nano-dollars that a request may cost, cached or not.
+    """Return the most nano-dollars that a request may cost, cached or not, and however long.
 
     :param most: no more tokens than these are counted; ``written``: all of them may be.
     """
-    cached = Usage(most.prompt, most.completion, cached=most.prompt)
-    return max(cost(rates, most), cost(rates, cached))
+    prompt, answer = most.prompt, most.completion
+    within = [rates, *(step.rates for step in rates.steps if step.above < prompt)]
+    written = prompt if rates.unasked else most.written
+    uses = (
+        Usage(prompt, answer),
+        Usage(prompt, answer, cached=prompt),
+        Usage(prompt, answer, written=written),
+    )
+    return max(_cost(of, use) for of in within for use in uses)
 
 
 def parse_usage(raw: Any, answers: bool = True) -> Usage | None:

@@ -98,17 +98,18 @@ def test_a_provider_says_what_is_spent_and_when_it_is_all() -> None:
     first = status.provider_status(provider, report, LEFT, NOW)
     assert [(c.type, c.status) for c in first.conditions] == [
         ("Ready", "True"),
+        ("PricesCurrent", "False"),
         ("WithinBudget", "True"),
     ]
     known = provider.model_copy(update={"status": first})
-    assert status.provider_status(known, report, None, NOW + 9) == first, "not read yet"
+    assert status.provider_status(known, report, None, NOW + 9) == first, "not read"
     spent = status.provider_status(known, report, SPENT, NOW + 9)
-    assert [c.status for c in spent.conditions] == ["True", "False"]
+    assert [c.status for c in spent.conditions] == ["True", "False", "False"]
     assert status.provider_wait(first, spent, since=0.0) == 0.0
     more = first.model_copy(update={"spent": SpentStatus(per_day="1.24")})
     assert status.provider_wait(first, more, since=10.0) == 20.0
     assert status.provider_wait(first, first, since=1e9) is None
-    free = world.provider()
+    free = world.provider(models=provider.to_dict()["spec"]["models"][:1])
     assert len(status.provider_status(free, report, None, NOW).conditions) == 1
 
 

@@ -85,7 +85,12 @@ def test_what_goes_to_anthropic_as_it_came_may_be_put_into_its_cache() -> None:
 RATE = st.integers(0, 10**12)
 
 
-@given(st.builds(Rates, RATE, RATE, RATE), st.integers(0, 10**6), st.integers(0, 10**6), st.data())
+@given(
+    st.builds(Rates, RATE, RATE, RATE, RATE),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.data(),
+)
 def test_no_usage_costs_more_than_the_worst_case(
     rates: Rates, prompt: int, completion: int, data: st.DataObject
 ) -> None:
