@@ -14,16 +14,16 @@ from pathlib import Path
 
 import aiohttp
 import structlog
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from overspill.api import metrics as names
 from overspill.api.budget import Window
 from overspill.api.values import NANO
 from overspill.autoscaler.gateways import CONNECT, bearer
 from overspill.cluster import Cluster, ClusterError, Conflict, Invalid, NotFound, backoff
 from overspill.cluster.kinds import CONFIG_MAP
 from overspill.controller.facts import Budget, Object
+from overspill.ledger.gauges import gauges
 from overspill.ledger.messages import Grants, Limits, Statement
 from overspill.ledger.treasury import BadRecord, Treasury
 from overspill.ledger.windows import bounds
@@ -102,23 +102,8 @@ class Treasurer(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges, read from the treasury now."""
-        labels = ("account", "window")
-        budget = GaugeMetricFamily(
-            names.BUDGET, "Limit of providers' dollars in this window.", labels=labels
-        )
-        charged = GaugeMetricFamily(
-            names.BUDGET_CHARGED, "Dollars spent, or granted to a gateway.", labels=labels
-        )
-        for account, window, pot in self._treasury.current(time.time()):
-            budget.add_metric((account, window), pot.limit / NANO)
-            charged.add_metric((account, window), pot.charged / NANO)
-        writable = GaugeMetricFamily(
-            names.LEDGER_WRITABLE, "0 while the ledger cannot be written and nothing spills.",
-            labels=(),
-        )  # fmt: skip
-        if self._running:
-            writable.add_metric((), float(not self.problem))
-        yield from (budget, charged, writable)
+        writable = not self.problem if self._running else None
+        yield from gauges(self._treasury, time.time(), writable)
 
     # The loop.
 

@@ -7,7 +7,8 @@ Prometheus. A service that was never asked for is left out.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from overspill.gateway.funds import Funds
 from overspill.gateway.state import Service, State
+from overspill.ledger.messages import Statement
 
 log = structlog.get_logger(__name__)
 
@@ -50,15 +52,29 @@ class Demand:
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield reports until ``stop``."""
+        async with aclosing(self._moments()) as moments:
+            async for _ in moments:
+                yield self.report()
+
+    async def statements(self) -> AsyncIterator[Statement]:
+        """Yield what of them is about money, for a treasurer in this process."""
+        async with aclosing(self._moments()) as moments:
+            async for _ in moments:
+                statement = self._statement()
+                if statement:
+                    yield statement
+
+    async def _moments(self) -> AsyncGenerator[None]:
+        """Yield when something is to be told, the last time after ``stop``."""
         changed = asyncio.Event()
         self._listeners.add(changed)
         try:
             while not self._stopped:
                 changed.clear()
-                yield self.report()
+                yield
                 await asyncio.sleep(SHORTEST_GAP)
                 await _wait(changed, REPORT_SECONDS - SHORTEST_GAP)
-            yield self.report()
+            yield
         finally:
             self._listeners.discard(changed)
 
@@ -80,13 +96,17 @@ class Demand:
         return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)
 
     def _money(self) -> dict[str, Any]:
-        """Return what the operator must know of money; a fault of it must not end the stream."""
+        """Return what the operator must know of money."""
+        statement = self._statement()
+        return {"ledger": statement.model_dump(mode="json")} if statement else {}
+
+    def _statement(self) -> Statement | None:
+        """Return what is to be told of money; a fault of it must not end the stream."""
         try:
-            statement = self._funds.statement()
+            return self._funds.statement()
         except ValidationError as error:
             log.error("what is spent cannot be told; nothing spills", problem=str(error)[:500])
-            return {}
-        return {"ledger": statement.model_dump(mode="json")} if statement else {}
+            return None
 
     def _service(self, service: Service) -> dict[str, Any]:
         queued = len(service.admission.waiting)

@@ -46,6 +46,8 @@ class Plane:
 
     settings: Settings
     state: State
+    metrics: Metrics
+    funds: Funds
     gateway: Gateway
     demand: Demand
     public: Server
@@ -104,6 +106,8 @@ async def assemble(
         yield Plane(
             settings,
             state,
+            metrics,
+            funds,
             gateway,
             demand,
             make_server(gateway, host, settings.port, settings.drain),

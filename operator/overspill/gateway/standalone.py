@@ -1,17 +1,20 @@
-"""The gateway's program without Kubernetes: the servers, and the folder that feeds them."""
+"""The gateway's program without Kubernetes: the servers, the folder that feeds them, the money."""
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from overspill.gateway.folder import Folder
-from overspill.gateway.plane import assemble, run_loop, stop_signal
+from overspill.gateway.plane import Plane, assemble, run_loop, stop_signal
 from overspill.gateway.settings import Settings, from_env
 from overspill.gateway.state import State
+from overspill.gateway.treasurer import Treasurer
 
 NAMESPACE = "overspill-system"  # nothing is looked up in it
+RECORD_SECONDS = 5.0  # for the last record to be written
 
 
 async def main(settings: Settings, folder: Path, host: str) -> None:
@@ -24,14 +27,39 @@ async def main(settings: Settings, folder: Path, host: str) -> None:
     async with assemble(settings, state, _nobody, lambda: True, host) as plane:
         objects = Folder(folder, state, plane.demand.wake)
         objects.load()
-        following = asyncio.create_task(objects.follow())
-        following.add_done_callback(lambda _: stop.set())
-        try:
+        async with _beside(objects.follow(), stop), keeping(folder, plane, stop):
             await plane.serve(stop, lame_duck=0.0)
+
+
+@contextlib.asynccontextmanager
+async def keeping(folder: Path, plane: Plane, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Let what has a budget spill, within it; at the end what is unspent goes back to the record.
+
+    :param folder: where the record is.
+    """
+    treasurer = Treasurer(folder, plane.funds, plane.demand)
+    plane.metrics.registry.register(treasurer)
+    async with _beside(treasurer.run(), stop) as giving:
+        try:
+            yield
         finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            plane.demand.stop()
+            await asyncio.wait([giving], timeout=RECORD_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _beside(
+    work: Coroutine[Any, Any, None], stop: asyncio.Event
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Run something as long as the block; when it ends by a fault, the program stops."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: stop.set())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _nobody(token: str) -> str:
