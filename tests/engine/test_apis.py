@@ -2,10 +2,12 @@
 and in the place of a cloud, by its own OpenAI and Anthropic endpoints."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 from gateway_world import World, service, spillover, world
 
@@ -22,13 +24,19 @@ def engine(launch: Callable[..., Served]) -> Served:
     return launch(CONTEXT_LENGTH=512, MAX_SEQUENCES=1, SERVED_NAME="chat").wait()
 
 
-@pytest.fixture
-async def gateway(engine: Served) -> AsyncIterator[World]:
+@asynccontextmanager
+async def before(engine: Served) -> AsyncIterator[World]:
     """A gateway with one service, whose only replica is the engine."""
     host, port = engine.url.removeprefix("http://").split(":")
     async with world() as w:
         w.state.put_service(service())
         w.replicas(SimpleNamespace(address=(host, int(port))))  # type: ignore[arg-type]
+        yield w
+
+
+@pytest.fixture
+async def gateway(engine: Served) -> AsyncIterator[World]:
+    async with before(engine) as w:
         yield w
 
 
@@ -61,6 +69,32 @@ async def test_anthropics_client_and_an_own_engine(gateway: World) -> None:
     assert whole.stop_reason == streamed.stop_reason == "max_tokens"
     assert prompt_tokens(whole.usage) == prompt_tokens(streamed.usage) == count.input_tokens
     assert whole.usage.output_tokens == 8
+
+
+async def test_openais_client_and_an_own_engine_that_embeds_too(
+    launch: Callable[..., Served],
+) -> None:
+    embeds = '["embedding=true", "pooling_type=mean"]'  # as images/README.md has it
+    engine = launch(CONTEXT_LENGTH=256, MAX_SEQUENCES=1, SERVED_NAME="chat", ENGINE_ARGS=embeds)
+    async with before(engine.wait()) as w:
+        sdk = w.sdk()
+        text = await sdk.completions.create(model="chat", prompt="Ann says:", max_tokens=8)
+        vectors = await sdk.embeddings.create(model="chat", input=["Hello.", "Hello.", "Rain?"])
+        answer = await sdk.chat.completions.create(**ASKED)
+    assert text.choices[0].text
+    assert text.usage.completion_tokens == answer.usage.completion_tokens == 8
+    one, same, other = (v.embedding for v in vectors.data)
+    assert len(one) == len(other) > 100
+    assert one == pytest.approx(same, abs=1e-4)
+    assert one != pytest.approx(other, abs=1e-2)
+
+
+async def test_an_engine_that_embeds_nothing_says_so(gateway: World) -> None:
+    with pytest.raises(openai.InternalServerError) as refused:
+        await gateway.sdk().embeddings.create(model="chat", input="Hello.")
+    assert refused.value.status_code == 501
+    assert "embedding" in refused.value.message
+    assert (await gateway.sdk().chat.completions.create(**ASKED)).usage.completion_tokens == 8
 
 
 @pytest.mark.parametrize("kind", TYPES)
