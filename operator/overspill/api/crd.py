@@ -3,7 +3,7 @@
 The API server wants a structural schema: no references, no titles, one type per field, objects
 that default to their fields' defaults, and CEL rules on the object they speak of. Pydantic
 writes general JSON Schema; this module turns one into the other and adds what a schema does not
-know: names, printer columns, the status subresource.
+know: names, printer columns, subresources.
 
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
@@ -167,6 +167,7 @@ COLUMNS: dict[type[Resource], list[Schema]] = {
         _column("Replicas", ".status.readyReplicas", "integer", description="Ready replicas."),
         _column("Desired", ".status.desiredReplicas", "integer"),
         _column("Spill%", ".status.traffic.spilledPercent", "number"),
+        _column("Mode", ".spec.scaling.mode", priority=1),
         _column("Model", ".spec.model.uri", priority=1),
         _column("URL", ".status.url", priority=1),
         _AGE,
@@ -177,6 +178,16 @@ COLUMNS: dict[type[Resource], list[Schema]] = {
         _column("Port", ".spec.port", "integer", priority=1),
         _AGE,
     ],
+}
+
+
+# What `kubectl scale`, a HorizontalPodAutoscaler and KEDA read and write.
+SCALE: dict[type[Resource], Schema] = {
+    InferenceService: {
+        "specReplicasPath": ".spec.scaling.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
 }
 
 
@@ -213,7 +224,8 @@ def _version(resource: type[Resource]) -> Schema:
         "name": VERSION,
         "served": True,
         "storage": True,
-        "subresources": {"status": {}} if "status" in resource.model_fields else {},
+        "subresources": ({"status": {}} if "status" in resource.model_fields else {})
+        | ({"scale": SCALE[resource]} if resource in SCALE else {}),
         "additionalPrinterColumns": COLUMNS[resource],
         "schema": {"openAPIV3Schema": _root(resource)},
     }

@@ -92,11 +92,42 @@ class ObjectiveSpec(Model):
     )
 
 
+class ScalingMode(StrEnum):
+    """Who decides how many replicas there are."""
+
+    OBJECTIVE = "Objective"
+    MANUAL = "Manual"
+
+
+# Rules with oldSelf are about changes, those through /scale among them: whoever applies a service
+# without replicas, or moves the bounds past a count that somebody has set, is not refused.
 @cel("self.minReplicas <= self.maxReplicas", "minReplicas must not be greater than maxReplicas")
 @cel("duration(self.idleAfter) >= duration('10s')", "idleAfter must be at least 10s")
+@cel(
+    "self.replicas == oldSelf.replicas || self.mode == 'Manual' || oldSelf.mode == 'Manual'",
+    "replicas cannot be changed while the autoscaler decides; set mode: Manual to scale by hand, "
+    "by an HPA or by KEDA",
+)
+@cel(
+    "self.replicas == oldSelf.replicas || self.mode != 'Manual' "
+    "|| (self.minReplicas <= self.replicas && self.replicas <= self.maxReplicas)",
+    "replicas must be within minReplicas and maxReplicas; change those first, or with it",
+)
 class ScalingSpec(Model):
     """How many replicas there may be, and what they are for."""
 
+    mode: ScalingMode = Field(
+        ScalingMode.OBJECTIVE,
+        description="Objective: the autoscaler decides how many replicas run. Manual: replicas "
+        "does, which a person, an HPA or KEDA sets; the autoscaler only advises.",
+    )
+    replicas: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="With mode Manual: replicas that run; where minReplicas and maxReplicas have "
+        "moved since it was set, the nearest count within them. What /scale shows and sets.",
+    )
     min_replicas: int = Field(
         1, ge=0, le=1000, description="Replicas that always run; 0 lets an idle service stop."
     )
@@ -106,6 +137,13 @@ class ScalingSpec(Model):
         "10m",
         description="With minReplicas 0: stop the last replica after this long without a request.",
     )
+
+    @property
+    def set_count(self) -> int | None:
+        """Replicas that somebody has set, within the bounds; None: the autoscaler decides."""
+        if self.mode is ScalingMode.OBJECTIVE:
+            return None
+        return max(self.min_replicas, min(self.replicas, self.max_replicas))
 
 
 @cel("duration(self.drain) <= duration('1h')", "drain must not be longer than 1h")

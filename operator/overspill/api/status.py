@@ -77,7 +77,11 @@ class InferenceServiceStatus(Model):
     )
     replicas: int = Field(0, ge=0, description="Replicas that exist, pending ones too.")
     ready_replicas: int = Field(0, ge=0, description="Replicas that can answer.")
-    desired_replicas: int = Field(0, ge=0, description="Replicas that the autoscaler wants.")
+    desired_replicas: int = Field(
+        0,
+        ge=0,
+        description="Replicas that the autoscaler wants; with scaling.mode Manual only its advice.",
+    )
     selector: str = Field("", max_length=512, description="Label selector of the replicas' pods.")
     url: str = Field("", max_length=512, description="Base URL for OpenAI clients, in the cluster.")
     model: ModelStatus | None = Field(None, description="While a replica loads its model.")

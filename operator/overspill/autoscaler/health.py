@@ -6,6 +6,7 @@ from overspill.api.names import LABEL_SCRAPE
 from overspill.autoscaler.readings import Outage
 
 STARTING, UNAVAILABLE = "Starting", "PrometheusUnavailable"  # reasons
+ADVISED = "Advised only: with mode Manual, scaling.replicas decides; see desiredReplicas."
 GRACE = 60.0  # seconds that a new service's first metrics may take
 
 
@@ -20,7 +21,14 @@ class ScalingHealth:
 
 
 def judge(
-    *, outage: Outage | None, asked: bool, complete: bool, known: bool, age: float, replicas: int
+    *,
+    outage: Outage | None,
+    asked: bool,
+    complete: bool,
+    known: bool,
+    age: float,
+    replicas: int,
+    advice: bool = False,
 ) -> ScalingHealth:
     """Return how scaling fares.
 
@@ -29,9 +37,11 @@ def judge(
     :param complete: whether it knows the service through a gateway.
     :param known: whether it has known it before: what it lacks now is lost, not on its way.
     :param age: seconds since we saw the service first.
-    :param replicas: wanted now.
+    :param replicas: decided on last.
+    :param advice: whether that is only advice, for somebody else sets the count.
     """
-    holding = f"The count holds at {replicas}; requests that wait may still raise it."
+    what = "advised count" if advice else "count"
+    holding = f"The {what} holds at {replicas}; requests that wait may still raise it."
     if outage is not None:
         return ScalingHealth(
             active=False,
@@ -41,7 +51,7 @@ def judge(
             "operator's prometheus.url is right.",
         )
     if complete:
-        return ScalingHealth(active=True, reason="Active")
+        return ScalingHealth(active=True, reason="Active", message=ADVISED if advice else "")
     if age < GRACE and not known:
         return ScalingHealth(
             active=True, reason=STARTING, message="Waiting for first metrics.", asked=asked

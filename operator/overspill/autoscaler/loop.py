@@ -136,6 +136,8 @@ class Autoscaler:
                 self._decide(key, subject)  # so that its first status is whole
             return
         changed = subject.rules != rules
+        if rules.set_count is None and subject.rules.set_count is not None:
+            subject.state = None  # what was set is where it begins, not what was advised
         subject.rules, subject.replicas = rules, replicas
         subject.devices, subject.hourly = devices, hourly
         subject.stale, subject.own = False, own
@@ -152,6 +154,10 @@ class Autoscaler:
     def desired(self, key: str) -> int:
         """Return the replicas that are wanted of an observed service."""
         return self._subjects[key].desired
+
+    def decided(self, key: str) -> int:
+        """Return the replicas that were decided on for an observed service: advice in Manual."""
+        return self._subjects[key].decided
 
     def decisions(self, key: str) -> list[Decision]:
         """Return the last decisions, newest first."""
@@ -177,7 +183,8 @@ class Autoscaler:
             complete=signals.complete,
             known=subject.known,
             age=self.now() - subject.seen_at,
-            replicas=subject.desired,
+            replicas=subject.decided,
+            advice=subject.rules.set_count is not None,
         )
 
     def traffic(self, key: str) -> TrafficStatus | None:
@@ -277,7 +284,7 @@ class Autoscaler:
         """Decide once; return whether the controller does not know it all yet."""
         now = self.now()
         if subject.state is None:
-            subject.state = PolicyState.start(now, subject.desired, subject.replicas.ready)
+            subject.state = PolicyState.start(now, subject.decided, subject.replicas.ready)
         signals, live = self._readings.signals(key), self._gateways.demand(key)
         decision, subject.state = decide(
             now, subject.state, subject.rules, subject.replicas, signals, live
@@ -331,7 +338,7 @@ class Autoscaler:
 
     def _wake_if_stopped(self, key: str) -> None:
         subject = self._subjects.get(key)
-        if subject is not None and not subject.stale and subject.desired == 0:
+        if subject is not None and not subject.stale and subject.decided == 0:
             self._wake_up(key)
 
     def _wake_up(self, key: str) -> None:

@@ -15,8 +15,9 @@ class Meter:
         """
         labels = metrics.SERVICE_LABELS
         self._desired = Gauge(
-            metrics.DESIRED_REPLICAS, "Replicas that are wanted", labels, registry=registry
-        )
+            metrics.DESIRED_REPLICAS, "Replicas that the autoscaler wants; advice in mode Manual",
+            labels, registry=registry,
+        )  # fmt: skip
         self._active = Gauge(
             metrics.SCALING_ACTIVE, "1 while the signals of the service are there", labels,
             registry=registry,

@@ -114,7 +114,13 @@ def decide(
     :param replicas: what the cluster has.
     :param signals: what Prometheus says; all missing when it is away.
     :param live: what the gateways say; None when none has said anything for some seconds.
+
+    Where somebody else sets the count, the answer is advice. It begins at what is set, which may be
+    far from the last advice; at zero it begins at the last advice, or the call for a first replica
+    would last no longer than the request.
     """
+    if rules.set_count:
+        state = replace(state, replicas=rules.set_count)
     load = demand.load(signals, live)
     state = _look(now, state, replicas, load)
     if load is None:
@@ -311,6 +317,8 @@ def _message(
         ScalingReason.HOLDING_NO_DATA: "; nothing falls without Prometheus",
     }
     move = f"replicas stay at {final}" if current == final else f"replicas {current} → {final}"
+    if rules.set_count is not None:
+        move = f"{final} replicas advised; mode is Manual and {rules.set_count} are set"
     return f"{wish.message}{notes.get(reason, '')}: {move}"[:MAX_MESSAGE]
 
 

@@ -115,6 +115,7 @@ class Rules:
     up_window: float = 10.0
     down_window: float = 300.0
     prices: Prices | None = None  # None: the objective alone decides
+    set_count: int | None = None  # replicas that somebody has set: what we decide is advice
 
     @classmethod
     def of(
@@ -138,4 +139,5 @@ class Rules:
             idle_after=parse_duration(scaling.idle_after),
             up_window=up_window,
             down_window=down_window,
+            set_count=scaling.set_count,
         )

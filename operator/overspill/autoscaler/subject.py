@@ -34,7 +34,12 @@ class Subject:
 
     @property
     def desired(self) -> int:
-        """Replicas wanted; before the first decision, what the cluster has or the minimum."""
+        """Replicas wanted: as somebody has set them, else as decided here."""
+        return self.decided if self.rules.set_count is None else self.rules.set_count
+
+    @property
+    def decided(self) -> int:
+        """Replicas by the last decision; before the first, what the cluster has or the minimum."""
         if self.state is not None:
             return self.state.replicas
         existing = self.replicas.desired

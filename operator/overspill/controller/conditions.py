@@ -97,10 +97,17 @@ def _model(facts: Facts, unfit: Fault | None) -> Verdict:
     if facts.ready:
         return _true(Reason.LOADED)
     if facts.scaling.desired == 0:
-        return _true(Reason.SCALED_TO_ZERO, "no replica runs; the first request loads the model")
+        return _true(Reason.SCALED_TO_ZERO, f"no replica runs; {_first_start(facts)}")
     if loading:
         return _false(Reason.LOADING, describe(loading))
     return Verdict("Unknown", Reason.LOADING, "no replica has loaded the model yet")
+
+
+def _first_start(facts: Facts) -> str:
+    """Return what starts a replica of a service that is at zero by design."""
+    if facts.service.spec.scaling.set_count is None:
+        return "the first request starts a replica"
+    return "mode is Manual and scaling.replicas is 0; until it is raised no request waits for one"
 
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -317,7 +324,7 @@ def _ready(
     from_zero = facts.service.spec.scaling.min_replicas == 0
     if from_zero and not faulty and not capacity.reason:
         if facts.scaling.desired == 0:
-            return _true(Reason.SCALED_TO_ZERO, "the first request starts a replica")
+            return _true(Reason.SCALED_TO_ZERO, _first_start(facts))
         return _true(Reason.STARTING, "requests are held until the first replica is ready")
     if spillover.reason == Reason.PROVIDERS_READY and spillover.status == "True":
         reason = spill_reason(facts, capacity)

@@ -108,11 +108,12 @@ class Budget:
 class Scaling:
     """What the autoscaler says of one service."""
 
-    desired: int
+    desired: int  # replicas that are to run
     active: bool = True
     reason: str = ""
     message: str = ""
     asked: bool = True  # Prometheus, so that what it was said to be is no news
+    decided: int = 0  # replicas that the autoscaler wants: advice where somebody sets the count
     decisions: tuple[DecisionStatus, ...] = ()
     traffic: TrafficStatus | None = None
     cost: CostStatus | None = None

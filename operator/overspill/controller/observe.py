@@ -154,6 +154,7 @@ class Observer:
         health = self._autoscaler.health(key)
         scaling = Scaling(
             desired=self._autoscaler.desired(key),
+            decided=self._autoscaler.decided(key),
             active=health.active,
             reason=health.reason,
             message=health.message,

@@ -78,7 +78,7 @@ def status(
         conditions=conditions(verdicts, service.status.conditions, generation, now),
         replicas=len(facts.pods),
         ready_replicas=facts.ready,
-        desired_replicas=facts.scaling.desired,
+        desired_replicas=facts.scaling.decided,
         selector=",".join(f"{name}={value}" for name, value in labels.items()),
         url=url,
         model=_model(facts),

@@ -212,6 +212,7 @@ class Chooser:
             broken=service.broken,
             full=service.full,
             at_max=service.at_max,
+            stopped=service.stopped,
             model_fault=service.model_fault,
             when=frozenset(spillover.when),
             may_leave=exchange.may_leave and service.may_spill,

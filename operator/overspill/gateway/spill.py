@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from overspill.api.names import SpillReason
 from overspill.api.service import SpillStrategy
 
-MODEL_RETRY_SECONDS = 30.0  # somebody has to mend something; a kubelet tries again by itself
+SOMEBODY_SECONDS = 30.0  # somebody has to do something; a kubelet or an HPA comes by itself
 # Times the expected one is what a client that is refused is told to wait. Who comes too early is
 # refused again, and when a load begins the mean service time is known from few requests.
 LATER = 1.5
@@ -55,6 +55,7 @@ class Facts:
     broken: bool  # a replica that was ready once is not ready now
     full: bool  # status.capacity.full
     at_max: bool  # all maxReplicas exist and are placed
+    stopped: bool  # somebody has set its replicas to 0
     model_fault: str  # reason of ModelReady=False while no replica is ready, else ""
     when: frozenset[SpillReason]
     may_leave: bool  # dataPolicy, and the request's own header
@@ -169,7 +170,15 @@ def _refusal(facts: Facts, expected: float) -> Refuse | None:
             503,
             "model_not_ready",
             f"the model cannot be loaded: {facts.model_fault}; see the service's conditions",
-            MODEL_RETRY_SECONDS,
+            SOMEBODY_SECONDS,
+        )
+    if facts.stopped and not facts.slots:
+        return Refuse(
+            503,
+            "scaled_to_zero",
+            "the model was scaled to 0 replicas by hand, by an HPA or by KEDA (scaling.mode "
+            "Manual), and no request starts one",
+            SOMEBODY_SECONDS,
         )
     if not facts.room:
         return Refuse(

@@ -93,6 +93,11 @@ class Service:
         )
 
     @property
+    def stopped(self) -> bool:
+        """Whether somebody has set its replicas to 0, so that no request starts one."""
+        return self.resource.spec.scaling.set_count == 0
+
+    @property
     def model_fault(self) -> str:
         """Why no replica can load the model, "" while one is ready or may become so."""
         model = find(self.resource.status.conditions, ConditionType.MODEL_READY)

@@ -26,6 +26,8 @@ BASES = {
     "runtime": {"image": "registry.example.com/engine:v1"},
 }
 BAD = yaml.safe_load(Path(__file__).with_name("bad_objects.yaml").read_text())
+NEW = [case for case in BAD if "was" not in case]
+CHANGED = [case for case in BAD if "was" in case]
 
 
 def good(kind: str, namespace: str) -> dict[str, Any]:
@@ -68,13 +70,28 @@ async def create(cluster: Cluster, kind: str, obj: dict[str, Any]) -> tuple[int,
     return status, json.loads(body)
 
 
-@pytest.mark.parametrize("case", BAD, ids=lambda c: f"{c['kind']}: {json.dumps(c['set'])[:80]}")
-async def test_a_wrong_field_is_named(cluster: Cluster, case: dict[str, Any]) -> None:
-    obj = laid_over(good(case["kind"], "default"), case["set"])
-    status, answer = await create(cluster, case["kind"], obj)
+def refused(case: dict[str, Any], status: int, answer: dict[str, Any]) -> None:
+    """Check that the answer is a refusal with a case's words."""
     assert status in (400, 422), answer
     missing = [word for word in case["error"] if word not in answer["message"]]
     assert not missing, answer["message"]
+
+
+@pytest.mark.parametrize("case", NEW, ids=lambda c: f"{c['kind']}: {json.dumps(c['set'])[:80]}")
+async def test_a_wrong_field_is_named(cluster: Cluster, case: dict[str, Any]) -> None:
+    obj = laid_over(good(case["kind"], "default"), case["set"])
+    refused(case, *await create(cluster, case["kind"], obj))
+
+
+@pytest.mark.parametrize("case", CHANGED, ids=lambda c: f"{c['kind']}: {json.dumps(c['set'])[:80]}")
+async def test_a_wrong_change_is_named(
+    cluster: Cluster, namespace: str, case: dict[str, Any]
+) -> None:
+    kind = KINDS[case["kind"]]
+    stored = await cluster.create(kind, laid_over(good(case["kind"], namespace), case["was"]))
+    path = f"{kind.path(namespace)}/sample?dryRun=All&fieldValidation=Strict"
+    status, body = await cluster.raw("PUT", path, body=laid_over(stored, case["set"]))
+    refused(case, status, json.loads(body))
 
 
 @pytest.mark.parametrize("kind", KINDS)

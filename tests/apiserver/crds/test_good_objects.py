@@ -49,6 +49,7 @@ async def test_a_sample_is_applied(cluster: Cluster, namespace: str, sample: str
         {},
         {"resources": {}},
         {"scaling": {"maxReplicas": 3}},
+        {"scaling": {"mode": "Manual", "minReplicas": 2, "maxReplicas": 3}},
         {"scaling": {"objective": {"itl": {"p95": "40ms"}}}},
         {"spillover": {"dataPolicy": "Never"}},
         {"engine": {"kvCache": {}}, "rollout": {}, "cost": {}, "pod": {}},

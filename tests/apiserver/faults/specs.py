@@ -63,7 +63,7 @@ class Specs:
             "metadata": {"name": name}, "spec": spec,
         }  # fmt: skip
         if kind == "InferenceService":  # else replicas would be counted in thousands
-            spec["scaling"] = {**spec.get("scaling", {}), "minReplicas": 0}
+            spec["scaling"] = {**spec.get("scaling", {}), "minReplicas": 0, "replicas": 0}
         for _ in range(self.random.choice([0, 0, 1, 1, 2])):
             self._spoil(obj)
         text = json.dumps(obj)

@@ -78,6 +78,33 @@ def test_rules_stand_on_the_object_they_speak_of() -> None:
     assert "self.minReplicas <= self.maxReplicas" in rules
 
 
+@pytest.mark.parametrize(
+    ("scaling", "count"),
+    [
+        ({}, None),
+        ({"replicas": 3, "maxReplicas": 4}, None),
+        ({"mode": "Manual"}, 1),
+        ({"mode": "Manual", "replicas": 0, "minReplicas": 0}, 0),
+        ({"mode": "Manual", "replicas": 3, "maxReplicas": 4}, 3),
+        ({"mode": "Manual", "replicas": 1, "minReplicas": 2, "maxReplicas": 4}, 2),
+        ({"mode": "Manual", "replicas": 9, "maxReplicas": 4}, 4),
+    ],
+)
+def test_the_count_that_somebody_set_is_within_the_bounds(scaling: Schema, count: Any) -> None:
+    spec = {"model": {"uri": "oci://a/b:1"}, "scaling": scaling}
+    service = InferenceService.parse({"metadata": {"name": "chat"}, "spec": spec})
+    assert service.spec.scaling.set_count == count
+
+
+def test_scale_reads_and_writes_fields_that_there_are() -> None:
+    version = crd(InferenceService)["spec"]["versions"][0]
+    for path in version["subresources"]["scale"].values():
+        node = version["schema"]["openAPIV3Schema"]
+        for name in path.removeprefix(".").split("."):
+            node = node["properties"][name]
+        assert node["type"] in ("integer", "string"), path
+
+
 def test_columns_show_the_reason() -> None:
     version = crd(InferenceProvider)["spec"]["versions"][0]
     names = [column["name"] for column in version["additionalPrinterColumns"]]

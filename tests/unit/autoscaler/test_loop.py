@@ -226,6 +226,37 @@ async def test_load_raises_the_count_and_its_absence_lowers_it(rig):
         assert r.scaler.decisions(KEY)[0].inputs["in_flight"] == 0.0
 
 
+async def test_what_somebody_has_set_is_written_and_the_autoscaler_only_advises(rig):
+    by_hand = {"mode": "Manual", "minReplicas": 0}
+    async with rig(0, **by_hand, replicas=0) as r:
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: r.metric(metrics.DESIRED_REPLICAS) == 1)
+        await until(lambda: r.scaler.health(KEY).message.startswith("Advised only"))
+        assert (r.scaler.desired(KEY), r.cluster.count, r.cluster.tries) == (0, 0, 0)
+        r.cluster.service = service(**by_hand, replicas=2)
+        r.cluster.tell()
+        await until(lambda: r.cluster.count == 2 and r.metric(metrics.DESIRED_REPLICAS) == 3)
+        assert r.scaler.decided(KEY) == 3
+        said = "3 replicas advised; mode is Manual and 2 are set"
+        assert r.scaler.decisions(KEY)[0].message.endswith(said)
+        r.cluster.change(4)
+        await until(lambda: r.cluster.count == 2)
+        r.prometheus.away = True
+        await until(lambda: "advised count holds at 3" in r.scaler.health(KEY).message)
+        assert r.cluster.count == 2
+
+
+async def test_who_gives_the_count_back_gives_it_as_it_is(rig):
+    async with rig(0, mode="Manual", replicas=4) as r:
+        r.prometheus.values["in_flight"] = 0.0
+        await until(lambda: r.cluster.count == 4 and r.metric(metrics.DESIRED_REPLICAS) == 1)
+        r.cluster.service = service()
+        r.cluster.tell()
+        assert r.scaler.desired(KEY) == 4, "what runs is where it begins"
+        await until(lambda: r.cluster.count == 1)
+        assert r.scaler.decisions(KEY)[0].replicas_from == 4
+
+
 async def test_only_what_is_new_is_recorded(rig):
     async with rig(1) as r:
         # A pass before Prometheus' first answer decides without it.

@@ -44,8 +44,15 @@ def rules(draw: st.DrawFn) -> Rules:
     slots = draw(st.integers(1, 64))
     idle = draw(st.sampled_from([10.0, 600.0]))
     prices = draw(st.none() | st.builds(Prices, ratio=AMOUNTS_PAID, boot=st.floats(0, 600)))
+    by_hand = draw(st.none() | st.integers(low, high))
     return replace(
-        RULES, min_replicas=low, max_replicas=high, slots=slots, idle_after=idle, prices=prices
+        RULES,
+        min_replicas=low,
+        max_replicas=high,
+        slots=slots,
+        idle_after=idle,
+        prices=prices,
+        set_count=by_hand,
     )
 
 
@@ -65,15 +72,15 @@ def play(rules, start, looks):
 @given(rules(), pods, looks)
 @settings(max_examples=200, deadline=None)
 def test_the_count_stays_within_its_limits(rules, start, looks):
-    for before, (_, pods, seen, _), decision in play(rules, start, looks):
-        count = decision.replicas_to
+    for _, (_, pods, seen, _), decision in play(rules, start, looks):
+        before, count = decision.replicas_from, decision.replicas_to
         assert rules.min_replicas <= count <= rules.max_replicas
-        if pods.unplaceable and before.replicas:
+        if pods.unplaceable and before:
             room = pods.placed + pods.terminating + 1
             assert count <= max(room, rules.min_replicas)
         if not seen.complete and not pods.unplaceable:
-            assert count >= min(before.replicas, rules.max_replicas), "nothing falls blindly"
-        step = max(before.replicas + 4, before.replicas * 2, rules.min_replicas)
+            assert count >= min(before, rules.max_replicas), "nothing falls blindly"
+        step = max(before + 4, before * 2, rules.min_replicas)
         assert count <= step
         assert len(decision.message) <= 512
 

@@ -9,7 +9,7 @@ from scaling_world import CALM, World, busy, told
 
 from overspill.autoscaler.demand import seconds
 from overspill.autoscaler.policy import Decision, PolicyState
-from overspill.autoscaler.signals import Signals
+from overspill.autoscaler.signals import Replicas, Signals
 from overspill.prometheus.samples import Missing
 
 NOTHING = Signals()
@@ -269,6 +269,24 @@ def test_idle_goes_to_zero_after_its_time_and_not_before():
     assert world.run(595, CALM, told()) == 1, "the down window gave one back"
     assert world.run(10, CALM, told()) == 0
     assert world.moves()[-1] == (1, 0, "Idle")
+
+
+def test_advice_to_start_lasts_as_long_as_a_replica_would_idle():
+    """Whoever sets the count may look every half a minute only, as KEDA does."""
+    world = World(replicas=0, min_replicas=0, set_count=0)
+    world.pods = lambda: Replicas(0)
+    assert world.tick(CALM, told(arrivals_rate=0.1)) == 1
+    assert world.run(590, CALM, told()) == 1
+    assert world.run(20, CALM, told()) == 0
+
+
+def test_advice_begins_at_what_is_set():
+    world = World(replicas=1, set_count=5)
+    world.pods = lambda: Replicas(5, 5, 5)
+    assert world.run(400, busy(14.0)) == 5, "between the thresholds"
+    assert world.run(400, busy(8.0)) == 3
+    assert world.decisions[-1].replicas_from == 5
+    assert world.decisions[-1].message.endswith("3 replicas advised; mode is Manual and 5 are set")
 
 
 def test_idle_time_is_not_counted_while_nobody_looks():

@@ -92,6 +92,18 @@ def test_conditions(facts: Facts, ready: Any, model: Any, replicas: Any) -> None
     assert found[T.REPLICAS_READY] == replicas
 
 
+def test_a_zero_that_somebody_set_promises_no_start() -> None:
+    by_hand = world.service(scaling={**ZERO, "mode": "Manual", "replicas": 0})
+    for subject, words in (
+        (world.service(scaling=ZERO), "first request starts"),
+        (by_hand, "mode is Manual and scaling.replicas is 0"),
+    ):
+        verdicts = conditions.judge(world.facts(subject, desired=0), capacity.Capacity())
+        assert verdicts[T.READY].reason == Reason.SCALED_TO_ZERO
+        assert words in verdicts[T.READY].message
+        assert words in verdicts[T.MODEL_READY].message
+
+
 INT8 = {"quantization": "int8"}
 MINE = {"runtime": "mine"}
 LENGTH = ["--ctx", "$(CONTEXT_LENGTH)"]

@@ -53,7 +53,7 @@ def facts(
     **others: Any,
 ) -> Facts:
     given = {
-        "scaling": Scaling(desired, reason="Active"),
+        "scaling": Scaling(desired, reason="Active", decided=desired),
         "server_version": (1, 37),
         "providers": {},
         **others,

@@ -30,6 +30,7 @@ BUSY = Facts(
     broken=False,
     full=False,
     at_max=False,
+    stopped=False,
     model_fault="",
     when=frozenset(DEFAULT_WHEN),
     may_leave=True,

@@ -69,6 +69,25 @@ async def test_from_zero_a_request_is_held_until_a_replica_is_ready(
     assert (await held)[0] == 200
 
 
+async def test_what_somebody_has_set_to_zero_holds_nobody_until_it_is_raised(
+    gateway: World, engine: Upstream
+) -> None:
+    by_hand = {"mode": "Manual", "minReplicas": 0}
+    gateway.state.put_service(service(scaling=by_hand))
+    held = chat(gateway)
+    await until(lambda: queued(gateway) == 1)
+    gateway.state.put_service(service(scaling={**by_hand, "replicas": 0}))
+    for refused in (held, chat(gateway)):
+        status, headers, body = await refused
+        error = orjson.loads(body)["error"]
+        assert (status, headers["Retry-After"], error["code"]) == (503, "30", "scaled_to_zero")
+    gateway.state.put_service(service(scaling=by_hand))
+    held = chat(gateway)
+    await until(lambda: queued(gateway) == 1)
+    gateway.replicas(engine)
+    assert (await held)[0] == 200
+
+
 async def test_a_full_queue_is_a_429_with_retry_after(gateway: World, engine: Upstream) -> None:
     gateway.state.put_service(service(engine=ONE_SLOT, scaling=PATIENT))
     gateway.replicas(engine)

@@ -11,7 +11,7 @@ from queue_world import BUSY
 from overspill.api.names import SpillReason
 from overspill.api.service import SpillStrategy
 from overspill.gateway.spill import (
-    MODEL_RETRY_SECONDS,
+    SOMEBODY_SECONDS,
     Boot,
     Facts,
     Hold,
@@ -45,6 +45,12 @@ DECISIONS = [
         facts(ahead=2, at_max=True, when=ONLY_MAX),
         Spill("p/a", SpillReason.MAX_REPLICAS, 1.5),
     ),
+    (
+        "set to zero",
+        facts(**NONE_READY, stopped=True),
+        Spill("p/a", SpillReason.COLD_START, math.inf),
+    ),
+    ("set to zero, and one still serves", facts(stopped=True), Hold(0.5)),
     ("reason not listed", facts(ahead=2, full=True, when=ONLY_MAX), Hold(1.5)),
     ("policy", facts(ahead=2, full=True, may_leave=False), Hold(1.5)),
     ("no provider", facts(ahead=2, full=True, providers=()), Hold(1.5)),
@@ -128,6 +134,7 @@ REFUSALS = [
         "no_replica_ready",
         math.inf,
     ),
+    ("set to zero", facts(**NONE_READY, stopped=True, providers=()), 503, "scaled_to_zero", 30.0),
 ]
 
 
@@ -157,7 +164,7 @@ def test_a_model_that_cannot_be_loaded_is_not_waited_for(changes: dict[str, obje
     assert isinstance(decision, Refuse)
     assert (decision.status, decision.code) == (503, "model_not_ready")
     assert "ClaimNotFound" in decision.message
-    assert decision.retry_after == MODEL_RETRY_SECONDS
+    assert decision.retry_after == SOMEBODY_SECONDS
 
 
 def test_what_finds_no_place_spills() -> None:
@@ -205,6 +212,7 @@ all_facts = st.builds(
     broken=st.booleans(),
     full=st.booleans(),
     at_max=st.booleans(),
+    stopped=st.booleans(),
     model_fault=st.sampled_from(["", "ClaimNotFound"]),
     when=st.frozensets(st.sampled_from(list(SpillReason))),
     may_leave=st.booleans(),
