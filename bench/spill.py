@@ -167,6 +167,8 @@ async def play(loop: VirtualLoop, scenario: Scenario, policy: Policy) -> list[Ou
         if isinstance(target, Replica):
             await asyncio.sleep(request.seconds)
             service.admission.release(target, loop.time(), request.seconds, KEY)
+        else:
+            target.provider.release(target.permit, None, loop.time())
 
     async with asyncio.TaskGroup() as group:
         for request in scenario.requests:

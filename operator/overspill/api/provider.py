@@ -81,6 +81,22 @@ class TimeoutsSpec(Model):
     idle: Duration = Field("30s", description="Between two pieces of an answer.")
 
 
+class LimitsSpec(Model):
+    """What the account allows; all gateways together keep to it."""
+
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        None, description="Requests in a minute, with five seconds' worth at once. Default: any."
+    )
+    tokens_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+        None,
+        description="Tokens of prompts and answers in a minute, with five seconds' worth at once. "
+        "A request counts with its max_tokens until it has ended. Default: any.",
+    )
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="Requests at a time. Default: 256 from each gateway."
+    )
+
+
 @cel(
     "self.type != 'openai-compatible' || has(self.baseURL)",
     "baseURL is required for type openai-compatible, for example https://llm.example.com/v1",
@@ -134,6 +150,10 @@ class InferenceProviderSpec(Model):
             "x-kubernetes-list-map-keys": ["name"],
         },
         description="Models of the account, each with its price.",
+    )
+    limits: LimitsSpec = Field(
+        default_factory=LimitsSpec,
+        description="Requests and tokens that it may get. At its limit it is skipped.",
     )
     timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec, description="How long to wait.")
     budget: BudgetSpec | None = Field(

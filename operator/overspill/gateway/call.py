@@ -10,6 +10,7 @@ with a 400 that names them. Numbers are bounded, media come inside the body or n
 https://platform.openai.com/docs/api-reference/chat/create
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -318,6 +319,18 @@ def _check_part(where: str, part: Any) -> None:
         raise bad_request(f"{where}.content has a part of an unknown type", where)
     if not url.startswith("data:"):
         raise bad_request(f"{where}: an image must be sent as a data: URL", where)
+
+
+def media(fields: Fields) -> Iterator[str]:
+    """Yield the images and sounds of a chat, each as the text that it is inside the body."""
+    for message in fields.get(CHAT.prompt) or ():
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if part["type"] == "image_url":
+                yield part["image_url"]["url"]
+            elif part["type"] == "input_audio":
+                sound = part.get("input_audio")
+                yield str(sound.get("data", "")) if isinstance(sound, dict) else ""
 
 
 def too_large(limit: int) -> ApiError:

@@ -6,6 +6,7 @@ matters, or the time comes at which waiting longer would break the objective.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,12 +16,13 @@ from overspill.api.service import ProviderRef
 from overspill.gateway import spill
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Replica
-from overspill.gateway.decisions import Decisions, size_of
+from overspill.gateway.decisions import Decisions
 from overspill.gateway.errors import RETRY_AFTER_MAX, ApiError, bad_request
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.prefix import Blocks
-from overspill.gateway.provider import Provider
+from overspill.gateway.provider import Hindrance, Permit, Provider, told
+from overspill.gateway.size import expected_tokens, size_of
 from overspill.gateway.state import State
 from overspill.providers.base import Unsupported
 
@@ -28,6 +30,7 @@ UNSUPPORTED = "unsupported_parameter"
 MAX_SENT = 2  # replicas that may have read a request
 MAX_UNSENT = 5  # replicas that a request may find unreachable
 TIMER_SLACK = 0.005  # seconds; a timer may fire a little before its time
+AGAIN = 0.1  # seconds at least until a request that waits looks at a provider's limits again
 HANDOVER = 0.02  # seconds before the objective at which a request that waits still can leave
 
 
@@ -67,11 +70,15 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """A provider chosen for one request."""
+    """A provider chosen for one request.
+
+    :param permit: to be given back to it.
+    """
 
     provider: Provider
     model: str
     reason: SpillReason
+    permit: Permit
 
 
 class Chooser:
@@ -142,14 +149,18 @@ class Chooser:
         if exchange.verdict and not _second_opinion(exchange):
             raise exchange.verdict
         now = self.clock()
-        usable, unable = self._providers(exchange, now)
-        facts = exchange.seen = self._facts(exchange, ticket, room, usable, now)
+        usable, hindered, unable = self._providers(exchange, now)
+        facts = exchange.seen = self._facts(exchange, ticket, room, usable, hindered, now)
         decision = self.decide(facts)
         if isinstance(decision, spill.Spill | spill.Refuse):
             self._note(exchange, decision)
         if isinstance(decision, spill.Spill):
-            model = usable[decision.provider].model
-            return Overflow(self.state.providers[decision.provider], model, decision.reason)
+            model, provider = (
+                usable[decision.provider].model,
+                self.state.providers[decision.provider],
+            )
+            permit = provider.admit(expected_tokens(exchange.call), now)
+            return Overflow(provider, model, decision.reason, permit)
         if exchange.verdict and isinstance(decision, spill.Refuse):
             raise exchange.verdict
         if exchange.refusal is not None and not service.admission.replicas:
@@ -157,7 +168,7 @@ class Chooser:
         if unable is not None and (service.model_fault or _local_is_over(exchange)):
             raise bad_request(f"no provider can answer this: {unable}", unable.field, UNSUPPORTED)
         if isinstance(decision, spill.Refuse):
-            raise _refused(exchange, decision, unable, now)
+            raise _refused(exchange, decision, unable, facts, now)
         if _local_is_over(exchange):
             raise ApiError(
                 503, "upstream_failed", f"no upstream answered: {exchange.last_failure}",
@@ -167,19 +178,23 @@ class Chooser:
 
     def _providers(
         self, exchange: Exchange, now: float
-    ) -> tuple[dict[str, ProviderRef], Unsupported | None]:
-        """Return whom the request may go to; if nobody, what an API that may could not say.
+    ) -> tuple[dict[str, ProviderRef], tuple[Hindrance, ...], Unsupported | None]:
+        """Return whom the request may go to, and what hinders the others.
 
-        What an engine has refused goes nowhere that takes money for it.
+        Last, if it may go to nobody, what an API that may could not say. What an engine has refused
+        goes nowhere that takes money for it.
         """
-        if exchange.verdict or not (exchange.may_leave and exchange.service.may_spill):
-            return {}, None
-        usable = self.state.usable_providers(exchange.service, exchange.tried, now)
+        service = exchange.service
+        providers = service.resource.spec.spillover.providers
+        if exchange.verdict or not (providers and exchange.may_leave and service.may_spill):
+            return {}, (), None
+        tokens = expected_tokens(exchange.call)
+        usable, hindered = self.state.providers_for(service, exchange.tried, tokens, now)
         types = {key: self.state.providers[key].resource.spec.type for key in usable}
         unable = {key: exchange.unsupported_by(kind) for key, kind in types.items()}
         able = {key: ref for key, ref in usable.items() if unable[key] is None}
         nobody = not able and not exchange.tried
-        return able, next(iter(unable.values()), None) if nobody else None
+        return able, hindered, next(iter(unable.values()), None) if nobody else None
 
     def _facts(
         self,
@@ -187,6 +202,7 @@ class Chooser:
         ticket: Ticket | None,
         room: bool,
         usable: dict[str, ProviderRef],
+        hindered: tuple[Hindrance, ...],
         now: float,
     ) -> spill.Facts:
         service, admission = exchange.service, exchange.service.admission
@@ -221,6 +237,7 @@ class Chooser:
                 for name, ref in usable.items()
             ),
             strategy=spillover.strategy,
+            hindered=hindered,
         )
 
     def _enqueue(self, exchange: Exchange, admission: Admission) -> Ticket:
@@ -236,9 +253,8 @@ class Chooser:
         waited = self.clock() - exchange.arrived
         objective = exchange.service.queue_wait
         marks = [objective - HANDOVER, objective, self.hold_limit]
-        rested = self.state.next_rested(exchange.service, exchange.tried, self.clock())
-        if rested is not None:
-            marks.append(rested - exchange.arrived)
+        if exchange.seen is not None:
+            marks += [waited + max(AGAIN, h.seconds) for h in exchange.seen.hindered]
         marks += [waited + b.ready_in for b in exchange.service.boots_under_way(self.clock())]
         return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
 
@@ -258,16 +274,22 @@ class Chooser:
 
 
 def _refused(
-    exchange: Exchange, decision: spill.Refuse, unable: Unsupported | None, now: float
+    exchange: Exchange,
+    decision: spill.Refuse,
+    unable: Unsupported | None,
+    facts: spill.Facts,
+    now: float,
 ) -> ApiError:
     """Return the error that says so; who is told when to come back will have a place then."""
     before = " and ".join(filter(None, (exchange.last_failure, exchange.unfunded)))
     why = f"; before that {before}" if before else ""
     if unable is not None:
         why += f"; meanwhile no provider can answer this: {unable}"
-    error = ApiError(
-        decision.status, decision.code, decision.message + why, retry_after=decision.retry_after
-    )
+    if facts.hindered:
+        why += f"; meanwhile no provider could be used: {told(facts.hindered)}"
+    soonest = min((h.seconds for h in facts.hindered), default=math.inf)
+    seconds = decision.retry_after if decision.status == 429 else min(decision.retry_after, soonest)
+    error = ApiError(decision.status, decision.code, decision.message + why, retry_after=seconds)
     if decision.status == 429 and decision.retry_after <= RETRY_AFTER_MAX and error.retry_after:
         exchange.service.admission.promises.make(exchange.key, now + error.retry_after)
     return error

@@ -12,29 +12,12 @@ from typing import Any, NamedTuple
 
 from overspill.api.names import DESTINATION_LOCAL
 from overspill.api.values import format_money
-from overspill.gateway.call import Call
+from overspill.gateway.provider import told
+from overspill.gateway.size import Size
 from overspill.gateway.spill import Decision, Facts, Local, Refuse, Spill, reason_to_spill
 from overspill.gateway.state import State
-from overspill.ledger.prices import Rates, cost, estimate
 
 KEPT = 10_000
-TYPICAL_TOKENS = 256  # of an answer whose length the client does not bound
-
-
-class Size(NamedTuple):
-    """What is known of a request's cost before it is answered."""
-
-    prompt_bytes: int
-    tokens: int  # of the answer, at most, or typically
-
-    def cost(self, rates: Rates) -> int:
-        """Return the nano-dollars that it is expected to cost."""
-        return cost(rates, estimate(self.prompt_bytes, self.tokens))
-
-
-def size_of(call: Call) -> Size:
-    """Return the size of a call."""
-    return Size(len(call.body), (call.token_limit or TYPICAL_TOKENS) * call.choices)
 
 
 class Record(NamedTuple):
@@ -108,7 +91,7 @@ def _costs_now(record: Record, state: State) -> dict[str, int]:
     service = state.services.get(record.service)
     if service is None:
         return {}
-    usable = state.usable_providers(service, (), state.clock())
+    usable, _ = state.providers_for(service, (), 0, state.clock())
     rates = {key: state.providers[key].rates[ref.model] for key, ref in usable.items()}
     return {key: record.size.cost(rate) for key, rate in rates.items()}
 
@@ -134,7 +117,8 @@ def explain(facts: Facts | None, decision: Decision) -> str:
         return f"it waited {decision.expected:.2f} s for a slot; {objective}"
     seen = f"{_expected(facts, decision.expected)}; {objective}"
     if isinstance(decision, Spill):
-        return f"{seen}, and {decision.reason} is in spillover.when"
+        skipped = f"; not to {told(facts.hindered)}" if facts.hindered else ""
+        return f"{seen}, and {decision.reason} is in spillover.when{skipped}"
     if isinstance(decision, Refuse):
         seen = f"{seen}; {decision.message}"
     if decision.expected <= facts.objective:
@@ -152,5 +136,5 @@ def _why_not_spilled(facts: Facts) -> str:
     if not facts.may_leave:
         return "it may not leave the cluster (dataPolicy)"
     if not facts.providers:
-        return "no provider could be used"
+        return "no provider could be used" + (f": {why}" if (why := told(facts.hindered)) else "")
     return f"{reason_to_spill(facts)} is not in spillover.when"

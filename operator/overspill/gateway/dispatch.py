@@ -9,6 +9,7 @@ attempt ends; a client that leaves cancels the task, and with it the upstream's 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -31,8 +32,9 @@ from overspill.gateway.errors import (
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.funds import Funds, NoFunds
 from overspill.gateway.metrics import Metrics
-from overspill.gateway.provider import Provider
+from overspill.gateway.provider import Permit, Provider
 from overspill.gateway.relay import NotBegun, Relay
+from overspill.gateway.size import total
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, worst_case
 from overspill.ledger.purse import Refusal
@@ -95,7 +97,7 @@ class Dispatcher:
                 if isinstance(target, Replica):
                     await self._local(exchange, target)
                 else:
-                    await self._remote(exchange, target, await self._fund(exchange, target))
+                    await self._overflow(exchange, target)
                 return
             except NoFunds as failure:
                 self._unfunded(exchange, failure)
@@ -193,6 +195,18 @@ class Dispatcher:
 
     # providers
 
+    async def _overflow(self, exchange: Exchange, target: Overflow) -> None:
+        """Send a request to a provider, if it can be paid; give its permit back."""
+        permit, exchange.usage = target.permit, None
+        try:
+            charge = await self._fund(exchange, target)
+            permit.sent = True
+            await self._remote(exchange, target, charge)
+        finally:
+            used = total(exchange.usage) if exchange.usage else None
+            if target.provider.release(permit, used, self.clock()):
+                self.chooser.state.recheck_all()
+
     async def _fund(self, exchange: Exchange, target: Overflow) -> Charge:
         """Set aside what the request may cost at most, where a budget is asked.
 
@@ -209,8 +223,9 @@ class Dispatcher:
         finally:
             exchange.waited_for_money += self.clock() - began
         charge = Charge(exchange, rates, self.funds, held)
-        usable = provider.usable_for(exchange.service.namespace, target.model, self.clock())
-        if usable and provider.rates[target.model] == rates:
+        unfit = provider.unfit_for(exchange.service.namespace, target.model)
+        changed = unfit or provider.has_changed_since(target.permit)
+        if not changed and provider.rates[target.model] == rates:
             return charge
         charge.refund()
         raise NoFunds(provider.key, Refusal.UNANSWERED, "it changed before money was granted")
@@ -234,28 +249,28 @@ class Dispatcher:
         if waking:
             self.on_hold()
         try:
-            await self._spill(exchange, provider, target.model, charge)
+            await self._spill(exchange, target, charge)
         except ProviderUnusable as error:
-            provider.failed(error, self.clock())
+            provider.breaker.failed(error, target.permit.began, self.clock())
             raise ProviderFailed(f"{key}: {error}", error.fault) from None
         except RequestRefused as error:
+            provider.breaker.answered(target.permit.began)
             exchange.refusal = ApiError(error.status, "provider_refused", str(error))
             raise ProviderFailed(f"{key}: the request was refused", REQUEST_REFUSED) from None
         finally:
             service.spilled[key] -= 1
             service.waking -= waking
 
-    async def _spill(
-        self, exchange: Exchange, provider: Provider, model: str, charge: Charge
-    ) -> None:
+    async def _spill(self, exchange: Exchange, target: Overflow, charge: Charge) -> None:
         """Send the request to a provider and relay what it answers; charge whatever happens."""
-        account, call = account_of(provider), exchange.call
+        provider, call = target.provider, exchange.call
+        account = account_of(provider)
         patience = account.first_byte + (0.0 if call.stream else generation_seconds(call))
         series = self.metrics.of(exchange.service).to(provider.key)
         started = self.clock()
         answer: Answer | None = None
         try:
-            answer = await self.client.send(account, charge.request, model, patience)
+            answer = await self.client.send(account, charge.request, target.model, patience)
             if answer.streams != call.stream:
                 raise ProviderUnusable(
                     Fault.UNEXPECTED_ANSWER, "an answer of another kind than asked for"
@@ -264,9 +279,9 @@ class Dispatcher:
             relay = Relay(
                 exchange, answer, series, self.clock, charge.settle,
                 first_byte=left, idle=account.idle,
+                began=partial(self._answers, provider, target.permit),
             )  # fmt: skip
             await relay.run()
-            provider.answered(self.clock())
         except NotBegun as error:
             raise ProviderUnusable(error.fault, str(error)) from None
         except ProviderError as error:
@@ -280,6 +295,13 @@ class Dispatcher:
             series.charge(Usage(0, 0), charge.close())
             if answer is not None:
                 answer.close()
+
+    def _answers(self, provider: Provider, permit: Permit) -> None:
+        """Close a provider's breaker; those who waited for that may go."""
+        probed = provider.breaker.half_open
+        provider.breaker.answered(permit.began)
+        if probed:
+            self.chooser.state.recheck_all()
 
 
 def account_of(provider: Provider) -> Account:

@@ -1,22 +1,52 @@
-"""A provider as the gateway knows it: its key, its prices, and whether it answers.
+"""A provider as the gateway knows it: its key, its prices, its limits, and whether it answers.
 
-One that fails rests, and what would go there goes to the next provider or waits for a replica.
-How long, it says itself (Retry-After), or each rest is twice the one before, until it has
-answered again. When the rest is over any request may try. The operator is told of a failure that
-lasts; a single one is gone before anybody could read of it.
+A request goes there with a permit, which counts it in the limits and tells the breaker what became
+of it. Where there is none to be had, what would go there goes to the next provider or waits for a
+replica. The operator is told of a failure that lasts; a single one is gone before anybody could
+read of it.
 """
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from overspill.api.provider import InferenceProvider
+from overspill.gateway.breaker import Breaker
+from overspill.gateway.rate import Limits, Shortage, Throttle
+from overspill.gateway.share import Share
 from overspill.ledger import pricelist
 from overspill.ledger.prices import Rates
-from overspill.providers.base import Fault, ProviderUnusable
 
-LONGEST_REST = 60.0  # seconds
 LONG_REST = 5.0  # seconds; the operator is told of these at once
 FAULT_MEMORY = 60.0  # seconds after a rest in which nobody asked again: then nothing is known
+BURST = 5.0  # seconds of its limits per minute that may be used at once
+CONNECTIONS = 256  # requests at a time from one gateway, where the object sets no limit
+
+
+class Hindrance(NamedTuple):
+    """Why a request may not go to a provider now.
+
+    :param seconds: until it may, as far as is known; infinite when time alone changes nothing.
+    """
+
+    provider: str
+    why: str
+    seconds: float = math.inf
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """Leave for one request to go to a provider, until it is given back.
+
+    :param began: monotonic seconds.
+    :param tokens: with which it was counted.
+    :param sent: it was not only let go, it went.
+    """
+
+    began: float
+    tokens: int
+    sent: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -27,64 +57,103 @@ class Provider:
     secret: str = field(default="", repr=False)
     reason: str = "SecretNotFound"  # of the key
     message: str = "the Secret was not read yet"
-    cooling_until: float = 0.0
-    failure: ProviderUnusable | None = None  # the newest, None since an answer
-    rests: int = 0  # in a row
     rates: dict[str, Rates] = field(default_factory=dict)
+    breaker: Breaker = field(default_factory=Breaker)
+    throttle: Throttle = field(default_factory=lambda: Throttle(BURST))
+    at_once: int = CONNECTIONS
+    running: int = 0
 
     @property
     def key(self) -> str:
         """``namespace/name``."""
         return self.resource.key
 
-    def usable_for(self, namespace: str, model: str, now: float) -> bool:
-        """Whether a service of that namespace may send this model's requests here now."""
-        return (
-            bool(self.secret)
-            and self.cooling_until <= now
-            and model in self.rates
-            and self.resource.allows(namespace)
-        )
-
-    def configure(self, resource: InferenceProvider) -> None:
-        """Take a changed object; it gets its chance anew."""
+    def configure(self, resource: InferenceProvider, share: Share, now: float) -> None:
+        """Take a changed object, which gets its chance anew, or another part of its limits."""
         if resource.spec != self.resource.spec:
-            self.forgive()
+            self.breaker.forgive(now)
         self.resource = resource
         # The operator's status changes on the day on which a list price does, and so we are here.
         self.rates = pricelist.rates_of(resource.spec, datetime.now(UTC).date())
+        limits = resource.spec.limits
+        self.throttle.configure(
+            Limits(limits.requests_per_minute, limits.tokens_per_minute), share, now
+        )
+        self.at_once = share.slots(0, limits.concurrency) if limits.concurrency else CONNECTIONS
 
-    def set_key(self, secret: str, reason: str, message: str) -> None:
+    def set_key(self, secret: str, reason: str, message: str, now: float) -> None:
         """Take what became of the key; with another one it gets its chance anew."""
         if secret != self.secret:
-            self.forgive()
+            self.breaker.forgive(now)
         self.secret, self.reason, self.message = secret, reason, message
 
-    def failed(self, failure: ProviderUnusable, now: float) -> None:
-        """Let it rest. Requests that were under way together and fail count as one failure."""
-        if self.cooling_until <= now:
-            self.rests += 1
-        rest = failure.cooldown
-        if failure.fault is not Fault.RATE_LIMITED:
-            rest = min(LONGEST_REST, rest * 2 ** min(self.rests - 1, 6))
-        self.cooling_until = max(self.cooling_until, now + rest)
-        self.failure = failure
+    # whether a request may go there
 
-    def answered(self, now: float) -> None:
-        """Forget its failures, unless it rests: then the answer was to an older request."""
-        if self.cooling_until <= now:
-            self.forgive()
+    def unfit_for(self, namespace: str, model: str) -> str:
+        """Return why that namespace's requests for a model may not go there, "" if they may."""
+        if not self.resource.allows(namespace):
+            return f"its allowedNamespaces do not hold {namespace}"
+        if model not in self.rates:
+            return f"there is no price for {model}"
+        return "" if self.secret else f"{self.reason}: {self.message}"
 
-    def forgive(self) -> None:
-        """Give it a new chance, now."""
-        self.failure, self.rests, self.cooling_until = None, 0, 0.0
+    def busy_for(self, tokens: int, now: float) -> tuple[str, float] | None:
+        """Return why a request must wait for its permit, and the seconds; None when it need not."""
+        if (pause := self.breaker.pause(now)) > 0:
+            return self._rests(pause, now), pause
+        if self.running >= self.at_once:
+            return f"{self.running} requests are there, this gateway's part of its limit", math.inf
+        shortage = self.throttle.shortage(tokens, now)
+        return (_short(shortage, tokens), shortage.seconds) if shortage else None
+
+    def admit(self, tokens: int, now: float) -> Permit:
+        """Let a request go that nothing hinders."""
+        self.breaker.begin(now)
+        self.throttle.take(tokens, now)
+        self.running += 1
+        return Permit(now, tokens)
+
+    def release(self, permit: Permit, used: int | None, now: float) -> bool:
+        """Take a permit back; whether others may go now that could not before.
+
+        :param used: tokens, if that is known.
+        """
+        waited_for = self.running >= self.at_once or self.breaker.probe == permit.began
+        self.running -= 1
+        self.breaker.ended(permit.began)
+        if not permit.sent:
+            self.throttle.take(-permit.tokens, now, requests=-1)
+        elif used is not None:
+            self.throttle.take(used - permit.tokens, now, requests=0)
+        return waited_for
+
+    def has_changed_since(self, permit: Permit) -> bool:
+        """Whether it rests, or was given another chance, since a request was let go."""
+        return permit.began < self.breaker.until
 
     def readiness(self, now: float) -> tuple[bool, str, str]:
         """Return whether it can be used, and a condition's reason and message."""
         if not self.secret:
             return False, self.reason, self.message
-        failure = self.failure
-        lasting = self.rests > 1 or (failure is not None and failure.cooldown >= LONG_REST)
-        if failure is not None and lasting and now < self.cooling_until + FAULT_MEMORY:
+        failure, rests = self.breaker.failure, self.breaker.rests
+        lasting = rests > 1 or (failure is not None and failure.cooldown >= LONG_REST)
+        if failure is not None and lasting and now < self.breaker.until + FAULT_MEMORY:
             return False, failure.fault, f"{failure}; tried again at least once a minute"
         return True, self.reason, self.message
+
+    def _rests(self, pause: float, now: float) -> str:
+        if now >= self.breaker.until:
+            return f"another request tries whether it answers again, after: {self.breaker.failure}"
+        return f"it rests for {pause:.0f} s, after: {self.breaker.failure}"
+
+
+def _short(shortage: Shortage, tokens: int) -> str:
+    limit = f"its limit of {shortage.limit} {shortage.what} per minute"
+    if math.isinf(shortage.seconds):
+        return f"the request counts as {tokens} tokens, more than {limit}"
+    return f"{limit} is reached; there is room for this request in {shortage.seconds:.1f} s"
+
+
+def told(hindered: tuple[Hindrance, ...]) -> str:
+    """Return who cannot be used, and why; "" when that is nobody."""
+    return "; ".join(f"{h.provider}: {h.why}" for h in hindered)

@@ -41,6 +41,7 @@ class Relay:
     :param settle: turns usage (or its absence) into nano-dollars.
     :param first_byte: seconds to the first content.
     :param idle: seconds between two pieces after it.
+    :param began: called when there is an answer: at its first content, or when the whole is there.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Relay:
         *,
         first_byte: float,
         idle: float,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         self.exchange, self.answer, self.series = exchange, answer, series
-        self.clock, self.settle = clock, settle
+        self.clock, self.settle, self.began = clock, settle, began
         self.first_byte, self.idle = first_byte, idle
         call = exchange.call
         answers = call.endpoint is not EMBEDDINGS
@@ -92,6 +94,7 @@ class Relay:
         answer = sse.parse(body)
         if not answer:
             raise StreamBroken("the answer is not a JSON object")
+        self.began()
         exchange = self.exchange
         exchange.usage = self.wire.usage_of(answer)
         self._time_unary(answer.get("timings"))
@@ -128,6 +131,7 @@ class Relay:
             if self.exchange.first_token is not None or self.wire.done:
                 if not begun:
                     begun = True
+                    self.began()
                     await reply.begin_stream(self.exchange.destination, self.exchange.reason)
                 if not self.wire.done:
                     await reply.write(b"".join(out))

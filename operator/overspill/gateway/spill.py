@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from overspill.api.names import SpillReason
 from overspill.api.service import SpillStrategy
+from overspill.gateway.provider import Hindrance
 
 SOMEBODY_SECONDS = 30.0  # somebody has to do something; a kubelet or an HPA comes by itself
 # Times the expected one is what a client that is refused is told to wait. Who comes too early is
@@ -61,6 +62,7 @@ class Facts:
     may_leave: bool  # dataPolicy, and the request's own header
     providers: tuple[Candidate, ...]  # in the service's order
     strategy: SpillStrategy
+    hindered: tuple[Hindrance, ...] = ()  # the other providers of the service's list
 
 
 @dataclass(frozen=True, slots=True)

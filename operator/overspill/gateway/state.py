@@ -22,7 +22,7 @@ from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Address
 from overspill.gateway.keys import KeyIndex
-from overspill.gateway.provider import Provider
+from overspill.gateway.provider import Hindrance, Provider
 from overspill.gateway.share import Share
 from overspill.gateway.spill import Boot
 
@@ -259,14 +259,16 @@ class State:
             self._place(owner)
 
     def set_share(self, share: Share) -> None:
-        """Use another part of the replicas' slots: gateways have come or gone."""
+        """Use another part of all that gateways share: some have come or gone."""
         if share == self.share:
             return
-        log.info("share of the replicas' slots", rank=share.rank, of=share.of)
+        log.info("share of slots and limits", rank=share.rank, of=share.of)
         self.share = share
         for service in self.services.values():
             service.share = share
             service.place(service.endpoints, self.clock())
+        for provider in self.providers.values():
+            provider.configure(provider.resource, share, self.clock())
 
     # providers
 
@@ -278,7 +280,7 @@ class State:
             log.warning("provider ignored", provider=raw["metadata"]["name"], error=str(error))
             return
         provider = self.providers.setdefault(resource.key, Provider(resource))
-        provider.configure(resource)
+        provider.configure(resource, self.share, self.clock())
         self.recheck_all()
 
     def remove_provider(self, key: str) -> None:
@@ -297,29 +299,40 @@ class State:
         """
         provider = self.providers.get(key)
         if provider is not None:
-            provider.set_key(secret, reason, message)
+            provider.set_key(secret, reason, message, self.clock())
             self.recheck_all()
 
-    def usable_providers(
-        self, service: Service, tried: Iterable[str], now: float
-    ) -> dict[str, ProviderRef]:
-        """Return the providers that a request of this service may go to, in order."""
+    def providers_for(
+        self, service: Service, tried: Iterable[str], tokens: int, now: float
+    ) -> tuple[dict[str, ProviderRef], tuple[Hindrance, ...]]:
+        """Return the providers that a request may go to now, in order, and why not to the others.
+
+        :param tried: those that it shall not go to again.
+        :param tokens: with which it counts in their limits.
+        """
         usable: dict[str, ProviderRef] = {}
+        hindered: dict[str, Hindrance] = {}
         for ref in service.resource.spec.spillover.providers:
             key = f"{ref.namespace or service.namespace}/{ref.name}"
-            provider = self.providers.get(key)
-            if provider is None or key in usable or key in tried:
+            if key in usable or key in tried:
                 continue
-            if provider.usable_for(service.namespace, ref.model, now):
+            found = self._hindrance(key, service.namespace, ref.model, tokens, now)
+            if found is None:
                 usable[key] = ref
-        return usable
+            else:
+                hindered.setdefault(key, found)
+        return usable, tuple(h for key, h in hindered.items() if key not in usable)
 
-    def next_rested(self, service: Service, tried: Iterable[str], now: float) -> float | None:
-        """Return when the first provider that rests now may be used again, None if none rests."""
-        refs = service.resource.spec.spillover.providers
-        keys = {f"{ref.namespace or service.namespace}/{ref.name}" for ref in refs}
-        found = (p for key in keys.difference(tried) if (p := self.providers.get(key)))
-        return min((p.cooling_until for p in found if p.cooling_until > now), default=None)
+    def _hindrance(
+        self, key: str, namespace: str, model: str, tokens: int, now: float
+    ) -> Hindrance | None:
+        provider = self.providers.get(key)
+        if provider is None:
+            return Hindrance(key, "there is no such InferenceProvider")
+        if unfit := provider.unfit_for(namespace, model):
+            return Hindrance(key, unfit)
+        busy = provider.busy_for(tokens, now)
+        return Hindrance(key, *busy) if busy else None
 
     def recheck_all(self) -> None:
         """Let every waiting request decide again."""

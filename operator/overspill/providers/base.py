@@ -107,6 +107,7 @@ class ProviderUnusable(ProviderError):
     """The provider did not answer, or not with an answer.
 
     :param cooldown: seconds in which nothing should be sent there.
+    :param told: the provider has said so itself.
     :param may_bill: it may have computed an answer all the same.
     """
 
@@ -116,10 +117,11 @@ class ProviderUnusable(ProviderError):
         message: str,
         cooldown: float = SHORTEST_PAUSE,
         *,
+        told: bool = False,
         may_bill: bool = False,
     ) -> None:
         super().__init__(message)
-        self.fault, self.cooldown, self.may_bill = fault, cooldown, may_bill
+        self.fault, self.cooldown, self.told, self.may_bill = fault, cooldown, told, may_bill
 
 
 class AnswerBroken(ProviderError):

@@ -8,6 +8,8 @@ import asyncio
 import math
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import orjson
@@ -31,7 +33,6 @@ KEY_FAULT_PAUSE = 10.0  # seconds after a key was refused
 # Errors with which nothing is charged. 502 and 504 come from a proxy in front of the provider,
 # which may have computed an answer all the same.
 NOT_BILLED = (500, 501, 503, 529)
-CONNECTIONS = 256  # to one host; a slow provider must not take those of another
 
 
 class HttpAnswer:
@@ -81,9 +82,8 @@ class Http:
         if proxy is not None and proxy.user:
             login = aiohttp.encode_basic_auth(proxy.user, proxy.password)
             self._proxy_headers = {"Proxy-Authorization": login}
-        connector = aiohttp.TCPConnector(
-            limit=0, limit_per_host=CONNECTIONS, keepalive_timeout=30, ssl=tls
-        )
+        # How many there are is bounded for each provider, where requests are let go.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=tls)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -169,9 +169,12 @@ async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderEr
         return ProviderUnusable(Fault.KEY_REFUSED, message, KEY_FAULT_PAUSE)
     if status == 429 or status >= 500:
         fault = Fault.RATE_LIMITED if status == 429 else Fault.SERVER_ERROR
-        pause = _pause(response.headers.get("Retry-After", ""))
+        pause = _pause(response.headers.get("Retry-After", ""), datetime.now(UTC))
         may_bill = status >= 500 and status not in NOT_BILLED
-        return ProviderUnusable(fault, f"status {status}", pause, may_bill=may_bill)
+        return ProviderUnusable(
+            fault, f"status {status}", pause or SHORTEST_PAUSE,
+            told=pause is not None, may_bill=may_bill,
+        )  # fmt: skip
     return ProviderUnusable(Fault.UNEXPECTED_ANSWER, f"status {status}")
 
 
@@ -185,12 +188,16 @@ async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:
         return "the provider refused the request without a reason"
 
 
-def _pause(retry_after: str) -> float:
-    """Return seconds from a Retry-After header, between 1 and 60; dates and junk are 1."""
+def _pause(retry_after: str, now: datetime) -> float | None:
+    """Return seconds from a Retry-After header, between 1 and 60; None when it says nothing.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+    """
     try:
         seconds = float(retry_after)
     except ValueError:
-        return SHORTEST_PAUSE
-    if math.isnan(seconds):
-        return SHORTEST_PAUSE
-    return min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)
+        try:
+            seconds = (parsedate_to_datetime(retry_after) - now).total_seconds()
+        except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
+            return None
+    return None if math.isnan(seconds) else min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE)

@@ -449,7 +449,7 @@ async def test_a_held_request_goes_to_a_provider_that_has_rested(
 ) -> None:
     gateway.state.put_service(service(scaling=PATIENT, spillover=spillover()))
     gateway.provider(cloud)
-    gateway.state.providers["team-a/cloud"].cooling_until = gateway.state.clock() + 0.2
+    gateway.state.providers["team-a/cloud"].breaker.until = gateway.state.clock() + 0.2
     _, headers, _ = await asyncio.wait_for(chat(gateway), 5)
     assert headers["x-overspill-destination"] == "team-a/cloud"
 
@@ -463,10 +463,10 @@ async def test_a_short_rest_does_not_end_a_long_one(
     gateway.provider(cloud)
     request = chat(gateway)
     await asyncio.wait_for(cloud.arrived.wait(), 5)
-    known = gateway.state.providers["team-a/cloud"]
-    known.cooling_until = until_then = gateway.state.clock() + 60.0  # another request's 429
+    known = gateway.state.providers["team-a/cloud"].breaker
+    known.until = until_then = gateway.state.clock() + 60.0  # another request's 429
     cloud.gate.set()
     await until(lambda: queued(gateway) == 1)
-    assert known.cooling_until == until_then
+    assert known.until == until_then
     gateway.replicas(engine)
     assert (await request)[0] == 200

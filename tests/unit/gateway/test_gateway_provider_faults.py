@@ -25,10 +25,8 @@ from gateway_world import (
     world,
 )
 
-from overspill.api.provider import InferenceProvider
 from overspill.gateway.call import CHAT, parse
 from overspill.gateway.dispatch import GENERATION_SECONDS, generation_seconds
-from overspill.gateway.provider import FAULT_MEMORY, LONGEST_REST, Provider
 from overspill.providers.base import Fault, ProviderUnusable
 
 EAGER = {"objective": {"queueWait": {"p95": "1ms"}}}
@@ -183,68 +181,50 @@ def report(w: World) -> tuple[bool, str]:
     return told["ready"], told["reason"]
 
 
-# how long it rests, and what the operator is told
+async def test_after_a_rest_one_request_probes_and_the_others_follow_its_success(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.gate.clear()
+    async with Upstream(status=500).serving() as cloud:
+        gateway.provider(cloud)
+        tasks = [chat(gateway, stream=True) for _ in range(5)]
+        await until(lambda: len(cloud.bodies) == 5 and queued(gateway) == 5)
+        cloud.status, cloud.before_gate = 200, 1
+        cloud.gate.clear()
+        tasks += [chat(gateway, stream=True) for _ in range(3)]
+        breaker = gateway.state.providers["team-a/cloud"].breaker
+        await until(lambda: len(cloud.bodies) == 8)  # one probed, and its first word let two go
+        assert not breaker.half_open
+        cloud.gate.set()
+        gateway.replicas(engine)
+        engine.gate.set()
+        assert {status for status, _, _ in await asyncio.gather(*tasks)} == {200}
 
 
-def one(url: str = "https://llm.example.com/v1") -> Provider:
-    raw = {
-        "metadata": {"name": "cloud", "namespace": "team-a"},
-        "spec": {
-            "type": "openai-compatible", "baseURL": url,
-            "secretRef": {"name": "cloud-key"}, "models": [{"name": "big-1"}],
-        },
-    }  # fmt: skip
-    made = Provider(InferenceProvider.parse(raw))
-    made.set_key("sk", "Ready", "")
-    return made
-
-
-def test_rests_grow_to_a_minute_and_begin_anew_after_an_answer() -> None:
-    provider, now, rests = one(), 100.0, []
-    for _ in range(9):
-        provider.failed(ProviderUnusable(Fault.TIMED_OUT, "no answer in time"), now)
-        rests.append(provider.cooling_until - now)
-        now = provider.cooling_until
-    assert rests == [1, 2, 4, 8, 16, 32, LONGEST_REST, LONGEST_REST, LONGEST_REST]
-    provider.answered(now)
-    provider.failed(ProviderUnusable(Fault.SERVER_ERROR, "status 500"), now)
-    assert provider.cooling_until == now + 1
-
-
-def test_requests_that_fail_together_are_one_failure() -> None:
-    provider = one()
-    for moment in (100.0, 100.1, 100.2):
-        provider.failed(ProviderUnusable(Fault.SERVER_ERROR, "status 500"), moment)
-    assert provider.cooling_until == 101.2
-    assert provider.readiness(100.3)[0], "one failure is gone before anybody reads of it"
-
-
-def test_a_rate_limit_rests_as_long_as_the_provider_says() -> None:
-    provider, now = one(), 100.0
-    for _ in range(5):
-        provider.failed(ProviderUnusable(Fault.RATE_LIMITED, "status 429", 7.0), now)
-        assert provider.cooling_until == now + 7
-        now = provider.cooling_until
-    provider.answered(now - 1)  # an answer to an older request ends no rest
-    assert provider.cooling_until == now
-    assert provider.readiness(now) == (
-        False, "RateLimited", "status 429; tried again at least once a minute",
-    )  # fmt: skip
-    assert provider.readiness(now + FAULT_MEMORY)[0], "nobody asked since: nothing is known"
-    provider.answered(now)
-    assert provider.readiness(now) == (True, "Ready", "")
-
-
-def test_another_key_or_address_is_a_new_chance() -> None:
-    provider = one()
-    provider.failed(ProviderUnusable(Fault.KEY_REFUSED, "refused", 10.0), 100.0)
-    provider.set_key("sk", "Ready", "")
-    assert not provider.readiness(100.0)[0]
-    provider.set_key("sk-2", "Ready", "")
-    assert provider.readiness(100.0)[0]
-    provider.failed(ProviderUnusable(Fault.KEY_REFUSED, "refused", 10.0), 100.0)
-    provider.configure(one("https://other.example.com/v1").resource)
-    assert provider.cooling_until == 0.0
+async def test_while_one_probes_nobody_else_does_and_one_that_leaves_hands_it_on(
+    gateway: World, engine: Upstream
+) -> None:
+    async with Upstream().serving() as cloud:
+        gateway.provider(cloud)
+        breaker = gateway.state.providers["team-a/cloud"].breaker
+        now = gateway.state.clock()
+        breaker.failed(ProviderUnusable(Fault.SERVER_ERROR, "500"), now, now)
+        breaker.until = now  # it has rested
+        cloud.gate.clear()
+        probe = chat(gateway)
+        await until(lambda: len(cloud.bodies) == 1)
+        others = [chat(gateway) for _ in range(3)]
+        await until(lambda: queued(gateway) == 3)
+        why = gateway.state.providers["team-a/cloud"].busy_for(1, gateway.state.clock())
+        assert why is not None
+        assert why[0] == "another request tries whether it answers again, after: 500"
+        assert len(cloud.bodies) == 1
+        probe.cancel()
+        await until(lambda: len(cloud.bodies) == 2 and queued(gateway) == 2)
+        cloud.gate.set()
+        assert {status for status, _, _ in await asyncio.gather(*others)} == {200}
+        assert len(cloud.bodies) == 4
+        assert not breaker.half_open
 
 
 @pytest.mark.parametrize(
