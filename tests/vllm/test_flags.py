@@ -63,7 +63,10 @@ CASES: list[tuple[dict[str, Any], dict[str, object]]] = [
         },
     ),
     ({"engine_args": (("enforce_eager", "true"),)}, {"enforce_eager": True}),
-    ({"engine_args": (("max_num_seqs", "9"),)}, {"max_num_seqs": 9}),  # the last one counts
+    (  # the last one counts
+        {"context_length": 16384, "engine_args": (("max_model_len", "9"),)},
+        {"max_model_len": 9},
+    ),
 ]
 
 

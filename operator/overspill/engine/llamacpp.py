@@ -29,7 +29,8 @@ PROMPT_CACHE_MAX_MIB = 8192
 # A kept-alive connection holds one of llama.cpp's HTTP threads: health checks need spare ones.
 SPARE_HTTP_THREADS = 64
 
-# What the operator's probes, Service and NetworkPolicy rely on, and what keeps requests apart.
+# What the operator's probes, Service and NetworkPolicy rely on, what keeps requests apart, and the
+# sequences by which the gateway counts: those are batching.maxSequences.
 RESERVED = frozenset(
     {
         "api_keys",
@@ -39,6 +40,7 @@ RESERVED = frozenset(
         "hostnames",
         "model.path",
         "model_alias",
+        "n_parallel",
         "offline",
         "port",
         "ssl_file_cert",

@@ -38,7 +38,9 @@ def apply_args(params: Any, args: Mapping[str, str]) -> None:
     """Set the user's own `name=value` arguments, last. Raises InvalidOptions."""
     for name, text in args.items():
         if name in RESERVED:
-            raise InvalidOptions(f"engine argument {name!r} is set by Overspill; remove it")
+            raise InvalidOptions(
+                f"engine argument {name!r} is set by Overspill; remove it, or use its own field"
+            )
         owner, attribute = _locate(params, name)
         setattr(owner, attribute, coerce(name, getattr(owner, attribute), text))
 

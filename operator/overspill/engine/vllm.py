@@ -47,6 +47,7 @@ _OURS = (
     "kv-transfer-config",
     "master-addr",
     "master-port",
+    "max-num-seqs",  # the gateway counts by batching.maxSequences
     "model",
     "nnodes",
     "node-rank",
@@ -209,7 +210,10 @@ def _argument(name: str, value: str) -> str:
     """A user's own `name=value` as a flag; switches take true or false. Raises InvalidOptions."""
     name = name.replace("_", "-")
     if _reserved(name):
-        raise InvalidOptions(f"engine argument {name!r} is set or refused by Overspill; remove it")
+        raise InvalidOptions(
+            f"engine argument {name!r} is set or refused by Overspill; remove it, or use its own "
+            "field"
+        )
     if value in ("true", "false"):
         return f"--{name}" if value == "true" else f"--no-{name}"
     return f"--{name}={value}"

@@ -102,7 +102,7 @@ def test_tokens_guessed_by_a_draft_model(tmp_path: Path) -> None:
 
 
 def test_a_users_own_arguments_come_last() -> None:
-    assert flags(given(engine_args=(("max_num_seqs", "9"),)))[-1] == "--max-num-seqs=9"
+    assert flags(given(engine_args=(("max_model_len", "9"),)))[-1] == "--max-model-len=9"
 
 
 @pytest.mark.parametrize("wanted", ["int8", "int4"])
