@@ -26,7 +26,8 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 
 # One lock file per image and one for development; hashes only, no index in them.
 EXTRAS := operator gateway engine dev loader-peers
-ROUTERS := vllm-router==0.1.17 sglang-router==0.3.2 # that ours is compared with
+# What ours is compared with.
+COMPARED := vllm-router==0.1.17 sglang-router==0.3.2 litellm[proxy]==1.100.1
 .PHONY: lock
 lock: ## Resolve the requirements again (requirements/*.txt)
 	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
@@ -36,9 +37,9 @@ lock: ## Resolve the requirements again (requirements/*.txt)
 	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/engine-gpu.txt
 	printf 'hatchling>=1.27\n' | $(VENV)/bin/uv pip compile - --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header --python-version 3.11 --quiet -o requirements/build.txt
-	for peer in $(ROUTERS); do printf "$$peer\n" | $(VENV)/bin/uv pip compile - --generate-hashes \
+	for peer in $(COMPARED); do printf "$$peer\n" | $(VENV)/bin/uv pip compile - --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet \
-	  -o requirements/$${peer%%==*}.txt || exit 1; done
+	  -o requirements/$${peer%%[[=]*}.txt || exit 1; done
 
 .PHONY: fmt
 fmt: venv ## Format the code
@@ -90,19 +91,22 @@ cluster-down: ## Stop the local cluster and take back all it changed
 test-cluster: venv ## The local cluster heals, is closed, and leaves nothing (up at the end)
 	$(PY) -m pytest tests/cluster --junitxml=build/reports/cluster.xml
 
+# Packages of Debian, unpacked only, into a folder of build/tools: $(call unpack,FOLDER,PACKAGES)
+define unpack
+mkdir -p build/tools/$(1)
+cd build/tools && (apt-get download -qq $(2) || (apt-get update -qq && apt-get download -qq $(2)))
+cd build/tools && for package in $(2); do dpkg -x $${package}_*.deb $(1) && rm $${package}_*.deb || exit 1; done
+endef
+
 .PHONY: prometheus
 prometheus: $(PROMETHEUS)/prometheus ## Debian's Prometheus, unpacked only, for the tests that ask a real one
 $(PROMETHEUS)/prometheus:
-	mkdir -p build/tools
-	cd build/tools && (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus))
-	cd build/tools && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb
+	$(call unpack,prometheus,prometheus)
 
 .PHONY: redis
 redis: $(REDIS)/redis-server ## Debian's Redis, unpacked only, for the story of Argo CD
 $(REDIS)/redis-server:
-	mkdir -p build/tools/redis
-	cd build/tools && (apt-get download -qq $(REDIS_PACKAGES) || (apt-get update -qq && apt-get download -qq $(REDIS_PACKAGES)))
-	cd build/tools && for package in $(REDIS_PACKAGES); do dpkg -x $${package}_*.deb redis && rm $${package}_*.deb || exit 1; done
+	$(call unpack,redis,$(REDIS_PACKAGES))
 	ln -sf redis-check-rdb $@
 
 .PHONY: images
@@ -113,15 +117,16 @@ images: venv ## Build all images and load them into the local cluster
 image-contents: venv ## What the built images hold, and that a second build is the same
 	$(PY) -m pytest tests/images --junitxml=build/reports/images.xml
 
-# The protocols' own servers and clients, apart from ours: their libraries do not go together.
-LOADER_PEERS := build/tools/loader-peers
 .PHONY: loader
-loader: venv $(LOADER_PEERS)/.ready ## Tests of the model loader against an S3 server and the hub's client
+loader: venv build/tools/loader-peers/.ready ## Tests of the model loader against an S3 server and the hub's client
 	$(PY) -m pytest tests/loader --junitxml=build/reports/loader.xml
 
-$(LOADER_PEERS)/.ready: requirements/loader-peers.txt
-	python3 -m venv $(LOADER_PEERS)
-	$(LOADER_PEERS)/bin/python -m pip install --quiet --require-hashes -r $<
+# What ours is tested against and compared with, each in an environment of its own: their libraries
+# do not go together with ours. A lock is complete; where one has extras pip would look for more.
+PEERS := vllm-router sglang-router litellm
+$(PEERS:%=build/tools/%/.ready) build/tools/loader-peers/.ready: build/tools/%/.ready: requirements/%.txt
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
 	touch $@
 
 .PHONY: apiserver
@@ -186,11 +191,17 @@ bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the 
 bench-routing: venv build/tools/vllm-router/.ready build/tools/sglang-router/.ready ## Hits and load of routing, ours and others'
 	$(PY) bench/routing.py --traces $(TRACES) --http $(BENCH)
 
-# Routers to compare with, each in an environment of its own.
-build/tools/%-router/.ready: requirements/%-router.txt
-	python3 -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
+.PHONY: bench-gateway
+bench-gateway: venv $(PEERS:%=build/tools/%/.ready) build/tools/load/.ready build/tools/streams ## What a gateway costs, ours and others'
+	$(PY) bench/gateway.py $(BENCH)
+
+build/tools/load/.ready:
+	$(call unpack,load,nginx wrk libluajit-5.1-2 libluajit-5.1-common)
 	touch $@
+
+build/tools/streams: $(wildcard bench/streams/*)
+	mkdir -p $(@D)
+	cd bench/streams && go build -o ../../$@ .
 
 .PHONY: bench-spill
 bench-spill: venv ## The spill decision on a virtual clock, against a planner with hindsight

@@ -8,33 +8,25 @@ the requests in flight that it would see in earnest. Replicas do not change here
 
 import asyncio
 import heapq
-import json
 import logging
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from overspill.api.keys import digest
 from overspill.gateway.balance import Address
-from routing_replay import DECODE, REPLICAS, ROOT, SEED, Request, Row, World, body_of, summary
+from programs import KEY, Maker, free_port, ours, running, rust_router
+from routing_replay import DECODE, REPLICAS, SEED, Request, Row, World, body_of, summary
 
 CHAT = "/v1/chat/completions"
-KEY = "osk-bench"
 MAX_BODY = 2**26  # bytes
 STEP_SECONDS = 60.0  # for one request to come to a replica, or an answer back
-START_SECONDS = 120.0
 ANSWER = {
     "id": "x",
     "object": "chat.completion",
@@ -87,106 +79,12 @@ class Replicas:
         return web.json_response(ABOUT)
 
 
-def free_port() -> int:
-    """Return a port that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Program:
-    """A router to start: its command, and where it says that it is ready."""
-
-    command: list[str]
-    url: str
-    ready: str
-
-
-def ours(addresses: Sequence[Address], folder: Path) -> Program:
-    """Return our gateway, its objects in a folder."""
-    port, internal = free_port(), free_port()
-    space = {"namespace": "team-a"}
-    label = {"labels": {"kubernetes.io/service-name": "m"}}
-    engine = {"batching": {"maxSequences": 1024}, "runtime": "vllm"}
-    objects: list[dict[str, Any]] = [
-        {
-            "kind": "InferenceService",
-            "metadata": {"name": "m", **space},
-            "spec": {"model": {"uri": "hf://a/b"}, "engine": engine},
-        },
-        {
-            "kind": "Secret",
-            "metadata": {"name": "key", "labels": {"overspill.dev/key": "true"}},
-            "stringData": {"sha256": digest(KEY), "tenant": "team-a"},
-        },
-    ]
-    objects += [
-        {
-            "kind": "EndpointSlice",
-            "metadata": {"name": f"m-{number}", **space, **label},
-            "ports": [{"name": "http", "port": address[1]}],
-            "endpoints": [{"addresses": [address[0]]}],
-        }
-        for number, address in enumerate(addresses)
-    ]
-    for number, raw in enumerate(objects):
-        (folder / f"{number}.json").write_text(json.dumps(raw))
-    command = [str(Path(sys.executable).with_name("overspill")), "gateway", f"--objects={folder}"]
-    command += [f"--port={port}", f"--internal-port={internal}"]
-    return Program(command, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{internal}/readyz")
-
-
-def peer(program: list[str]) -> Callable[[Sequence[Address], Path], Program]:
-    """Return how to start a peer with the policy that it recommends, at its defaults."""
-
-    def made(addresses: Sequence[Address], folder: Path) -> Program:
-        port = free_port()
-        workers = [f"http://{host}:{number}" for host, number in addresses]
-        command = [*program, "--worker-urls", *workers, "--policy", "cache_aware"]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        command += ["--prometheus-port", str(free_port())]
-        return Program(command, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}/health")
-
-    return made
-
-
-TOOLS = ROOT / "build" / "tools"
-PROGRAMS = {
+# The peers with the policy that they recommend.
+PROGRAMS: dict[tuple[str, str], Maker] = {
     ("overspill", "prefix, over HTTP"): ours,
-    ("vllm-router", "cache_aware"): peer([str(TOOLS / "vllm-router/bin/vllm-router")]),
-    ("sglang-router", "cache_aware"): peer(
-        [str(TOOLS / "sglang-router/bin/python"), "-m", "sglang_router.launch_router"]
-    ),
+    ("vllm-router", "cache_aware"): partial(rust_router, "vllm-router", "cache_aware"),
+    ("sglang-router", "cache_aware"): partial(rust_router, "sglang-router", "cache_aware"),
 }
-
-
-@asynccontextmanager
-async def running(program: Program, session: aiohttp.ClientSession) -> AsyncIterator[str]:
-    """Run a router; its URL."""
-    environment = os.environ | {"OVERSPILL_GATEWAY_LOG_LEVEL": "warning"}
-    process = await asyncio.create_subprocess_exec(
-        *program.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while process.returncode is None and not await _ready(program.ready, session):  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
-        if process.returncode is not None:
-            raise RuntimeError(f"{program.command[0]} ended with status {process.returncode}")
-        yield program.url
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
-        await process.wait()
-
-
-async def _ready(url: str, session: aiohttp.ClientSession) -> bool:
-    try:
-        async with session.get(url) as answer:
-            return answer.status == 200
-    except aiohttp.ClientError:
-        return False
 
 
 @dataclass
@@ -240,7 +138,7 @@ class Replay:
 
 async def replay(
     requests: Sequence[Request],
-    make: Callable[[Sequence[Address], Path], Program],
+    make: Maker,
     count: int,
     cache_blocks: int,
 ) -> Row:
@@ -256,7 +154,8 @@ async def replay(
         for _ in range(count):
             folder = Path(stack.enter_context(TemporaryDirectory()))
             program = make(replicas.addresses, folder)
-            urls.append(await stack.enter_async_context(running(program, session)))
+            await stack.enter_async_context(running(program))
+            urls.append(program.url)
         world = World([], cache_blocks)
         world.change(0.0, join=replicas.addresses)
         run = Replay(replicas, urls, session, world)

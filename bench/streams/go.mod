@@ -1,0 +1,3 @@
+module overspill.dev/bench/streams
+
+go 1.26.0
