@@ -28,14 +28,59 @@ class ProviderType(StrEnum):
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    REPLICATE = "replicate"
     OPENAI_COMPATIBLE = "openai-compatible"
+
+
+class ModelInput(StrEnum):
+    """An input of a language model at Replicate, where each model has names of its own.
+
+    https://replicate.com/docs/topics/models/official-models
+    """
+
+    PROMPT = "prompt"
+    MESSAGES = "messages"
+    SYSTEM_PROMPT = "system_prompt"
+    SYSTEM_INSTRUCTION = "system_instruction"
+    IMAGE = "image"
+    IMAGE_INPUT = "image_input"
+    IMAGES = "images"
+    MAX_TOKENS = "max_tokens"
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+    MAX_OUTPUT_TOKENS = "max_output_tokens"
+    MAX_NEW_TOKENS = "max_new_tokens"
+    TEMPERATURE = "temperature"
+    TOP_P = "top_p"
+    TOP_K = "top_k"
+    SEED = "seed"
+    STOP_SEQUENCES = "stop_sequences"
+    PRESENCE_PENALTY = "presence_penalty"
+    FREQUENCY_PENALTY = "frequency_penalty"
+    REASONING_EFFORT = "reasoning_effort"
+    VERBOSITY = "verbosity"
 
 
 DEFAULT_PORT = {"https": 443, "http": 80}
 DEFAULT_BASE_URL = {
     ProviderType.OPENAI: "https://api.openai.com/v1",
     ProviderType.ANTHROPIC: "https://api.anthropic.com/v1",
+    ProviderType.REPLICATE: "https://api.replicate.com/v1",
 }
+REPLICATE_STREAMS = "stream.replicate.com"  # where the events of api.replicate.com are
+
+
+def destination(url: str) -> tuple[str, int]:
+    """Return the host of a URL (lower case, no final dot, no brackets) and its port.
+
+    The port is the scheme's own where the URL has none. ``("", 0)`` for what is nobody's:
+    the pattern of URLs leaves IPv6 literals that are none.
+    """
+    try:
+        found = urlsplit(url)
+        host = (found.hostname or "").removesuffix(".")
+        return host, found.port or DEFAULT_PORT[found.scheme]
+    except (ValueError, KeyError):
+        return "", 0
 
 
 class SecretKeyRef(Model):
@@ -57,6 +102,12 @@ class Price(Model):
     output_per_m_tok: Money = Field(description="Answer tokens.")
 
 
+@cel(
+    "!has(self.inputs) || (self.inputs.exists(i, i == 'prompt' || i == 'messages') "
+    "&& self.inputs.exists(i, i.startsWith('max_')))",
+    "inputs must name prompt or messages, and the limit of an answer (max_tokens, "
+    "max_completion_tokens, max_output_tokens or max_new_tokens)",
+)
 class ProviderModel(Model):
     """A model that the account offers."""
 
@@ -67,6 +118,14 @@ class ProviderModel(Model):
         None,
         description="Default: that of the bundled price list, where it knows the model at this "
         "provider. Without a price no request spills to this model.",
+    )
+    inputs: list[ModelInput] | None = Field(
+        None,
+        min_length=1,
+        max_length=len(ModelInput),
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="For type replicate only, and required there: which of these inputs the "
+        "model's API page lists. What a model is not told to take is not sent to it.",
     )
 
 
@@ -98,6 +157,16 @@ class LimitsSpec(Model):
 
 
 @cel(
+    "self.type != 'replicate' || self.models.all(m, has(m.inputs) "
+    "&& m.name.matches('^[A-Za-z0-9][-._A-Za-z0-9]*/[A-Za-z0-9][-._A-Za-z0-9]*$'))",
+    "type replicate needs models named owner/name, each with its inputs, for example "
+    "{name: meta/meta-llama-3-70b-instruct, inputs: [prompt, system_prompt, max_tokens]}",
+)
+@cel(
+    "self.type == 'replicate' || !self.models.exists(m, has(m.inputs))",
+    "models[].inputs are for type replicate only",
+)
+@cel(
     "self.type != 'openai-compatible' || has(self.baseURL)",
     "baseURL is required for type openai-compatible, for example https://llm.example.com/v1",
 )
@@ -121,7 +190,7 @@ class InferenceProviderSpec(Model):
     base_url: Annotated[str, Field(pattern=URL_PATTERN, max_length=500)] | None = Field(
         None,
         description="Up to and with /v1, in ASCII. Default for openai: https://api.openai.com/v1, "
-        "for anthropic: https://api.anthropic.com/v1.",
+        "for anthropic: https://api.anthropic.com/v1, for replicate: https://api.replicate.com/v1.",
     )
     azure_api_version: AzureVersion | None = Field(
         None,
@@ -135,7 +204,7 @@ class InferenceProviderSpec(Model):
     secret_ref: SecretKeyRef = Field(
         description="The API key. Its Secret must list baseURL's host in the annotation "
         "overspill.dev/provider-hosts, with the port where baseURL has one, or the key is sent "
-        "nowhere."
+        f"nowhere; for replicate without baseURL {REPLICATE_STREAMS}, too."
     )
     allowed_namespaces: list[NamespaceOrAll] = Field(
         default_factory=list,
@@ -167,23 +236,20 @@ class InferenceProviderSpec(Model):
 
     @property
     def host(self) -> str:
-        """Where the key is sent: lower case, no port, no final dot, no brackets; "" when nowhere.
-
-        The pattern leaves IPv6 literals that are none; nobody is reached by those.
-        """
-        try:
-            return (urlsplit(self.url).hostname or "").removesuffix(".")
-        except ValueError:
-            return ""
+        """Where the key is sent, as ``destination`` tells it; "" when nowhere."""
+        return destination(self.url)[0]
 
     @property
-    def port(self) -> int:
-        """Where the key is sent; the scheme's default where the URL has none, 0 when nowhere."""
-        try:
-            found = urlsplit(self.url)
-        except ValueError:
-            return 0
-        return found.port or DEFAULT_PORT[found.scheme]
+    def destinations(self) -> list[tuple[str, int]]:
+        """All hosts and ports that the key is sent to; the base URL's comes first."""
+        streams = self.type is ProviderType.REPLICATE and self.base_url is None
+        return [destination(self.url), *([(REPLICATE_STREAMS, 443)] if streams else [])]
+
+    def inputs_of(self, model: str) -> frozenset[ModelInput]:
+        """Return the inputs that a model takes, where each has its own (type replicate)."""
+        return next(
+            (frozenset(m.inputs or ()) for m in self.models if m.name == model), frozenset()
+        )
 
 
 class ListPrice(Model):

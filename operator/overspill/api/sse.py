@@ -14,6 +14,7 @@ MAX_EVENT = 4 * 1024 * 1024  # bytes of one event; a tool call or logprobs may b
 DONE = b"data: [DONE]\n\n"
 # Two line ends in a row. Atomic, or CRLF could be read as two of them.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+_NAME_LINE = re.compile(rb"(?:\A|[\r\n])event:[ ]?([^\r\n]*)(?=[\r\n]|\Z)")
 _DATA_LINE = re.compile(rb"(?:\A|[\r\n])data(?::[ ]?([^\r\n]*))?(?=[\r\n]|\Z)")
 
 
@@ -68,6 +69,12 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
+def name_of(event: bytes) -> bytes:
+    """Return the name of an event; empty when it has none."""
+    found = _NAME_LINE.search(event)
+    return found.group(1) if found else b""
+
+
 def parse(data: bytes) -> dict[str, Any]:
     """Return the JSON object of an event's data; empty when it is none."""
     try:
@@ -88,6 +95,11 @@ def has_content(chunk: dict[str, Any]) -> bool:
         if isinstance(delta, dict) and any(v for k, v in delta.items() if k != "role"):
             return True
     return False
+
+
+def json_event(data: dict[str, Any]) -> bytes:
+    """Return an event whose data is a JSON object."""
+    return b"data: " + orjson.dumps(data) + b"\n\n"
 
 
 def error_event(body: bytes, name: str = "") -> bytes:

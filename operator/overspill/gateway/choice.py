@@ -190,8 +190,11 @@ class Chooser:
             return {}, (), None
         tokens = expected_tokens(exchange.call)
         usable, hindered = self.state.providers_for(service, exchange.tried, tokens, now)
-        types = {key: self.state.providers[key].resource.spec.type for key in usable}
-        unable = {key: exchange.unsupported_by(kind) for key, kind in types.items()}
+        specs = {key: self.state.providers[key].resource.spec for key in usable}
+        unable = {
+            key: exchange.unsupported_by(spec.type, spec.inputs_of(usable[key].model))
+            for key, spec in specs.items()
+        }
         able = {key: ref for key, ref in usable.items() if unable[key] is None}
         nobody = not able and not exchange.tried
         return able, hindered, next(iter(unable.values()), None) if nobody else None

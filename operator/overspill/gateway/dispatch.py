@@ -264,7 +264,7 @@ class Dispatcher:
     async def _spill(self, exchange: Exchange, target: Overflow, charge: Charge) -> None:
         """Send the request to a provider and relay what it answers; charge whatever happens."""
         provider, call = target.provider, exchange.call
-        account = account_of(provider)
+        account = account_of(provider, target.model)
         patience = account.first_byte + (0.0 if call.stream else generation_seconds(call))
         series = self.metrics.of(exchange.service).to(provider.key)
         started = self.clock()
@@ -304,7 +304,7 @@ class Dispatcher:
             self.chooser.state.recheck_all()
 
 
-def account_of(provider: Provider) -> Account:
+def account_of(provider: Provider, model: str) -> Account:
     """Return where to send, as whom, and how long to wait."""
     spec = provider.resource.spec
     return Account(
@@ -316,6 +316,8 @@ def account_of(provider: Provider) -> Account:
         first_byte=parse_duration(spec.timeouts.first_byte),
         idle=parse_duration(spec.timeouts.idle),
         azure_api_version=spec.azure_api_version or "",
+        inputs=spec.inputs_of(model),
+        destinations=spec.destinations,
     )
 
 

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from overspill.api.keys import ClientKey
-from overspill.api.provider import ProviderType
+from overspill.api.provider import ModelInput, ProviderType
 from overspill.gateway.balance import Replica
 from overspill.gateway.call import Call
 from overspill.gateway.errors import ApiError
@@ -50,7 +50,9 @@ class Exchange:
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
     verdict: ApiError | None = None  # what an engine found wrong; one other may not
     refused_by: Replica | None = None  # that engine
-    unsayable: dict[ProviderType, Unsupported | None] = field(default_factory=dict)
+    unsayable: dict[tuple[ProviderType, frozenset[ModelInput]], Unsupported | None] = field(
+        default_factory=dict
+    )
     # what came back
     status: int = 0
     wait: float | None = None  # in the queue, until a replica was free for the first time
@@ -69,11 +71,16 @@ class Exchange:
         """Begin an attempt."""
         self.destination, self.reason, self.sent = destination, reason, now - self.arrived
 
-    def unsupported_by(self, kind: ProviderType) -> Unsupported | None:
-        """Return what an API cannot express of the request; looked for once."""
-        if kind not in self.unsayable:
-            self.unsayable[kind] = unsupported(kind, self.call.request)
-        return self.unsayable[kind]
+    def unsupported_by(
+        self, kind: ProviderType, inputs: frozenset[ModelInput]
+    ) -> Unsupported | None:
+        """Return what an API cannot express of the request; looked for once.
+
+        :param inputs: that the model takes, where each has its own.
+        """
+        if (kind, inputs) not in self.unsayable:
+            self.unsayable[kind, inputs] = unsupported(kind, self.call.request, inputs)
+        return self.unsayable[kind, inputs]
 
 
 def new_request_id() -> str:

@@ -29,10 +29,10 @@ def read_secret(provider: InferenceProvider, secret: Object | None) -> tuple[str
         return "", "SecretNotFound", f"create Secret {ref.name} in namespace {namespace}"
     hosts = (secret["metadata"].get("annotations") or {}).get(ANNOTATION_HOSTS, "")
     default = DEFAULT_PORT[provider.spec.url.partition(":")[0]]
-    host, port = provider.spec.host, provider.spec.port
-    if not host or (host, port) not in {_destination(h, default) for h in hosts.split(",")}:
-        shown = f"[{host}]" if ":" in host else host
-        shown += f":{port}" if port != default else ""
+    wanted = provider.spec.destinations
+    named = {_destination(h, default) for h in hosts.split(",")}
+    if not provider.spec.host or not named.issuperset(wanted):
+        shown = ",".join(_shown(host, port, default) for host, port in wanted)
         command = (
             f"kubectl annotate secret -n {namespace} {ref.name} "
             f"{ANNOTATION_HOSTS}={shlex.quote(shown)} --overwrite"
@@ -48,6 +48,12 @@ def read_secret(provider: InferenceProvider, secret: Object | None) -> tuple[str
     if not value or not value.isprintable():
         return "", "SecretEmpty", f"key {ref.key} of Secret {ref.name} holds no API key"
     return value, "Ready", ""
+
+
+def _shown(host: str, port: int, default: int) -> str:
+    """Return an entry of the annotation."""
+    bare = f"[{host}]" if ":" in host else host
+    return bare if port == default else f"{bare}:{port}"
 
 
 def _destination(entry: str, default: int) -> tuple[str, int]:

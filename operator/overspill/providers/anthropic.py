@@ -4,7 +4,7 @@ https://platform.claude.com/docs/en/api/messages
 """
 
 from overspill.providers import openai
-from overspill.providers.base import Account, Answer, Fields, Request, Unsupported
+from overspill.providers.base import Account, Answer, Fields, Request
 from overspill.providers.chat_to_messages import messages_of
 from overspill.providers.messages_as_chat import MessagesAsChat
 from overspill.providers.translated import Translated
@@ -26,10 +26,7 @@ def body_for(request: Request, model: str) -> Fields:
     """
     if request.messages is not None:
         return _own(request.messages, model)
-    if request.path != openai.CHAT:
-        field = "input" if request.path == "/embeddings" else "prompt"
-        raise Unsupported(field, "this provider's API knows conversations only")
-    return messages_of(request.fields, model)
+    return messages_of(openai.conversation_of(request), model)
 
 
 def _own(messages: Fields, model: str) -> Fields:

@@ -7,11 +7,12 @@ ProviderError          base
 └── AnswerBroken       the answer ended before its end
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from overspill.api.provider import ProviderType
+from overspill.api.provider import ModelInput, ProviderType
 
 Fields = dict[str, Any]
 
@@ -59,6 +60,8 @@ class Account:
     :param first_byte: seconds from the sent request to the first content.
     :param idle: seconds between two pieces.
     :param azure_api_version: a date, where Azure's deployments are asked by their URLs.
+    :param inputs: that the model takes, where each has its own.
+    :param destinations: hosts and ports that the key may be sent to.
     """
 
     provider: str
@@ -69,6 +72,8 @@ class Account:
     first_byte: float
     idle: float
     azure_api_version: str = ""
+    inputs: frozenset[ModelInput] = frozenset()
+    destinations: Sequence[tuple[str, int]] = ()
 
 
 class ProviderError(Exception):

@@ -2,11 +2,13 @@
 
 import orjson
 
-from overspill.api.provider import ProviderType
+from overspill.api.provider import ModelInput, ProviderType
 from overspill.providers import anthropic, openai
 from overspill.providers.base import Account, Answer, Request, Unsupported
 from overspill.providers.chat_as_messages import ChatAsMessages
+from overspill.providers.chat_to_prediction import input_of
 from overspill.providers.http import Http
+from overspill.providers.replicate import Predictions
 from overspill.providers.translated import Translated
 
 
@@ -18,6 +20,7 @@ class ProviderClient:
 
     def __init__(self, http: Http) -> None:
         self._http = http
+        self._predictions = Predictions(http)
 
     async def send(self, account: Account, request: Request, model: str, patience: float) -> Answer:
         """Send a request and return once the head of the answer is there.
@@ -35,6 +38,9 @@ class ProviderClient:
             headers = anthropic.headers(account)
             answer = await self._http.post(account, anthropic.PATH, body, headers, patience)
             return anthropic.as_chat(answer) if request.messages is None else answer
+        if account.type is ProviderType.REPLICATE:
+            made = await self._predictions.send(account, request, model, patience)
+            return in_clients_form(request, made)
         body = orjson.dumps(openai.body_for(account.type, request, model))
         path, headers = openai.path_of(account, request, model), openai.headers(account)
         answer = await self._http.post(account, path, body, headers, patience)
@@ -42,6 +48,7 @@ class ProviderClient:
 
     async def close(self) -> None:
         """End all connections."""
+        await self._predictions.close()
         await self._http.close()
 
 
@@ -52,12 +59,20 @@ def in_clients_form(request: Request, answer: Answer) -> Answer:
     return Translated(answer, ChatAsMessages())
 
 
-def unsupported(kind: ProviderType, request: Request) -> Unsupported | None:
-    """Return what an API cannot express of a request, None when it can say all of it."""
-    if kind is not ProviderType.ANTHROPIC:
-        return openai.unsupported(request)
+def unsupported(
+    kind: ProviderType, request: Request, inputs: frozenset[ModelInput] = frozenset()
+) -> Unsupported | None:
+    """Return what an API cannot express of a request, None when it can say all of it.
+
+    :param inputs: that the model takes, where each has its own.
+    """
     try:
-        anthropic.body_for(request, "")
+        if kind is ProviderType.ANTHROPIC:
+            anthropic.body_for(request, "")
+        elif kind is ProviderType.REPLICATE:
+            input_of(openai.conversation_of(request), inputs)
+        else:
+            return openai.unsupported(request)
     except Unsupported as error:
         return error
     return None

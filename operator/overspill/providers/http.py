@@ -102,13 +102,34 @@ class Http:
         """POST a body and return once the head of the answer is there.
 
         :param path: below the account's base URL.
-        :param body: JSON.
+        :param body: JSON, or b"".
         :param headers: those that prove who asks, and the API's own.
         :param patience: seconds from the sent request to status and headers.
         :raises RequestRefused: for a fault of the request.
         :raises ProviderUnusable: for everything else that is not a 2xx.
         """
-        response = await self._post(account, path, body, headers, patience)
+        sent = {"Content-Type": "application/json", **headers} if body else headers
+        return await self._ask("POST", account, account.url + path, body, sent, patience)
+
+    async def get(
+        self, account: Account, url: str, headers: Mapping[str, str], patience: float
+    ) -> HttpAnswer:
+        """GET and return once the head of the answer is there; as ``post``.
+
+        :param url: one that the account's key may be sent to.
+        """
+        return await self._ask("GET", account, url, None, headers, patience)
+
+    async def _ask(
+        self,
+        method: str,
+        account: Account,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        patience: float,
+    ) -> HttpAnswer:
+        response = await self._send(method, account, url, body, headers, patience)
         if response.status // 100 == 2:
             return HttpAnswer(response)
         try:
@@ -116,24 +137,26 @@ class Http:
         finally:
             response.close()
 
-    async def _post(
+    async def _send(
         self,
+        method: str,
         account: Account,
-        path: str,
-        body: bytes,
+        url: str,
+        body: bytes | None,
         headers: Mapping[str, str],
         patience: float,
     ) -> aiohttp.ClientResponse:
         timeout = aiohttp.ClientTimeout(total=None, connect=account.connect)
         try:
             async with asyncio.timeout(account.connect + patience):
-                return await self._session.post(
-                    account.url + path,
+                return await self._session.request(
+                    method,
+                    url,
                     data=body,
-                    headers={"Content-Type": "application/json", **headers},
+                    headers=headers,
                     timeout=timeout,
                     allow_redirects=False,
-                    **self._by_proxy(account.url),
+                    **self._by_proxy(url),
                 )
         except TimeoutError as error:
             sent = not isinstance(error, aiohttp.ConnectionTimeoutError)
@@ -181,7 +204,8 @@ async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderEr
 async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:
     try:
         async with asyncio.timeout(seconds):
-            error = orjson.loads(await response.content.read(MAX_ERROR))["error"]
+            answer = orjson.loads(await response.content.read(MAX_ERROR))
+            error = answer["detail"] if "detail" in answer else answer["error"]  # RFC 9457's name
             text = error["message"] if isinstance(error, dict) else error
             return str(text)[:MAX_MESSAGE]
     except (TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError, KeyError, TypeError):

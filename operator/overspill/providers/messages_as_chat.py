@@ -43,7 +43,7 @@ class MessagesAsChat:
         }
         kept = {k: v for k, v in message.items() if v is not None or k == "content"}
         choice = {"index": 0, "message": kept, "finish_reason": FINISH[answer["stop_reason"]]}
-        head = _head(answer, "chat.completion")
+        head = head_of(answer, "chat.completion")
         return {**head, "choices": [choice], "usage": usage_of(answer["usage"])}
 
     def event(self, data: bytes) -> bytes:
@@ -54,7 +54,7 @@ class MessagesAsChat:
         match event["type"]:
             case "message_start":
                 message = event["message"]
-                self._head = _head(message, "chat.completion.chunk")
+                self._head = head_of(message, "chat.completion.chunk")
                 self._usage = dict(message["usage"])
                 return self._chunk({"role": "assistant", "content": ""})
             case "content_block_start":
@@ -66,9 +66,9 @@ class MessagesAsChat:
                 return self._chunk({}, FINISH[event["delta"]["stop_reason"]])
             case "message_stop":
                 usage = {**self._head, "choices": [], "usage": usage_of(self._usage)}
-                return _event(usage) + sse.DONE
+                return sse.json_event(usage) + sse.DONE
             case "error":
-                return _event({"error": event["error"]})
+                return sse.json_event({"error": event["error"]})
         return PING
 
     def _begin(self, block: Fields) -> bytes:
@@ -92,7 +92,7 @@ class MessagesAsChat:
 
     def _chunk(self, delta: Fields, finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return _event({**self._head, "choices": [choice]})
+        return sse.json_event({**self._head, "choices": [choice]})
 
 
 def usage_of(usage: Fields) -> Fields:
@@ -115,7 +115,7 @@ def usage_of(usage: Fields) -> Fields:
     return found
 
 
-def _head(message: Fields, kind: str) -> Fields:
+def head_of(message: Fields, kind: str) -> Fields:
     created = int(time.time())
     return {"id": message["id"], "object": kind, "created": created, "model": message["model"]}
 
@@ -128,7 +128,3 @@ def _call(block: Fields) -> Fields:
     arguments = orjson.dumps(block["input"]).decode()
     function = {"name": block["name"], "arguments": arguments}
     return {"id": block["id"], "type": "function", "function": function}
-
-
-def _event(data: Fields) -> bytes:
-    return b"data: " + orjson.dumps(data) + b"\n\n"

@@ -26,6 +26,8 @@ _NEUTRAL: Fields = {
     "frequency_penalty": (0,),
     "logit_bias": ({},),
     "functions": ([],),
+    "tools": ([],),
+    "response_format": ({"type": "text"},),
     "verbosity": ("medium",),
     "parallel_tool_calls": (True,),
     # of engines

@@ -55,6 +55,17 @@ def unsupported(request: Request) -> Unsupported | None:
     return None
 
 
+def conversation_of(request: Request) -> Fields:
+    """Return the fields of a chat request, for APIs that know nothing else.
+
+    :raises Unsupported: when it is none.
+    """
+    if request.path != CHAT:
+        field = "input" if request.path == "/embeddings" else "prompt"
+        raise Unsupported(field, "this provider's API knows conversations only")
+    return request.fields
+
+
 def body_for(kind: ProviderType, request: Request, model: str) -> Fields:
     """Return the provider's body: allowed fields, its own model name, usage asked for."""
     allowed = _FIELDS[request.path]

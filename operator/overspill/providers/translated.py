@@ -53,7 +53,7 @@ class Translated:
                 events = self._splitter.feed(data)
             except sse.EventTooLarge as error:
                 raise AnswerBroken(str(error)) from None
-            out = b"".join(_sound(self._translator.event, sse.data_of(event)) for event in events)
+            out = b"".join(sound(self._translator.event, sse.data_of(event)) for event in events)
             if out:
                 return out
         return b""
@@ -61,16 +61,9 @@ class Translated:
     async def _whole(self, seconds: float) -> bytes:
         if self._read:
             return b""
-        pieces: list[bytes] = []
-        size = 0
-        while data := await self._answer.read(seconds):
-            pieces.append(data)
-            size += len(data)
-            if size > MAX_ANSWER:
-                raise AnswerBroken(f"the answer exceeds {MAX_ANSWER} bytes")
+        answer = sse.parse(await whole(self._answer, seconds))
         self._read = True
-        answer = sse.parse(b"".join(pieces))
-        return _sound(self._translate_whole, answer)
+        return sound(self._translate_whole, answer)
 
     def _translate_whole(self, answer: Fields) -> bytes:
         return orjson.dumps(self._translator.whole(answer))
@@ -80,11 +73,30 @@ class Translated:
         self._answer.close()
 
 
+async def whole(answer: Answer, seconds: float) -> bytes:
+    """Return all of a unary answer.
+
+    :param seconds: between two pieces.
+    :raises AnswerBroken: when it ends before its end, or exceeds the limit.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while data := await answer.read(seconds):
+        pieces.append(data)
+        size += len(data)
+        if size > MAX_ANSWER:
+            raise AnswerBroken(f"the answer exceeds {MAX_ANSWER} bytes")
+    return b"".join(pieces)
+
+
 Given = TypeVar("Given")
 
 
-def _sound(translate: Callable[[Given], Result], given: Given) -> Result:
-    """Translate, or say that it was no answer."""
+def sound(translate: Callable[[Given], Result], given: Given) -> Result:
+    """Translate, or say that it was no answer.
+
+    :raises AnswerBroken: instead of what a translator may raise.
+    """
     try:
         return translate(given)
     except (LookupError, TypeError, AttributeError, ValueError):

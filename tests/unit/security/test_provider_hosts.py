@@ -144,7 +144,7 @@ def test_whatever_is_accepted_has_one_host_for_the_check_and_for_the_client(url:
         return  # nobody is called
     if found.spec.host:  # else the key goes nowhere
         assert ip_or_name(sent_to) == ip_or_name(found.spec.host)
-        assert URL(found.spec.url).port == found.spec.port
+        assert URL(found.spec.url).port == found.spec.destinations[0][1]
 
 
 def ip_or_name(host: str) -> object:

@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
-from overspill.api.provider import ProviderType
+from overspill.api.provider import ModelInput, ProviderType
 from overspill.gateway import call as call_of
 from overspill.gateway.call import parse
 from overspill.gateway.errors import ApiError
 from overspill.providers.base import Request
+from overspill.providers.chat_to_prediction import input_of
 from overspill.providers.client import unsupported
 
 Fields = dict[str, Any]
@@ -196,7 +197,8 @@ CHATS = [
     Chat("stop sequence", {"stop": "END"}, {"stop_sequences": ["END"]}),
     Chat("stop sequences", {"stop": ["END", "\n\nEND"]}, {"stop_sequences": ["END", "\n\nEND"]}),
     Chat("stop sequences of white space", {"stop": ["\n"]}, "stop"),
-    Chat("max_tokens (8,192 at Anthropic if not given)", {"max_tokens": 5}, {"max_tokens": 5}),
+    Chat("max_tokens (8,192 at Anthropic, 4,096 at Replicate if not given)", {"max_tokens": 5},
+         {"max_tokens": 5}),
     Chat("max_completion_tokens", {"max_completion_tokens": 6}, {"max_tokens": 6}),
     Chat("temperature up to 1, top_p", {"temperature": 0, "top_p": 0.5},
          {"temperature": 0, "top_p": 0.5}),
@@ -223,7 +225,8 @@ CHATS = [
          {"thinking": {"type": "adaptive"},
           "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}}}),
     Chat("verbosity", {"verbosity": "low"}, "verbosity"),
-    Chat("user", {"user": "u-1"}, {"metadata": {"user_id": "u-1"}}),
+    Chat("user (not sent to Replicate: it changes no answer)", {"user": "u-1"},
+         {"metadata": {"user_id": "u-1"}}),
     Chat("metadata, store, service_tier, prompt_cache_key (not sent: they change no answer)",
          {"metadata": {"a": "b"}, "store": True, "service_tier": "flex", "prompt_cache_key": "x"},
          {}),
@@ -358,10 +361,18 @@ engines get every request in OpenAI's form; whether a model follows an image or 
 own matter. What an engine cannot be told is refused at once, because \
 every service has engines.
 
+Each model at Replicate has inputs of its own, and drops what it does not know; so \
+`models[].inputs` of the provider lists them. *Yes* is what every model takes that has a prompt \
+and a limit (`max_tokens`); *with* names the input that a model must have as well. Replicate tells \
+tokens, but not why an answer ended: one with as many tokens as were allowed ended by `length`.
+
 Written by `make generate` from the table that the tests hold the translation against.
 """
 TARGETS = (ProviderType.OPENAI, ProviderType.ANTHROPIC)
-COLUMNS = "| own engines | `openai`, `openai-compatible` | `anthropic` |\n|---|---|---|---|"
+COLUMNS = (
+    "| own engines | `openai`, `openai-compatible` | `anthropic` | `replicate` |\n"
+    "|---|---|---|---|---|"
+)
 COUNT = """
 `POST /v1/messages/count_tokens` is answered by an engine of the service, which alone knows how \
 its model cuts text into tokens (llama.cpp does; the 404 of one that does not becomes a 501). It \
@@ -387,11 +398,22 @@ def _messages_row(case: Messages) -> str:
     try:
         call = parse(call_of.MESSAGES, orjson.dumps(case.fields))
     except ApiError as error:
-        return f"| {case.feature} | {' | '.join([f'no: `{error.param}`'] * 3)} |"
+        return f"| {case.feature} | {' | '.join([f'no: `{error.param}`'] * 4)} |"
     return _row(case.feature, call.request)
 
 
 def _row(feature: str, request: Request) -> str:
     missing = [unsupported(kind, request) for kind in TARGETS]
     cells = ["yes" if field is None else f"no: `{field.field}`" for field in missing]
-    return f"| {feature} | yes | {' | '.join(cells)} |"
+    return f"| {feature} | yes | {' | '.join([*cells, _replicate_cell(request)])} |"
+
+
+def _replicate_cell(request: Request) -> str:
+    bare, every = frozenset({ModelInput.PROMPT, ModelInput.MAX_TOKENS}), frozenset(ModelInput)
+    if unsupported(ProviderType.REPLICATE, request, bare) is None:
+        return "yes"
+    missing = unsupported(ProviderType.REPLICATE, request, every)
+    if missing is not None:
+        return f"no: `{missing.field}`"
+    told = input_of(request.fields, every).keys() - bare
+    return f"with {', '.join(f'`{name}`' for name in sorted(told))}"
