@@ -80,9 +80,7 @@ def _destinations(axis: Any, run: Run, start: float) -> None:
 
 def _stages(axis: Any, run: Run, start: float, *, named: bool) -> None:
     for i, stage in enumerate(run.stages):
-        if not stage.sent:
-            continue
-        x = stage.sent[0].t - start
+        x = stage.began - start
         axis.axvline(x, color=GREY, lw=0.6)
         if named:  # in two rows, for the first stages are short
             axis.annotate(

@@ -24,6 +24,7 @@ class Stage:
     """One stage and how it went."""
 
     name: str
+    began: float  # seconds since the epoch
     ok: bool = False
     seconds: float = 0.0
     sent: list[Sent] = field(default_factory=list)
@@ -65,7 +66,7 @@ class Run:
     def stage(self, name: str, title: str, action: Callable[["Run", Stage], bool]) -> None:
         """Run one stage and keep how it went."""
         screen.step(title)
-        stage = Stage(name, replicas_before=self.watcher.look().ready)
+        stage = Stage(name, time.time(), replicas_before=self.watcher.look().ready)
         self.stages.append(stage)
         start = time.monotonic()
         happened = action(self, stage)
