@@ -30,6 +30,7 @@ FOLDER = ROOT / "build" / "demo"
 PLACES = 2  # replicas that there is room for
 PROMPT_TOKENS = 25  # of one of the load's questions, with the template around it
 USUALLY_SPILLED = 60  # requests of a run
+WHEN = ["ClusterFull"]  # to spill; so replicas follow the objective, and no price is weighed
 
 SPEC: dict[str, Any] = {
     "cost": {"gpuHour": "0.80"},
@@ -87,8 +88,12 @@ def prepare(kube: Kube) -> str:
     platform.install(kube, chart_values(way_out(kube)))
     screen.note(f"helm install {platform.RELEASE} -n {platform.NAMESPACE}: ready")
     model = cloud(kube)
+    screen.note(
+        "requests spill when the cluster is full and not before, so replicas follow the latency "
+        "objective; cost.gpuHour only shows what they cost (docs/concepts.md: by price)"
+    )
     kube.apply(platform.namespace(NAMESPACE))
-    spec = SPEC | {"spillover": platform.spillover(["ClusterFull"], model)}
+    spec = SPEC | {"spillover": platform.spillover(WHEN, model)}
     if kube.context:  # somebody else's GPUs are not ours to fill: a quota makes it full
         kube.apply(quota(), namespace=NAMESPACE)
         spec["resources"] = {"cpu": platform.ENGINE_CPU, "memory": "512Mi"}

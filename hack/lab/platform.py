@@ -126,7 +126,6 @@ def service(name: str, spec: dict[str, Any]) -> dict[str, Any]:
         "model": {"uri": f"oci://{MODEL}", "contextLength": 1024},
         "engine": {"runtime": "llamacpp", "batching": {"maxSequences": 2}},
         "resources": {"accelerator": {"count": 1}, "cpu": ENGINE_CPU, "memory": "512Mi"},
-        "cost": {"gpuHour": "0.80"},
     }
     merged = base | spec
     # 400m of CPU make a token in 25 to 200 ms; the default objectives are for GPUs.

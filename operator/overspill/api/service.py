@@ -223,7 +223,9 @@ class CostSpec(Model):
     """What the own hardware costs."""
 
     gpu_hour: Money = Field(
-        "0", description="US dollars per accelerator and hour, for example 0.80."
+        "0",
+        description="US dollars per accelerator and hour, for example 0.80. With it, replicas are "
+        "weighed against the cloud where requests may spill with ObjectiveAtRisk.",
     )
 
 

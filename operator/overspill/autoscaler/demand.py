@@ -35,6 +35,9 @@ class ScalingReason(StrEnum):
     LOAD_ABOVE_CAPACITY = "LoadAboveCapacity"
     KV_CACHE_FULL = "KVCacheFull"
     LOAD_BELOW_CAPACITY = "LoadBelowCapacity"
+    REPLICA_CHEAPER = "ReplicaCheaper"
+    CLOUD_CHEAPER = "CloudCheaper"
+    WATCHING_LOAD = "WatchingLoad"
     WITHIN_OBJECTIVE = "WithinObjective"
     IDLE = "Idle"
     MIN_REPLICAS = "MinReplicas"
@@ -233,7 +236,7 @@ def wish(
     by_load = _by_load(rules, have, load)
     if starting and not load.bounded:
         by_load = min(by_load, current)
-    by_latency = min(current, too_few + 1, math.ceil(load.concurrency)) if too_few else 0
+    by_latency = proven(too_few, current, load)
     if press.high:
         grown = math.ceil(replicas.ready * min(MAX_GROWTH, press.ratio))
         asked = max(current, grown) if settled and not starting else current
@@ -248,6 +251,15 @@ def wish(
     if by_latency > by_load and not press.high:
         message += f"; {too_few} were too few under such a load"
     return Wish(wanted, reason, message, late=press.high)
+
+
+def proven(too_few: int, current: int, load: Load) -> int:
+    """Return the replicas that are known to be needed: one more than were too few lately.
+
+    :param too_few: 0 where no count is known to be.
+    :param current: no more than these are kept for it.
+    """
+    return min(current, too_few + 1, math.ceil(load.concurrency)) if too_few else 0
 
 
 def _by_load(rules: Rules, have: int, load: Load) -> int:
@@ -270,14 +282,8 @@ def _reason(wanted: int, current: int, by_load: int, press: Pressure) -> Scaling
         return ScalingReason.LOAD_ABOVE_CAPACITY
     if wanted >= current and press.high:
         return ScalingReason.LATENCY_ABOVE_OBJECTIVE
-    return direction(current, min(wanted, current))
-
-
-def direction(current: int, wanted: int) -> ScalingReason:
-    """Return the reason of a count that load alone decides."""
-    if wanted > current:
-        return ScalingReason.LOAD_ABOVE_CAPACITY
-    return ScalingReason.LOAD_BELOW_CAPACITY if wanted < current else ScalingReason.WITHIN_OBJECTIVE
+    less = wanted < current
+    return ScalingReason.LOAD_BELOW_CAPACITY if less else ScalingReason.WITHIN_OBJECTIVE
 
 
 def _message(rules: Rules, load: Load, press: Pressure) -> str:

@@ -14,7 +14,7 @@ and budgets are not known here.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from overspill.autoscaler import regime
@@ -32,6 +32,22 @@ class Prices:
     boot: float  # seconds from the order until a replica serves, billed
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a replica and the cloud cost a service, in US dollars."""
+
+    replica_hour: float  # of all accelerators of one replica; more than 0
+    request: float  # one request of the usual kind, where it would be sent
+    boot: float  # seconds
+
+    def prices(self, rate: float) -> Prices:
+        """Return what decides.
+
+        :param rate: requests/s of a busy replica.
+        """
+        return Prices(rate * 3600 * self.request / self.replica_hour, self.boot)
+
+
 @dataclass(frozen=True, slots=True)
 class EconomicsState:
     """What one decision hands to the next."""
@@ -39,6 +55,7 @@ class EconomicsState:
     outlook: Outlook
     replicas: int = 0  # wanted when the regret was counted
     regret: tuple[float, ...] = ()  # replica-seconds lost by each count's being on or off
+    busy: tuple[float, ...] = ()  # share of its time that each replica would be, seen last
 
     @classmethod
     def start(cls, now: float, load: float) -> Self:
@@ -51,7 +68,11 @@ class EconomicsState:
         outlook = dict(raw["outlook"])
         outlook["beginnings"] = tuple(Beginning(*b) for b in outlook["beginnings"])
         outlook["hour"] = tuple(outlook["hour"])
-        return cls(Outlook(**outlook), raw["replicas"], tuple(raw["regret"]))
+        return cls(Outlook(**outlook), raw["replicas"], tuple(raw["regret"]), tuple(raw["busy"]))
+
+    def resume(self, now: float, load: float) -> "EconomicsState":
+        """Begin again after a time that nobody saw; what was learned of the hour is kept."""
+        return EconomicsState(replace(Outlook.start(now, load), hour=self.outlook.hour))
 
     def learn(self, now: float, load: float) -> "EconomicsState":
         """Look at the load without a decision, as at a recorded past."""
@@ -67,20 +88,33 @@ class Choice:
     busy: tuple[float, ...]  # share of its time that each replica would be busy, first to last
     ratio: float
 
+    def explain(self, replica_hour: float) -> str:
+        """Say what a replica costs, and what the cloud would for the last one's work, and the next.
+
+        :param replica_hour: US dollars.
+        """
+        shown = [n for n in (self.replicas, self.replicas + 1) if 0 < n <= len(self.busy)]
+        works = [
+            f"replica {n} ({self.busy[n - 1]:.0%} busy) {self._cloud(n, replica_hour)}"
+            for n in shown
+        ]
+        text = f"a replica costs {dollars(replica_hour)}/h"
+        if works:
+            text += f"; in the cloud, the work of {' and of '.join(works)}"
+        return text
+
     @property
-    def message(self) -> str:
-        """Say what the last replica that runs does, and what the next one would do."""
-        n = self.replicas
-        last = f"replica {n} is {self.busy[n - 1]:.0%} busy" if n else ""
-        following = (
-            f"replica {n + 1} would be {self.busy[n]:.0%} busy" if n < len(self.busy) else ""
-        )
-        worth = "the cloud is never dearer"
-        if self.ratio > 1:
-            worth = (
-                f"the cloud is {self.ratio:.2g} times dearer: worth it from {1 / self.ratio:.0%}"
-            )
-        return "; ".join(part for part in (last, following, worth) if part)
+    def best(self) -> int:
+        """How many replicas pay right now, whatever a change costs; the last one goes when idle."""
+        return max(1, sum(self.ratio * share > 1 for share in self.busy))
+
+    def _cloud(self, replica: int, replica_hour: float) -> str:
+        return f"{dollars(self.ratio * self.busy[replica - 1] * replica_hour)}/h"
+
+
+def dollars(amount: float) -> str:
+    """Return an amount for people: whole cents where there are some, else two digits."""
+    return f"${amount:.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
 
 
 def choose(
@@ -100,7 +134,7 @@ def choose(
     regret = _regret(state, current, [rate * step for rate in saving])
     count = _switch(regret, saving, current, prices.boot, outlook)
     choice = Choice(count, current, tuple(busy), prices.ratio)
-    return choice, EconomicsState(outlook, current, tuple(regret))
+    return choice, EconomicsState(outlook, current, tuple(regret), tuple(busy))
 
 
 def _regret(state: EconomicsState, current: int, saving: list[float]) -> list[float]:

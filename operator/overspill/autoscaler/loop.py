@@ -11,7 +11,7 @@ Runs on the leader only. A restart begins with the counts that the cluster has.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from overspill.autoscaler.demand import load
 from overspill.autoscaler.gateways import Gateways, ProviderReport
 from overspill.autoscaler.health import ScalingHealth, judge
 from overspill.autoscaler.meter import Meter
+from overspill.autoscaler.offers import Offer, costs
 from overspill.autoscaler.policy import Decision, PolicyState, decide
 from overspill.autoscaler.readings import Readings, Source
 from overspill.autoscaler.signals import Replicas, Rules, Signals, number
@@ -115,12 +116,14 @@ class Autoscaler:
         replicas: Replicas,
         slots: int,
         own: OwnMetrics | None = None,
+        offer: Offer | None = None,
     ) -> None:
         """Take note of a service and its replicas.
 
         :param replicas: as the cluster shows them now.
         :param slots: requests that one replica computes at the same time.
         :param own: metric names of its engine, where that is not one of ours.
+        :param offer: what replicas and the cloud cost; None: the objective alone decides.
         """
         windows = (self._settings.up_window, self._settings.down_window)
         rules = Rules.of(service, slots, *windows)
@@ -130,7 +133,14 @@ class Autoscaler:
         subject = self._subjects.get(key)
         if subject is None:
             subject = self._subjects[key] = Subject(
-                rules, replicas, devices, hourly, self.now(), own, decisions=remembered(service)
+                rules,
+                replicas,
+                devices,
+                hourly,
+                self.now(),
+                own,
+                offer,
+                decisions=remembered(service),
             )
             if not subject.decisions and self._informed(key):
                 self._decide(key, subject)  # so that its first status is whole
@@ -140,7 +150,7 @@ class Autoscaler:
             subject.state = None  # what was set is where it begins, not what was advised
         subject.rules, subject.replicas = rules, replicas
         subject.devices, subject.hourly = devices, hourly
-        subject.stale, subject.own = False, own
+        subject.stale, subject.own, subject.offer = False, own, offer
         if changed or subject.write_due(self.now()):
             self._wake_up(key)
 
@@ -286,9 +296,9 @@ class Autoscaler:
         if subject.state is None:
             subject.state = PolicyState.start(now, subject.decided, subject.replicas.ready)
         signals, live = self._readings.signals(key), self._gateways.demand(key)
-        decision, subject.state = decide(
-            now, subject.state, subject.rules, subject.replicas, signals, live
-        )
+        priced = costs(subject.offer, self._readings.mix(key))
+        rules = replace(subject.rules, costs=priced) if priced else subject.rules
+        decision, subject.state = decide(now, subject.state, rules, subject.replicas, signals, live)
         self._meter.desired(key, decision.replicas_to)
         health, before = self._judge(subject, signals), subject.health
         subject.health = health

@@ -16,11 +16,12 @@ from overspill.api.status import DecisionStatus
 from overspill.autoscaler import demand, economics, limits
 from overspill.autoscaler.capacity import UNKNOWN, Capacity
 from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Squeeze, Wish
-from overspill.autoscaler.economics import EconomicsState, Prices
+from overspill.autoscaler.economics import Choice, Costs, EconomicsState
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals, number
 
 MAX_MESSAGE = 512  # characters, as in the CRD
 LOOK = 10.0  # seconds between two looks of the economics: gateways count arrivals over as many
+GAP = 60.0  # seconds without a look after which the load in between is unknown
 QUIET = 600.0  # seconds in which a reason for the same count is told once
 # What no price outweighs.
 URGENT = (ScalingReason.FROM_ZERO, ScalingReason.IDLE, ScalingReason.KV_CACHE_FULL)
@@ -41,11 +42,12 @@ class PolicyState:
     counted_at: float = 0.0  # last time that the ready replicas became more or fewer
     capacity: Capacity = UNKNOWN
     economics: EconomicsState | None = None
+    since: float = 0.0  # first decision
 
     @classmethod
     def start(cls, now: float, replicas: int, ready: int) -> Self:
         """Begin with a count that counts as recommended now, so that nothing falls at once."""
-        return cls(replicas, ((now, replicas),), now, ready, now, counted_at=now)
+        return cls(replicas, ((now, replicas),), now, ready, now, counted_at=now, since=now)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -132,7 +134,7 @@ def decide(
         if (press.high or squeezed) and settled and replicas.ready:
             state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
         wish = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
-        wish, state = _economise(now, state, rules, replicas, signals, live, wish)
+        wish, state = _economise(now, state, rules, replicas, signals, live, load, wish)
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
@@ -183,7 +185,6 @@ def _wish(
     idle = now - state.active_at
     if rules.min_replicas == 0 and idle >= rules.idle_after and signals.complete:
         return Wish(0, ScalingReason.IDLE, f"no request for {rules.idle_after:g} s")
-    too_few = state.miss.replicas if state.miss and state.miss.holds(now, load) else 0
     return demand.wish(
         rules,
         state.replicas,
@@ -192,8 +193,13 @@ def _wish(
         press,
         settled=settled,
         squeezed=squeezed,
-        too_few=too_few,
+        too_few=_too_few(now, state, load),
     )
+
+
+def _too_few(now: float, state: PolicyState, load: Load) -> int:
+    """Return how many replicas missed the objective under such a load lately, 0 for none."""
+    return state.miss.replicas if state.miss and state.miss.holds(now, load) else 0
 
 
 def _measure(now: float, state: PolicyState, replicas: Replicas, signals: Signals) -> PolicyState:
@@ -216,42 +222,71 @@ def _economise(
     replicas: Replicas,
     signals: Signals,
     live: Demand | None,
+    load: Load,
     wish: Wish,
 ) -> tuple[Wish, PolicyState]:
     """Layer 2: of what load calls for, what is cheaper than the cloud.
 
-    Where latency or caches call for more, or there is nothing, or nobody knows, layer 1 stands.
+    Where latency or caches call for more, or there is nothing, or nobody knows, layer 1 stands;
+    and a count that missed the objective lately is not gone back to, whatever it would save.
     """
     arrivals = number(signals.arrivals_rate)  # of a minute: the first look is at no blip
-    if rules.prices is None or arrivals is None or not (signals.complete and replicas.ready):
+    if rules.costs is None or arrivals is None or not (signals.complete and replicas.ready):
         return wish, state
     if live and live.complete and state.economics:
         arrivals = live.arrivals_rate
     state = _measure(now, state, replicas, signals)
-    count, message, state = _worth(now, state, rules.prices, rules, arrivals)
-    if wish.reason in URGENT or (wish.late and wish.replicas > count):
+    choice, message, state = _worth(now, state, rules.costs, rules, arrivals)
+    worth = max(1, choice.replicas) if choice else state.replicas
+    if wish.reason in URGENT or (wish.late and wish.replicas > worth):
         return wish, state
-    return Wish(count, demand.direction(state.replicas, count), message, steady=True), state
+    too_few = _too_few(now, state, load)
+    proven = demand.proven(too_few, state.replicas, load)
+    count = max(worth, proven)
+    if choice and choice.best < proven:
+        message += f"; {too_few} were too few under such a load"
+    elif choice and choice.best != count:
+        message += "; whether that lasts is watched"
+    return Wish(count, _by_price(state.replicas, count, wish, choice), message, steady=True), state
+
+
+def _by_price(current: int, count: int, wish: Wish, choice: Choice | None) -> ScalingReason:
+    """Name what a count is for, where money had a say."""
+    if count > current:
+        return ScalingReason.REPLICA_CHEAPER
+    if wish.replicas > count:
+        settled = choice is not None and choice.best <= count
+        return ScalingReason.CLOUD_CHEAPER if settled else ScalingReason.WATCHING_LOAD
+    less = count < current
+    return ScalingReason.LOAD_BELOW_CAPACITY if less else ScalingReason.WITHIN_OBJECTIVE
 
 
 def _worth(
-    now: float, state: PolicyState, prices: Prices, rules: Rules, arrivals: float
-) -> tuple[int, str, PolicyState]:
-    """Return how many replicas are cheaper than the cloud, and why; at least one.
+    now: float, state: PolicyState, costs: Costs, rules: Rules, arrivals: float
+) -> tuple[Choice | None, str, PolicyState]:
+    """Return how many replicas are cheaper than the cloud, None while nobody knows, and why.
 
     :param arrivals: requests/s, those that spill among them.
     """
-    current, rate, before = state.replicas, state.capacity.rate(rules.slots), state.economics
+    rate, before = state.capacity.rate(rules.slots), state.economics
     if rate is None:
-        return current, "how much a replica does is known when it has worked for a while", state
+        return None, "what a replica does is known when it has worked for a while", state
     work = min(arrivals / rate, float(rules.max_replicas))
-    if before is None:
-        message = f"a load of {work:.2g} replicas is watched before a count changes"
-        return current, message, replace(state, economics=EconomicsState.start(now, work))
-    if now - before.outlook.time < LOOK:
-        return current, f"what a count costs is looked at every {LOOK:g} s", state
-    choice, money = economics.choose(now, before, work, current, prices)
-    return max(1, choice.replicas), choice.message, replace(state, economics=money)
+    if before is None or now - before.outlook.time > GAP:
+        begun = EconomicsState.start(now, work) if before is None else before.resume(now, work)
+        return None, _watched(work), replace(state, economics=begun)
+    current, prices = state.replicas, costs.prices(rate)
+    if now - before.outlook.time >= LOOK:
+        choice, money = economics.choose(now, before, work, current, prices)
+        return choice, choice.explain(costs.replica_hour), replace(state, economics=money)
+    if not before.busy:
+        return None, _watched(work), state
+    choice = Choice(current, current, before.busy, prices.ratio)
+    return choice, choice.explain(costs.replica_hour), state
+
+
+def _watched(work: float) -> str:
+    return f"a load of {work:.2g} replicas is watched before a count changes"
 
 
 def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish) -> int:
@@ -260,6 +295,8 @@ def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wis
         return wish.replicas
     current = state.replicas
     count = wish.replicas
+    if wish.steady and now - state.since < rules.down_window:
+        count = max(count, current)  # what was there when we began has a window's grace
     if not wish.steady:
         count = limits.stabilise(current, state.history, now, rules)
     recent = limits.in_force(state.history, now - rules.up_window)

@@ -13,12 +13,12 @@ import structlog
 
 from overspill.autoscaler.signals import NO_DATA, Signals, number
 from overspill.prometheus.client import PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, OwnMetrics, signals
+from overspill.prometheus.queries import COSTS, MIX, OwnMetrics, signals
 from overspill.prometheus.samples import Samples
 
 log = structlog.get_logger(__name__)
 
-COST_EVERY = 30.0  # seconds between two looks at the last 24 hours
+SUMS_EVERY = 30.0  # seconds between two looks at the last 24 hours, and at the last one
 ROUNDS = 3  # intervals after which readings are too old
 
 
@@ -59,15 +59,15 @@ class Readings:
         self._own = own
         self._signals: Mapping[str, Samples] = {}
         self._read_at = -float("inf")
-        self._costs: Mapping[str, Samples] = {}
-        self._costs_problem = ""
+        self._sums: Mapping[str, Samples] = {}
+        self._sums_problem = ""
         self.outage: Outage | None = None
 
     async def run(self) -> None:
         """Poll until cancelled. Sums over a day may take long; no signal waits for them."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_every(self._interval, self._poll_signals))
-            tasks.create_task(_every(COST_EVERY, self._poll_costs))
+            tasks.create_task(_every(SUMS_EVERY, self._poll_sums))
 
     async def _poll_signals(self) -> None:
         """Ask for every signal once; a failure is remembered, not raised."""
@@ -83,16 +83,16 @@ class Readings:
             log.info("prometheus is back", seconds_away=round(now - self.outage.since))
         self.outage, self._read_at = None, now
 
-    async def _poll_costs(self) -> None:
-        """Costs are shown, not decided on: without an answer the last ones stay."""
+    async def _poll_sums(self) -> None:
+        """What costs sum up to and a usual request change slowly: the last answers stay."""
         try:
-            self._costs = await self._ask(COSTS)
+            self._sums = await self._ask(COSTS | MIX)
             problem = ""
         except PrometheusUnavailable as error:
             problem = str(error)
-        if problem and problem != self._costs_problem:  # told once, not with every look
+        if problem and problem != self._sums_problem:  # told once, not with every look
             log.warning("costs of the last 24 hours unknown", problem=problem)
-        self._costs_problem = problem
+        self._sums_problem = problem
 
     async def _ask(self, queries: Mapping[str, str]) -> Mapping[str, Samples]:
         answers = await asyncio.gather(*(self._source.query(q) for q in queries.values()))
@@ -115,7 +115,11 @@ class Readings:
 
         :param what: a name of ``queries.COSTS``.
         """
-        return number(self._costs.get(what, {}).get(key, NO_DATA))
+        return number(self._sums.get(what, {}).get(key, NO_DATA))
+
+    def mix(self, key: str) -> dict[str, float | None]:
+        """Return the tokens of a service's usual request, by the names of ``queries.MIX``."""
+        return {name: number(self._sums.get(name, {}).get(key, NO_DATA)) for name in MIX}
 
 
 async def _every(seconds: float, poll: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 
 from overspill.api.service import InferenceService
 from overspill.api.values import parse_duration
-from overspill.autoscaler.economics import Prices
+from overspill.autoscaler.economics import Costs
 from overspill.prometheus.samples import Missing, Samples, Value
 
 NO_DATA = Missing.NO_DATA
@@ -114,7 +114,7 @@ class Rules:
     idle_after: float
     up_window: float = 10.0
     down_window: float = 300.0
-    prices: Prices | None = None  # None: the objective alone decides
+    costs: Costs | None = None  # None: the objective alone decides
     set_count: int | None = None  # replicas that somebody has set: what we decide is advice
 
     @classmethod

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from overspill.api.service import InferenceService
 from overspill.api.status import MAX_DECISIONS, DecisionStatus
 from overspill.autoscaler.health import ScalingHealth
+from overspill.autoscaler.offers import Offer
 from overspill.autoscaler.policy import Decision, PolicyState
 from overspill.autoscaler.signals import Replicas, Rules
 from overspill.prometheus.queries import OwnMetrics
@@ -22,6 +23,7 @@ class Subject:
     hourly: float  # US dollars of one for an hour
     seen_at: float  # seconds since the epoch
     own: OwnMetrics | None = None  # of an engine that is not ours
+    offer: Offer | None = None  # None: the objective alone decides
     stale: bool = False  # not observed since this process leads again
     known: bool = False  # to Prometheus, at some time since this process leads
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))

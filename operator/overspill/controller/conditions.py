@@ -23,6 +23,7 @@ from overspill.controller.facts import (
 )
 from overspill.controller.reasons import Reason
 from overspill.ledger import pricelist
+from overspill.ledger.prices import Rates
 from overspill.runtimes import child_name
 
 # Image volumes are on by default from this version on; older API servers drop the field.
@@ -218,6 +219,26 @@ def _spillover(facts: Facts) -> Verdict:
     return next((v for v in verdicts if v.status == "False"), None) or _unreported(facts, verdicts)
 
 
+def spill_rates(facts: Facts) -> list[Rates]:
+    """Return the prices of the listed providers that a request could be sent to, in their order.
+
+    None where nothing may leave now. Those that no gateway speaks of yet count only as long as
+    what was said of them before stands.
+    """
+    verdict = _usable(_spillover(facts), _within_budget(facts))
+    if (verdict.status, verdict.reason) != ("True", Reason.PROVIDERS_READY):
+        return []
+    spent = {key for key, budget in facts.provider_budgets.items() if budget and budget.full}
+    able = [r for r in facts.service.spec.spillover.providers if _key(facts, r) not in spent]
+    return [
+        rates
+        for ref in able
+        if _provider(facts, ref).status != "False"
+        and (provider := facts.providers[_key(facts, ref)].provider)
+        and (rates := pricelist.rates(provider.spec, ref.model))
+    ]
+
+
 def _unreported(facts: Facts, verdicts: list[Verdict]) -> Verdict:
     """Until a gateway speaks (again), what the gateways said of this very spec stands."""
     old = api.find(facts.service.status.conditions, ConditionType.SPILLOVER_READY)
@@ -227,10 +248,13 @@ def _unreported(facts: Facts, verdicts: list[Verdict]) -> Verdict:
     return verdicts[0] if ours else Verdict(old.status, old.reason, old.message)
 
 
+def _key(facts: Facts, ref: ProviderRef) -> str:
+    return f"{ref.namespace or facts.service.metadata.namespace}/{ref.name}"
+
+
 def _provider(facts: Facts, ref: ProviderRef) -> Verdict:
     """Return whether one listed provider can be used, else the first obstacle."""
-    namespace = ref.namespace or facts.service.metadata.namespace
-    key = f"{namespace}/{ref.name}"
+    key = _key(facts, ref)
     known = facts.providers.get(key, ProviderFacts(None))
     if known.invalid:
         return _false(Reason.INVALID_SPEC, f"InferenceProvider {key}: {known.invalid}")
@@ -273,9 +297,7 @@ def _within_budget(facts: Facts) -> Verdict:
         return Verdict("Unknown", Reason.LEDGER_NOT_READ, "the ledger was not read yet")
     if facts.budget and facts.budget.full:
         return of_budget(facts.budget, "spillover.budget")
-    listed = {
-        f"{ref.namespace or facts.service.metadata.namespace}/{ref.name}" for ref in spec.providers
-    }
+    listed = {_key(facts, ref) for ref in spec.providers}
     spent = {key: b for key in listed if (b := providers.get(key)) and b.full}
     if listed and len(spent) == len(listed):
         key, budget = min(spent.items())

@@ -8,6 +8,7 @@ scheduler's or the quota's own words.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from overspill.api.budget import Window
@@ -24,6 +25,7 @@ Object = dict[str, Any]
 # As the runtimes' template calls them. The helpers are init containers: nothing else starts until
 # the loader has ended well and the sidecar, which waits for the engine's drain, runs.
 ENGINE_CONTAINER, LOADER_CONTAINER, DRAIN_CONTAINER = "engine", "loader", "drain"
+_BOOT = ("PodScheduled", "Ready")  # conditions of a pod, at the beginning and the end
 LOOP = 2  # restarts of an engine that is not up yet, from which on it is a loop
 
 # The scheduler tries filters in order, resources late: a node that says "Insufficient" has
@@ -67,6 +69,7 @@ class Pod:
     lacks_capacity: Reason | None = None
     message: str = ""  # the scheduler's
     fault: Fault | None = None
+    boot: float | None = None  # seconds from its place on a node until it was ready (last)
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,16 @@ def _pod(raw: Object, model_image: str) -> Pod:
         lacks_capacity=lacks,
         message=message,
         fault=fault,
+        boot=_boot(conditions) if ready and not container.get("restartCount") else None,
     )
+
+
+def _boot(conditions: Mapping[str, Object]) -> float | None:
+    """Return how long a ready pod took; longer where its readiness came and went since."""
+    placed, ready = (conditions.get(c, {}).get("lastTransitionTime") for c in _BOOT)
+    if not placed or not ready:
+        return None
+    return (datetime.fromisoformat(ready) - datetime.fromisoformat(placed)).total_seconds()
 
 
 def _before(status: Object) -> list[Object]:

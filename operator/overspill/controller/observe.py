@@ -44,6 +44,7 @@ from overspill.controller.facts import (
     made_for,
     read_pods,
 )
+from overspill.controller.offer import offer
 from overspill.controller.progress import Loaders
 from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views, version
@@ -150,7 +151,9 @@ class Observer:
         key = facts.service.key
         replicas = _replicas(facts)
         slots = facts.service.max_sequences
-        self._autoscaler.observe(key, facts.service, replicas, slots, _own_metrics(facts))
+        self._autoscaler.observe(
+            key, facts.service, replicas, slots, _own_metrics(facts), offer(facts)
+        )
         health = self._autoscaler.health(key)
         scaling = Scaling(
             desired=self._autoscaler.desired(key),

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from overspill.api import metrics
 
+MIX_WINDOW = 3600  # seconds over which a usual request is known
 WINDOW = 60  # seconds of the rate windows, and the greatest age of a gauge
 _SERVICE = ", ".join(metrics.SERVICE_LABELS)
 _LOCAL = '{destination="local"}'
@@ -28,8 +29,8 @@ def _sum(inner: str, *labels: str) -> str:
     return f"sum by ({_SERVICE}) (max by ({unique}) ({inner}))"
 
 
-def _rate(metric: str, selector: str = "", *labels: str) -> str:
-    return _sum(f"rate({metric}{selector}[{WINDOW}s])", *labels)
+def _rate(metric: str, selector: str = "", *labels: str, window: int = WINDOW) -> str:
+    return _sum(f"rate({metric}{selector}[{window}s])", *labels)
 
 
 def _fresh(metric: str, selector: str = "") -> str:
@@ -147,6 +148,18 @@ _GATEWAYS = {
     "residence": _residence(),
 }
 SIGNALS = signals()
+_ANSWERED = '{code="200"}'
+
+
+def _each(kinds: str) -> str:
+    """Mean tokens of a request of the last hour, wherever it was answered."""
+    tokens = _rate(metrics.TOKENS, f'{{kind=~"{kinds}"}}', "destination", "kind", window=MIX_WINDOW)
+    labels = ("destination", "reason")
+    return f"{tokens} / {_rate(metrics.REQUESTS, _ANSWERED, *labels, window=MIX_WINDOW)}"
+
+
+# What a usual request is.
+MIX = {"prompt_tokens": _each("input|cached"), "completion_tokens": _each("output")}
 
 # Named as the fields of ``CostStatus``.
 COSTS = {

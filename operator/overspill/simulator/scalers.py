@@ -1,16 +1,15 @@
 """Every autoscaler of the discrete-event level by its name, with the settings of a sweep.
 
-Ours is the operator's own ``policy.decide``, with what the operator would see, and with the world's
-prices (the operator gives it none yet, and the objective alone decides). The baselines of the fluid
-level get the offered load as requests at a time over the slots of a replica, spilled ones included;
-those that see prices get requests/s over what a replica with a full batch answers, which they would
-have to know.
+Ours is the operator's own ``policy.decide``, with what the operator would see, costs among it. The
+baselines of the fluid level get the offered load as requests at a time over the slots of a replica,
+spilled ones included; those that see prices get requests/s over what a replica with a full batch
+answers, which they would have to know.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from overspill.autoscaler.economics import Prices
+from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.policy import PolicyState, decide
 from overspill.autoscaler.signals import Replicas, Rules
 from overspill.simulator.baselines import aibrix, classic, delayed, hpa, keda, knative, wva
@@ -29,8 +28,8 @@ class Operator:
 
     interval = 5.0
 
-    def __init__(self, world: World, prices: Prices) -> None:
-        """Ask for what the world's objectives say, at its prices."""
+    def __init__(self, world: World, costs: Costs) -> None:
+        """Ask for what the world's objectives say, at such costs."""
         self._rules = Rules(
             min_replicas=1,
             max_replicas=MAX_REPLICAS,
@@ -39,7 +38,7 @@ class Operator:
             itl=world.itl,
             queue_wait=world.queue_wait,
             idle_after=600.0,
-            prices=prices,
+            costs=costs,
         )
         self._state: PolicyState | None = None
 
@@ -94,6 +93,12 @@ class Terms:
     ratio: float  # cost of the cloud for the work of one busy replica, over the replica's own
     capacity: float  # requests/s that a replica answers with a full batch
 
+    @property
+    def costs(self) -> Costs:
+        """What the operator would be told."""
+        hourly = self.world.hourly
+        return Costs(hourly, self.ratio * hourly / 3600 / self.capacity, self.world.boot)
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -129,9 +134,7 @@ def _textbook(
 
 
 CONTENDERS: dict[str, Contender] = {
-    "overspill": Contender(
-        lambda terms, _: Operator(terms.world, Prices(terms.ratio, terms.world.boot)), (0.0,), 0.0
-    ),
+    "overspill": Contender(lambda terms, _: Operator(terms.world, terms.costs), (0.0,), 0.0),
     "lcp": _textbook(
         lambda terms, _: classic.LazyCapacityProvisioning(
             terms.ratio, round(terms.world.boot / TICK)

@@ -69,10 +69,11 @@ def test_the_count_that_is_there_is_taken_as_it_is() -> None:
 
 def test_a_choice_says_why() -> None:
     choice = Choice(2, 1, (1.0, 0.8, 0.1), 3.0)
-    assert choice.message == (
-        "replica 2 is 80% busy; replica 3 would be 10% busy; "
-        "the cloud is 3 times dearer: worth it from 33%"
+    assert choice.explain(0.8) == (
+        "a replica costs $0.80/h; in the cloud, the work of replica 2 (80% busy) $1.92/h and of "
+        "replica 3 (10% busy) $0.24/h"
     )
+    assert choice.best == 2
 
 
 @pytest.mark.parametrize("loads", [[0.0, 50.0, 0.0], [40.0] * 10, [0.0] * 10])

@@ -15,11 +15,13 @@ from overspill.api import metrics
 from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler, Settings
 from overspill.autoscaler.meter import Meter
+from overspill.autoscaler.offers import Offer
 from overspill.autoscaler.readings import Source
 from overspill.autoscaler.signals import Replicas
 from overspill.cluster.errors import Conflict, Unavailable
+from overspill.ledger.prices import Rates
 from overspill.prometheus.client import PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, SIGNALS
+from overspill.prometheus.queries import COSTS, MIX, SIGNALS
 from overspill.prometheus.samples import Samples
 
 KEY = "team-a/chat"
@@ -45,7 +47,7 @@ class Prometheus:
     async def query(self, promql: str) -> Samples:
         if self.away:
             raise PrometheusUnavailable("prometheus cannot be reached", retry=True)
-        name = next(n for n, q in (SIGNALS | COSTS).items() if q == promql)
+        name = next(n for n, q in (SIGNALS | COSTS | MIX).items() if q == promql)
         return {KEY: self.values[name]} if name in self.values else {}
 
 
@@ -58,6 +60,7 @@ class Cluster:
         self.tries = 0
         self.scaler: Autoscaler | None = None
         self.service = service()
+        self.offer: Offer | None = None
 
     async def write_scale(self, key: str, replicas: int, resource_version: str) -> None:
         self.tries += 1
@@ -74,7 +77,7 @@ class Cluster:
 
     def tell(self) -> None:
         pods = Replicas(self.count, self.count, self.count, 0, 0, str(self.version))
-        self.scaler.observe(KEY, self.service, pods, slots=4)
+        self.scaler.observe(KEY, self.service, pods, slots=4, offer=self.offer)
 
 
 def service(**scaling: object) -> InferenceService:
@@ -255,6 +258,20 @@ async def test_who_gives_the_count_back_gives_it_as_it_is(rig):
         assert r.scaler.desired(KEY) == 4, "what runs is where it begins"
         await until(lambda: r.cluster.count == 1)
         assert r.scaler.decisions(KEY)[0].replicas_from == 4
+
+
+async def test_prices_count_where_there_are_any(rig):
+    async with rig(1) as r:
+        r.prometheus.values |= {"prompt_tokens": 50.0, "completion_tokens": 20.0}
+        r.cluster.offer = Offer(0.8, (Rates(10**9, 10**9, 10**9, 10**9),), boot=30.0)
+        r.cluster.tell()
+        await until(lambda: r.scaler._readings.mix(KEY)["prompt_tokens"])
+        r.prometheus.values["in_flight"] = 7.0
+        await until(lambda: "WatchingLoad" in [d.reason for d in r.scaler.decisions(KEY)])
+        assert "is known when it has worked for a while" in r.scaler.decisions(KEY)[0].message
+        r.cluster.offer = None
+        r.cluster.tell()
+        await until(lambda: r.cluster.count == 3)  # by load alone
 
 
 async def test_only_what_is_new_is_recorded(rig):

@@ -5,15 +5,21 @@ from dataclasses import replace
 import pytest
 from scaling_world import CALM, World, busy, told
 
-from overspill.autoscaler.economics import Prices
+from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.signals import Signals
 
-DEAR, CHEAP = Prices(ratio=3.0, boot=30.0), Prices(ratio=0.8, boot=30.0)
+
+def costs(ratio: float) -> Costs:
+    """A cloud so many times dearer than a busy replica of these stories, which does 0.85/s."""
+    return Costs(replica_hour=0.8, request=ratio * 0.8 / 3600 / 0.85, boot=30.0)
 
 
-def settled(prices: Prices | None, load: float, rate: float, replicas: int = 3) -> World:
+DEAR, CHEAP = costs(3.0), costs(0.8)
+
+
+def settled(paid: Costs | None, load: float, rate: float, replicas: int = 3) -> World:
     """A service after half an hour of a steady load."""
-    world = World(replicas=replicas, prices=prices)
+    world = World(replicas=replicas, costs=paid)
     world.run(1800, busy(load, rate), told(load, arrivals_rate=rate))
     return world
 
@@ -21,15 +27,19 @@ def settled(prices: Prices | None, load: float, rate: float, replicas: int = 3) 
 def test_a_replica_that_would_be_little_busy_is_not_started() -> None:
     """6.6 requests at a time on four slots each: a third replica would work a third of its time."""
     assert settled(None, 6.6, 2.0).count == 3
-    world = settled(replace(DEAR, ratio=2.0), 6.6, 2.0)
+    world = settled(costs(2.0), 6.6, 2.0)
     assert world.count == 2
-    assert "the cloud is 2 times dearer" in world.decisions[-1].message
+    assert (world.reason, world.decisions[-1].message) == (
+        "CloudCheaper",
+        "a replica costs $0.80/h; in the cloud, the work of replica 2 (74% busy) $1.59/h and of "
+        "replica 3 (0% busy) $0.00/h: replicas stay at 2",
+    )
 
 
-@pytest.mark.parametrize(("prices", "count"), [(CHEAP, 1), (DEAR, 5)])
-def test_price_decides_how_many_stay(prices: Prices, count: int) -> None:
+@pytest.mark.parametrize(("paid", "count"), [(CHEAP, 1), (DEAR, 5)])
+def test_price_decides_how_many_stay(paid: Costs, count: int) -> None:
     """Where the cloud is cheaper one replica stays: it is zero only without any request."""
-    assert settled(prices, 18.0, 4.0, replicas=5).count == count
+    assert settled(paid, 18.0, 4.0, replicas=5).count == count
 
 
 def test_latency_above_its_objective_outweighs_the_price() -> None:
@@ -47,7 +57,7 @@ def test_nothing_falls_without_prometheus() -> None:
 
 
 def test_an_idle_service_goes_to_zero_and_comes_back() -> None:
-    world = World(replicas=2, min_replicas=0, prices=DEAR)
+    world = World(replicas=2, min_replicas=0, costs=DEAR)
     world.run(300, busy(6.0, 2.0), told(6.0, arrivals_rate=2.0))
     world.run(1200, CALM, told())
     assert world.count == 0
@@ -55,7 +65,7 @@ def test_an_idle_service_goes_to_zero_and_comes_back() -> None:
 
 
 def test_limits_hold_whatever_it_costs() -> None:
-    world = World(replicas=2, room=3, prices=replace(DEAR, ratio=100.0), max_replicas=8)
+    world = World(replicas=2, room=3, costs=costs(100.0), max_replicas=8)
     world.run(1800, busy(12.0, 8.0), told(12.0, queued=30.0, arrivals_rate=12.0))
     assert world.count == 4  # the room and one that waits
 
@@ -69,3 +79,34 @@ def test_what_a_replica_does_is_learned_only_while_their_number_stays() -> None:
     assert world.state.capacity == known
     world.run(60, busy(12.0, 3.0), told(12.0, arrivals_rate=3.0))
     assert world.state.capacity.residence > known.residence
+
+
+def test_a_count_that_missed_the_objective_is_not_gone_back_to() -> None:
+    """The cloud is cheaper, but what may not leave waits: one replica is too few for it."""
+    world = settled(costs(0.4), 6.0, 3.0)
+    assert world.count == 1
+    world.decisions.clear()
+    for _ in range(int(3600 / 5)):
+        late = {"queue_wait_p95": 5.0} if world.pods().ready == 1 else {}
+        world.tick(busy(6.0, 3.0, **late), told(6.0, arrivals_rate=3.0))
+    moves = [(before, after) for before, after, _ in world.moves()]
+    assert moves == [(1, 2), (2, 1), (1, 2)], "tried again after half an hour, and not before"
+    assert "1 were too few under such a load" in world.decisions[-1].message
+
+
+def test_what_was_there_at_the_beginning_stays_for_a_window() -> None:
+    world = World(replicas=5, costs=CHEAP)
+    world.state = settled(CHEAP, 18.0, 4.0, replicas=5).state
+    world.now = world.state.history[-1][0]
+    world.state = replace(world.state, replicas=5, since=world.now)
+    before = world.run(295, busy(18.0, 4.0), told(18.0, arrivals_rate=4.0))
+    assert (before, world.run(60, busy(18.0, 4.0), told(18.0, arrivals_rate=4.0))) == (5, 1)
+
+
+def test_a_load_that_nobody_saw_is_no_regret() -> None:
+    """After an hour without Prometheus the load is looked at anew."""
+    world = settled(DEAR, 18.0, 4.0, replicas=5)
+    world.run(3600, Signals(), told(1.0, arrivals_rate=0.1))
+    counts = [world.tick(busy(0.5, 0.1), told(0.5, arrivals_rate=0.1)) for _ in range(2)]
+    assert counts == [5, 5]
+    assert "a load of 0.12 replicas is watched" in world.decisions[-1].message

@@ -7,13 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scaling_world import RULES
 
-from overspill.autoscaler.economics import Prices
+from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.policy import PolicyState, decide
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
 from overspill.prometheus.samples import Missing
 
 AMOUNTS = (0.0, 0.01, 0.1, 0.3, 0.9, 1.0, 2.0, 2.4, 3.2, 4.0, 7.0, 16.0, 45.5, 130.0, 500.0)
-AMOUNTS_PAID = st.sampled_from([0.0, 0.9, 1.0, 3.0, 100.0])
+COSTS = st.builds(
+    Costs,
+    replica_hour=st.sampled_from([1e-9, 0.8, 500.0]),
+    request=st.sampled_from([0.0, 1e-9, 1e-4, 0.01, 100.0]),
+    boot=st.floats(0, 600),
+)
 amounts = st.sampled_from(AMOUNTS)
 values = st.sampled_from((*AMOUNTS, *Missing))
 signals = st.builds(Signals, **dict.fromkeys(Signals.__dataclass_fields__, values))
@@ -43,7 +48,7 @@ def rules(draw: st.DrawFn) -> Rules:
     high = draw(st.integers(max(low, 1), 40))
     slots = draw(st.integers(1, 64))
     idle = draw(st.sampled_from([10.0, 600.0]))
-    prices = draw(st.none() | st.builds(Prices, ratio=AMOUNTS_PAID, boot=st.floats(0, 600)))
+    costs = draw(st.none() | COSTS)
     by_hand = draw(st.none() | st.integers(low, high))
     return replace(
         RULES,
@@ -51,7 +56,7 @@ def rules(draw: st.DrawFn) -> Rules:
         max_replicas=high,
         slots=slots,
         idle_after=idle,
-        prices=prices,
+        costs=costs,
         set_count=by_hand,
     )
 

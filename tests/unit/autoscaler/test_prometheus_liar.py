@@ -13,7 +13,7 @@ from test_loop import KEY, Rig
 from overspill.api import metrics
 from overspill.autoscaler.loop import Settings
 from overspill.prometheus.client import PrometheusClient
-from overspill.prometheus.queries import COSTS, SIGNALS
+from overspill.prometheus.queries import COSTS, MIX, SIGNALS
 
 LABELS = {"service_namespace": "team-a", "service_name": "chat"}
 # A round is a dozen queries over HTTP, and three intervals later its answers are too old.
@@ -35,7 +35,7 @@ class Liar:
         if self.mode == "page":
             return web.Response(text="<html>login</html>")
         query = (await request.post() or request.query)["query"]
-        known = {q: n for n, q in (SIGNALS | COSTS).items()}
+        known = {q: n for n, q in (SIGNALS | COSTS | MIX).items()}
         truth = {"gateways": "1", "in_flight": "8", "arrivals_rate": "1", "residence": "8"}
         value = truth.get(known[query], "0") if self.mode == "truth" else self.value
         series = [] if self.mode == "empty" else [{"metric": LABELS, "value": [0, value]}]

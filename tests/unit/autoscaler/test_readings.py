@@ -26,7 +26,7 @@ async def test_unknown_costs_are_told_once_for_each_problem() -> None:
     try:
         readings = Readings(source, 1.0, clock=lambda: 0.0)
         for source.problem in ("away", "away", "slow", "slow", "", "", "slow"):
-            await readings._poll_costs()
+            await readings._poll_sums()
     finally:
         structlog.configure(processors=before)
     assert [entry["problem"] for entry in told.entries] == ["away", "slow", "slow"]

@@ -54,6 +54,20 @@ def test_full_is_lack_of_capacity_and_nothing_else(pod: Any, lacks: Any, fault: 
     )  # fmt: skip
 
 
+def test_a_boot_is_from_the_place_on_a_node_until_ready() -> None:
+    def pod(begun: str, done: str, restarts: int, ready: str = "True") -> dict[str, Any]:
+        times = {"PodScheduled": ("True", begun), "Ready": (ready, done)}
+        told = [
+            {"type": t, "status": s, "lastTransitionTime": at} for t, (s, at) in times.items() if at
+        ]
+        engine = {"name": "engine", "restartCount": restarts}
+        return raw(node="n", conditions=told, containerStatuses=[engine])
+
+    begun, done = "2026-11-30T10:00:00Z", "2026-11-30T10:01:35Z"
+    boots = [(begun, done, 0), (begun, done, 1), (begun, done, 0, "False"), ("", done, 0)]
+    assert [read_pods([pod(*b)], MODEL)[0].boot for b in boots] == [95.0, None, None, None]
+
+
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"state": {"waiting": {"reason": reason, "message": message}}}
 

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from overspill.api import metrics
 from overspill.prometheus.client import PrometheusClient, PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, WINDOW, OwnMetrics, signals
+from overspill.prometheus.queries import COSTS, MIX, WINDOW, OwnMetrics, signals
 from overspill.prometheus.samples import Missing, Samples
 
 PROMETHEUS = shutil.which("prometheus")
@@ -32,6 +32,16 @@ pytestmark = pytest.mark.skipif(
 BUSY, QUIET = ("team-a", "chat"), ("team-a", "quiet")
 KEY = "team-a/chat"
 TARGET_LABELS = {"service_namespace": "team-a", "service_name": "chat"}
+
+
+# Of the eleven requests that each gateway answers.
+TOKENS = {
+    ("local", "input"): 600,
+    ("local", "cached"): 200,
+    ("local", "output"): 400,
+    ("cloud/openai", "input"): 300,
+    ("cloud/openai", "output"): 150,
+}
 
 
 class FakeGateway:
@@ -47,6 +57,7 @@ class FakeGateway:
         self.arrivals = Counter(metrics.ARRIVALS, "-", service, **make)
         self.requests = Counter(metrics.REQUESTS, "-", (*to, "reason", "code"), **make)
         self.cost = Counter(metrics.COST, "-", to, **make)
+        self.tokens = Counter(metrics.TOKENS, "-", (*to, "kind"), **make)
         self.used = Counter(metrics.GPU_SECONDS, "-", service, **make)
         self.own_cost = Counter(metrics.GPU_COST, "-", service, **make)
         self.ttft = Histogram(metrics.TTFT, "-", to, buckets=metrics.TTFT_BUCKETS, **make)
@@ -60,6 +71,8 @@ class FakeGateway:
             self.requests.labels(*name, "none", "", "429")
             self.in_flight.labels(*name, "local").set(0)
             self.arrivals.labels(*name)
+        for destination, kind in TOKENS:
+            self.tokens.labels(*BUSY, destination, kind)
         self.used.labels(*BUSY)
         self.own_cost.labels(*BUSY)
         self.cost.labels(*BUSY, "cloud/openai")
@@ -80,6 +93,8 @@ class FakeGateway:
         self.requests.labels(*BUSY, "cloud/openai", "ClusterFull", "200").inc(3)
         self.requests.labels(*BUSY, "none", "", "429").inc(50)
         self.cost.labels(*BUSY, "cloud/openai").inc(0.5)
+        for (destination, kind), number in TOKENS.items():
+            self.tokens.labels(*BUSY, destination, kind).inc(number)
         self.used.labels(*BUSY).inc(3600)
         self.own_cost.labels(*BUSY).inc(1.5)
         for _ in range(9):
@@ -207,7 +222,7 @@ def wait_for(
 
 
 async def ask(client: PrometheusClient) -> dict[str, Samples]:
-    return {name: await client.query(q) for name, q in (signals(OWN) | COSTS).items()}
+    return {name: await client.query(q) for name, q in (signals(OWN) | COSTS | MIX).items()}
 
 
 def begun(answers: dict[str, Samples]) -> bool:
@@ -315,3 +330,11 @@ def test_a_query_holds_only_names(texts):
 @pytest.mark.parametrize(("name", "amount"), DAY.items())
 def test_costs_of_a_day(answers, name, amount):
     assert answers[name][KEY] == pytest.approx(amount, rel=0.1)
+
+
+def test_a_usual_request_counts_what_was_cached_and_what_was_spilled(answers):
+    tokens = {name: answers[name][KEY] for name in MIX}
+    assert tokens == pytest.approx(
+        {"prompt_tokens": 1100 / 11, "completion_tokens": 550 / 11}, rel=0.1
+    )
+    assert "team-a/quiet" not in answers["prompt_tokens"], "nobody has counted any"
