@@ -5,7 +5,7 @@
     kind: Secret
     metadata: {name: key-team-a-ci, labels: {overspill.dev/key: "true"}}
     stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*", priority: "0", weight: "1",
-                 budgetPerDay: "20"}
+                 requestsPerMinute: "600", tokensPerMinute: "100000", budgetPerDay: "20"}
 
 A key has 256 random bits, so one plain SHA-256 is as hard to invert as any slow hash. A Secret
 that cannot be read in full opens nothing: a limit that this version does not know must not be
@@ -25,11 +25,15 @@ from overspill.api.names import LABEL_KEY
 from overspill.api.values import parse_money
 
 PREFIX = "osk-"
-FIELDS = ("sha256", "tenant", "services", "priority", "weight", "budgetPerDay")
+FIELDS = (
+    "sha256", "tenant", "services", "priority", "weight", "requestsPerMinute", "tokensPerMinute",
+    "budgetPerDay",
+)  # fmt: skip
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
 HEAVIEST = 1000
+HIGHEST_LIMIT = 1_000_000_000  # requests or tokens per minute
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_INTEGER = re.compile(r"-?[0-9]{1,4}", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 _NAMESPACE = re.compile(DNS_LABEL[1:-1])
 _PATTERN = re.compile(r"([a-z0-9*][-a-z0-9*]*)/([a-z0-9*][-a-z0-9*]*)")
 
@@ -48,6 +52,8 @@ class ClientKey:
     :param services: patterns ``namespace/name``, in which ``*`` stands for any characters.
     :param priority: of its requests where some wait; higher ones are served first.
     :param weight: its share among keys of the same priority that wait.
+    :param requests_per_minute: that it may send; None: no limit.
+    :param tokens_per_minute: of prompts and answers; None: no limit.
     :param budget_per_day: nano-dollars that its requests may cost at providers on a calendar day
         (UTC); None: no limit.
     """
@@ -58,7 +64,14 @@ class ClientKey:
     services: tuple[str, ...]
     priority: int = 0
     weight: int = 1
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     budget_per_day: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has a limit per minute."""
+        return self.requests_per_minute is not None or self.tokens_per_minute is not None
 
     def allows(self, namespace: str, name: str) -> bool:
         """Whether the key opens that service."""
@@ -107,6 +120,8 @@ def key_secret(
     *,
     priority: int = 0,
     weight: int = 1,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
     budget_per_day: str = "",
 ) -> dict[str, Any]:
     """Return the Secret of a key.
@@ -115,12 +130,15 @@ def key_secret(
     :param services: patterns; empty means all of the tenant.
     :param priority: -100 to 100.
     :param weight: 1 to 1000.
+    :param requests_per_minute: None means no limit; so do the other limits.
     :param budget_per_day: US dollars; empty means no limit.
     :raises InvalidKey: when a field is not what :func:`parse_key` accepts.
     """
     fields = {"sha256": digest_, "tenant": tenant, "services": ",".join(services)}
     # A gateway of an older version refuses a key with a field that it does not know.
     fields |= {"priority": str(priority or ""), "weight": "" if weight == 1 else str(weight)}
+    limits = {"requestsPerMinute": requests_per_minute, "tokensPerMinute": tokens_per_minute}
+    fields |= {field: "" if limit is None else str(limit) for field, limit in limits.items()}
     fields["budgetPerDay"] = budget_per_day
     secret = {
         "apiVersion": "v1",
@@ -156,6 +174,8 @@ def parse_key(secret: dict[str, Any]) -> ClientKey:
         services,
         _whole(fields, "priority", 0, LOWEST_PRIORITY, HIGHEST_PRIORITY),
         _whole(fields, "weight", 1, 1, HEAVIEST),
+        _limit(fields, "requestsPerMinute"),
+        _limit(fields, "tokensPerMinute"),
         _budget(fields.get("budgetPerDay", "")),
     )
 
@@ -165,6 +185,10 @@ def _whole(fields: dict[str, str], name: str, default: int, low: int, high: int)
     if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
         raise InvalidKey(f"{name}: must be a whole number from {low} to {high}")
     return int(text)
+
+
+def _limit(fields: dict[str, str], name: str) -> int | None:
+    return _whole(fields, name, 1, 1, HIGHEST_LIMIT) if fields.get(name) else None
 
 
 def _budget(text: str) -> int | None:

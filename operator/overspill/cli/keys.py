@@ -22,6 +22,8 @@ def create(
     *,
     priority: int = 0,
     weight: int = 1,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
     budget_per_day: str = "",
 ) -> None:
     """Make a key, store its digest, print the key: the only time that it is shown.
@@ -29,6 +31,7 @@ def create(
     :param services: patterns ``namespace/name``; empty means all of the tenant.
     :param priority: of its requests where some wait; higher ones are served first.
     :param weight: its share among keys of the same priority that wait.
+    :param requests_per_minute: None means no limit; so do the other limits.
     :param budget_per_day: US dollars; empty means no limit.
     :raises CommandError: when a key of that name exists, or a field is wrong.
     """
@@ -36,7 +39,8 @@ def create(
     try:
         secret = key_secret(
             target.namespace, PREFIX + name, digest, tenant, services,
-            priority=priority, weight=weight, budget_per_day=budget_per_day,
+            priority=priority, weight=weight, requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute, budget_per_day=budget_per_day,
         )  # fmt: skip
     except InvalidKey as error:
         raise CommandError(f"--{error}", USAGE) from error
@@ -64,7 +68,7 @@ def list_keys(target: Target, output: Output) -> None:
     if output is Output.JSON:
         show.as_json(rows)
     else:
-        columns = ["name", "tenant", "services", "priority", "weight", "created"]
+        columns = ["name", "tenant", "services", "priority", "weight", "rpm", "tpm", "created"]
         show.table(columns, [[_cell(row[column]) for column in columns] for row in rows])
     for row in rows:
         if row["error"]:
@@ -72,6 +76,8 @@ def list_keys(target: Target, output: Output) -> None:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -87,6 +93,8 @@ def _row(secret: dict[str, Any]) -> dict[str, Any]:
         "services": [],
         "priority": 0,
         "weight": 1,
+        "rpm": None,
+        "tpm": None,
         "created": metadata.get("creationTimestamp", ""),
         "error": "",
     }
@@ -99,6 +107,8 @@ def _row(secret: dict[str, Any]) -> dict[str, Any]:
         "services": list(key.services),
         "priority": key.priority,
         "weight": key.weight,
+        "rpm": key.requests_per_minute,
+        "tpm": key.tokens_per_minute,
     }
 
 

@@ -129,6 +129,12 @@ def keys_create(
     weight: Annotated[
         int, typer.Option(help="Share among waiting keys of the same priority: 1 to 1000.")
     ] = 1,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="That it may send, by all gateways. Default: any.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(help="Of its prompts and answers. Default: any.")
+    ] = None,
     budget_per_day: Annotated[
         str, typer.Option(help="US dollars that it may cost at providers on a day (UTC).")
     ] = "",
@@ -142,7 +148,8 @@ def keys_create(
 
     keys.create(
         Target(context, kubeconfig, system), name, tenant, tuple(service or ()), output,
-        priority=priority, weight=weight, budget_per_day=budget_per_day,
+        priority=priority, weight=weight, requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute, budget_per_day=budget_per_day,
     )  # fmt: skip
 
 

@@ -23,9 +23,12 @@ from overspill.gateway.keys import authenticate
 from overspill.gateway.memory import Memory, Share, weigh
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.prefix import blocks_of
+from overspill.gateway.quota import Quotas, told
+from overspill.gateway.rate import Throttle
 from overspill.gateway.reply import Reply
 from overspill.gateway.resolve import Resolver
 from overspill.gateway.server import SCOPE_KEY, ClientConnection
+from overspill.gateway.size import total
 from overspill.gateway.state import Service, State
 from overspill.providers.base import Api
 
@@ -66,6 +69,7 @@ class Gateway:
     ) -> None:
         self.state, self.metrics, self.dispatcher = state, metrics, dispatcher
         self.resolver, self.memory = Resolver(state), memory
+        self.quotas = Quotas(state.keys)
         self.max_body = max_body
         self.closing = False  # the server stops: answers end their connections
 
@@ -145,7 +149,9 @@ class Gateway:
         exchange = Exchange(key, service, call, reply, may_leave, arrived=now, status=500)
         if service.caches_prefixes:
             exchange.blocks = blocks_of(call, key.tenant)
+        throttle: Throttle | None = None
         try:
+            throttle = self._admit(exchange)
             await self.dispatcher.run(exchange)
             exchange.status = 200
         except ApiError as error:
@@ -160,7 +166,31 @@ class Gateway:
             raise
         finally:
             reply.stop()
+            if throttle is not None:
+                self._settle(exchange, throttle)
             self._count(exchange)
+
+    def _admit(self, exchange: Exchange) -> Throttle | None:
+        """Count a request in the limits of its key, and tell the client of them.
+
+        :raises ApiError: when it is beyond them.
+        """
+        key, now = exchange.key, exchange.arrived
+        if not key.limited:
+            return None
+        throttle = self.quotas.admit(key, exchange.expected_tokens(), self.state.share, now)
+        exchange.reply.tell(told(throttle, now))
+        return throttle
+
+    def _settle(self, exchange: Exchange, throttle: Throttle) -> None:
+        """Count what a request has used instead of what was expected, where that is known."""
+        if exchange.usage is not None:
+            used = total(exchange.usage)
+        elif exchange.chunks == 0:
+            used = 0  # nothing was answered
+        else:
+            return
+        throttle.take(used - exchange.expected_tokens(), self.state.clock(), requests=0)
 
     def _count(self, exchange: Exchange) -> None:
         seconds = self.state.clock() - exchange.arrived

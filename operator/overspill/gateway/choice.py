@@ -22,7 +22,7 @@ from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.prefix import Blocks
 from overspill.gateway.provider import Hindrance, Permit, Provider, told
-from overspill.gateway.size import expected_tokens, size_of
+from overspill.gateway.size import size_of
 from overspill.gateway.state import State
 from overspill.providers.base import Unsupported
 
@@ -155,11 +155,9 @@ class Chooser:
         if isinstance(decision, spill.Spill | spill.Refuse):
             self._note(exchange, decision)
         if isinstance(decision, spill.Spill):
-            model, provider = (
-                usable[decision.provider].model,
-                self.state.providers[decision.provider],
-            )
-            permit = provider.admit(expected_tokens(exchange.call), now)
+            provider = self.state.providers[decision.provider]
+            model = usable[decision.provider].model
+            permit = provider.admit(exchange.expected_tokens(), now)
             return Overflow(provider, model, decision.reason, permit)
         if exchange.verdict and isinstance(decision, spill.Refuse):
             raise exchange.verdict
@@ -188,7 +186,7 @@ class Chooser:
         providers = service.resource.spec.spillover.providers
         if exchange.verdict or not (providers and exchange.may_leave and service.may_spill):
             return {}, (), None
-        tokens = expected_tokens(exchange.call)
+        tokens = exchange.expected_tokens()
         usable, hindered = self.state.providers_for(service, exchange.tried, tokens, now)
         specs = {key: self.state.providers[key].resource.spec for key in usable}
         unable = {

@@ -18,6 +18,8 @@ import orjson
 
 from overspill.providers.base import Api
 
+Headers = list[tuple[bytes, bytes]]
+
 RETRY_AFTER_MIN, RETRY_AFTER_MAX = 1, 60  # seconds that we ever ask a client to wait
 
 _TYPES = {

@@ -7,9 +7,10 @@ from overspill.api.keys import ClientKey
 from overspill.api.provider import ModelInput, ProviderType
 from overspill.gateway.balance import Replica
 from overspill.gateway.call import Call
-from overspill.gateway.errors import ApiError
+from overspill.gateway.errors import ApiError, Headers
 from overspill.gateway.prefix import Blocks
-from overspill.gateway.reply import Headers, Reply, where
+from overspill.gateway.reply import Reply, where
+from overspill.gateway.size import expected_tokens
 from overspill.gateway.spill import Facts
 from overspill.gateway.state import Service
 from overspill.ledger.prices import Usage
@@ -50,6 +51,7 @@ class Exchange:
     refusal: ApiError | None = None  # what a provider found wrong; another model may not
     verdict: ApiError | None = None  # what an engine found wrong; one other may not
     refused_by: Replica | None = None  # that engine
+    expected: int | None = None  # tokens, once they are counted
     unsayable: dict[tuple[ProviderType, frozenset[ModelInput]], Unsupported | None] = field(
         default_factory=dict
     )
@@ -70,6 +72,12 @@ class Exchange:
     def sent_to(self, destination: str, reason: str, now: float) -> None:
         """Begin an attempt."""
         self.destination, self.reason, self.sent = destination, reason, now - self.arrived
+
+    def expected_tokens(self) -> int:
+        """Return the tokens with which it counts until it has ended; counted once."""
+        if self.expected is None:
+            self.expected = expected_tokens(self.call)
+        return self.expected
 
     def unsupported_by(
         self, kind: ProviderType, inputs: frozenset[ModelInput]

@@ -43,6 +43,9 @@ class KeyIndex:
         self._by_secret.pop(_name(secret), None)
         self._index()
 
+    def __contains__(self, key_id: object) -> bool:
+        return key_id in self._by_secret
+
     def find(self, plaintext: bytes) -> ClientKey | None:
         """Return the key whose digest this is."""
         if not 0 < len(plaintext) <= MAX_KEY:

@@ -11,12 +11,11 @@ from typing import Any
 
 from overspill.api.names import HEADER_DESTINATION, HEADER_REASON, HEADER_REQUEST_ID
 from overspill.api.sse import comment, error_event
-from overspill.gateway.errors import ApiError
+from overspill.gateway.errors import ApiError, Headers
 from overspill.gateway.server import ClientConnection
 from overspill.providers.base import Api
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 HEARTBEAT_SECONDS = 10.0
 _JSON = (b"content-type", b"application/json")
@@ -58,6 +57,10 @@ class Reply:
     def client_left(self) -> bool:
         """Whether the client has closed its connection."""
         return self._connection is not None and self._connection.left
+
+    def tell(self, headers: Headers) -> None:
+        """Send these headers, too, whatever the answer will be."""
+        self._base += headers
 
     async def unary(self, status: int, body: bytes, headers: Headers) -> None:
         """Send a whole answer, which is JSON."""

@@ -35,11 +35,16 @@ def test_a_key_is_shown_once_and_stored_as_a_digest(world: World, overspill: Com
     assert "budgetPerDay" in wrong.stderr
 
 
-def test_a_key_may_go_first(world: World, overspill: Command) -> None:
+LIMITED = ("--requests-per-minute", "600", "--tokens-per-minute", "100000")
+
+
+def test_a_key_may_go_first_and_has_limits(world: World, overspill: Command) -> None:
     command = ("keys", "create", "ui", "--tenant", "team-a")
-    assert overspill(*command, "--priority", "5", "--weight", "2").returncode == 0
+    assert overspill(*command, "--priority", "5", "--weight", "2", *LIMITED).returncode == 0
     (listed,) = json.loads(overspill("keys", "list", "-o", "json").stdout)
     assert (listed["priority"], listed["weight"]) == (5, 2)
+    assert (listed["rpm"], listed["tpm"]) == (600, 100_000)
+    assert "600  100000" in overspill("keys", "list").stdout
     refused = overspill("keys", "create", "x", "--tenant", "team-a", "--weight", "0")
     assert refused.returncode == 2
     assert "--weight: must be a whole number from 1 to 1000" in refused.stderr

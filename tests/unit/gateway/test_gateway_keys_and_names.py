@@ -37,6 +37,8 @@ def test_a_key_says_who_goes_first() -> None:
         {"weight": "0"},
         {"weight": "1.5"},
         {"weight": "-1"},
+        {"requestsPerMinute": "0"},
+        {"tokensPerMinute": "1e5"},
     ],
     ids=str,
 )
@@ -116,7 +118,7 @@ def test_a_revoked_key_is_dead_and_a_changed_one_follows() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        encoded(sha256=DIGEST, tenant="team-a", tokensPerMinute="20"),  # a limit we do not know
+        encoded(sha256=DIGEST, tenant="team-a", tokensPerHour="20"),  # a limit we do not know
         encoded(sha256="short", tenant="team-a"),
         encoded(sha256=DIGEST),
         encoded(sha256=DIGEST, tenant="team-a", services="*"),
