@@ -7,6 +7,9 @@
     stringData: {sha256: <hex>, tenant: team-a, services: "team-a/*", priority: "0", weight: "1",
                  requestsPerMinute: "600", tokensPerMinute: "100000", budgetPerDay: "20"}
 
+A key that was rotated has two more fields, ``previousSha256`` and ``previousUntil`` (RFC 3339): the
+key before opens the same until then, as the same client.
+
 A key has 256 random bits, so one plain SHA-256 is as hard to invert as any slow hash. A Secret
 that cannot be read in full opens nothing: a limit that this version does not know must not be
 ignored.
@@ -18,6 +21,7 @@ import hashlib
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from overspill.api.identifiers import DNS_LABEL
@@ -27,7 +31,7 @@ from overspill.api.values import parse_money
 PREFIX = "osk-"
 FIELDS = (
     "sha256", "tenant", "services", "priority", "weight", "requestsPerMinute", "tokensPerMinute",
-    "budgetPerDay",
+    "budgetPerDay", "previousSha256", "previousUntil",
 )  # fmt: skip
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
 HEAVIEST = 1000
@@ -56,6 +60,8 @@ class ClientKey:
     :param tokens_per_minute: of prompts and answers; None: no limit.
     :param budget_per_day: nano-dollars that its requests may cost at providers on a calendar day
         (UTC); None: no limit.
+    :param previous: digest of the key before, "" without one.
+    :param previous_until: when it ends, in seconds since the epoch.
     """
 
     id: str
@@ -67,6 +73,8 @@ class ClientKey:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     budget_per_day: int | None = None
+    previous: str = ""
+    previous_until: float = 0.0
 
     @property
     def limited(self) -> bool:
@@ -145,10 +153,27 @@ def key_secret(
         "kind": "Secret",
         "metadata": {"name": name, "namespace": namespace, "labels": {LABEL_KEY: "true"}},
         "type": "Opaque",
-        "data": {k: base64.b64encode(v.encode()).decode() for k, v in fields.items() if v},
+        "data": _encoded(fields),
     }
     parse_key(secret)
     return secret
+
+
+def rotated(secret: dict[str, Any], digest_: str, until: datetime | None) -> dict[str, Any]:
+    """Return the Secret of a key with another key in it; all else stays, what it has spent too.
+
+    :param until: the end of the key that it replaces; None: it ends now.
+    :raises InvalidKey: when the Secret is none of a key.
+    """
+    parse_key(secret)
+    kept = {k: v for k, v in secret["data"].items() if not k.startswith("previous")}
+    fields = {"sha256": digest_}
+    if until is not None:
+        fields["previousUntil"] = until.isoformat(timespec="seconds")
+        kept["previousSha256"] = kept["sha256"]
+    changed = {**secret, "data": kept | _encoded(fields)}
+    parse_key(changed)
+    return changed
 
 
 def parse_key(secret: dict[str, Any]) -> ClientKey:
@@ -161,15 +186,14 @@ def parse_key(secret: dict[str, Any]) -> ClientKey:
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
         raise InvalidKey(f"{', '.join(unknown)}: unknown; fields are {', '.join(FIELDS)}")
-    if not _DIGEST.fullmatch(fields.get("sha256", "")):
-        raise InvalidKey("sha256: must be the key's SHA-256 in 64 digits of 0-9a-f")
+    digest_ = _digest(fields, "sha256")
     tenant = fields.get("tenant", "")
     if not _NAMESPACE.fullmatch(tenant) or len(tenant) > 63:
         raise InvalidKey("tenant: must be the name of a namespace")
     services = _services(fields.get("services") or f"{tenant}/*")
     return ClientKey(
         secret["metadata"]["name"],
-        fields["sha256"],
+        digest_,
         tenant,
         services,
         _whole(fields, "priority", 0, LOWEST_PRIORITY, HIGHEST_PRIORITY),
@@ -177,6 +201,7 @@ def parse_key(secret: dict[str, Any]) -> ClientKey:
         _limit(fields, "requestsPerMinute"),
         _limit(fields, "tokensPerMinute"),
         _budget(fields.get("budgetPerDay", "")),
+        *_previous(fields),
     )
 
 
@@ -196,6 +221,31 @@ def _budget(text: str) -> int | None:
         return parse_money(text) if text else None
     except ValueError as error:
         raise InvalidKey(f"budgetPerDay: {error}") from error
+
+
+def _digest(fields: dict[str, str], name: str) -> str:
+    if not _DIGEST.fullmatch(fields.get(name, "")):
+        raise InvalidKey(f"{name}: must be the key's SHA-256 in 64 digits of 0-9a-f")
+    return fields[name]
+
+
+def _previous(fields: dict[str, str]) -> tuple[str, float]:
+    """Return the key before and when it ends; both fields are there, or none."""
+    if not fields.get("previousSha256") and not fields.get("previousUntil"):
+        return "", 0.0
+    found = _digest(fields, "previousSha256")
+    try:
+        until = datetime.fromisoformat(fields.get("previousUntil", ""))
+        if until.tzinfo is None:
+            raise ValueError("no zone")
+    except ValueError as error:
+        text = "previousUntil: must be a time with its zone, as 2026-12-01T09:00:00Z"
+        raise InvalidKey(text) from error
+    return found, until.timestamp()
+
+
+def _encoded(fields: dict[str, str]) -> dict[str, str]:
+    return {k: base64.b64encode(v.encode()).decode() for k, v in fields.items() if v}
 
 
 def _decode(name: str, value: str) -> str:

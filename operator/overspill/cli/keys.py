@@ -1,9 +1,11 @@
 """`overspill keys`: clients' keys, stored as digests in Secrets beside the gateway."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from overspill.api.keys import InvalidKey, key_secret, new_key, parse_key
+from overspill.api.keys import InvalidKey, key_secret, new_key, parse_key, rotated
 from overspill.api.names import LABEL_KEY
+from overspill.api.values import parse_duration
 from overspill.cli import show
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
@@ -11,6 +13,7 @@ from overspill.cluster import Cluster, Conflict, NotFound
 from overspill.cluster.kinds import SECRET
 
 PREFIX = "key-"  # of the Secrets' names
+LONGEST_OVERLAP = 720 * 3600.0  # seconds
 
 
 def create(
@@ -49,8 +52,12 @@ def create(
         made = {"name": name, "key": key, "tenant": tenant, "services": list(services)}
         show.as_json(made | {"priority": priority, "weight": weight})
     else:
-        show.note("This key is shown once and stored nowhere:")
-        show.line(key)
+        _print_once(key)
+
+
+def _print_once(key: str) -> None:
+    show.note("This key is shown once and stored nowhere:")
+    show.line(key)
 
 
 async def _create(cluster: Cluster, secret: dict[str, Any], name: str) -> None:
@@ -112,6 +119,46 @@ def _row(secret: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def rotate(target: Target, name: str, overlap: str, output: Output) -> None:
+    """Put another key in the place of one, which goes on for a while; print the new one.
+
+    :param overlap: how long both open the same, for example ``24h``.
+    :raises CommandError: when there is no such key, or somebody changes it just now.
+    """
+    key, digest = new_key()
+    seconds = _overlap(overlap)
+    until = datetime.now(UTC) + timedelta(seconds=seconds) if seconds else None
+    connected(target, lambda cluster: _rotate(cluster, target.namespace, name, digest, until))
+    if output is Output.JSON:
+        show.as_json({"name": name, "key": key, "previousUntil": until and until.isoformat()})
+        return
+    show.note(
+        f"The key before is refused {f'from {until:%Y-%m-%d %H:%M} UTC on' if until else 'now'}."
+    )
+    _print_once(key)
+
+
+def _overlap(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise CommandError(f"--overlap: {error}", USAGE) from error
+    if seconds > LONGEST_OVERLAP:
+        raise CommandError("--overlap: at most 720h; revoke a key that nobody uses", USAGE)
+    return seconds
+
+
+async def _rotate(
+    cluster: Cluster, namespace: str, name: str, digest: str, until: datetime | None
+) -> None:
+    try:
+        await cluster.replace(SECRET, rotated(await _get(cluster, namespace, name), digest, until))
+    except InvalidKey as error:
+        raise CommandError(f"key {name} opens nothing: {error}; mend its Secret first") from error
+    except Conflict as error:
+        raise CommandError(f"key {name} was changed just now; try again") from error
+
+
 def revoke(target: Target, name: str, output: Output) -> None:
     """Delete a key; the gateways refuse it within seconds.
 
@@ -125,6 +172,15 @@ def revoke(target: Target, name: str, output: Output) -> None:
 
 
 async def _revoke(cluster: Cluster, namespace: str, name: str) -> None:
+    secret = await _get(cluster, namespace, name)
+    await cluster.delete(SECRET, namespace, PREFIX + name, uid=secret["metadata"]["uid"])
+
+
+async def _get(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
+    """Return the Secret of a key.
+
+    :raises CommandError: when there is none, or it is none of a key.
+    """
     missing = CommandError(f"no key {name} in namespace {namespace}; see `overspill keys list`")
     try:
         secret = await cluster.get(SECRET, namespace, PREFIX + name)
@@ -132,4 +188,4 @@ async def _revoke(cluster: Cluster, namespace: str, name: str) -> None:
         raise missing from error
     if secret["metadata"].get("labels", {}).get(LABEL_KEY) != "true":
         raise missing
-    await cluster.delete(SECRET, namespace, PREFIX + name, uid=secret["metadata"]["uid"])
+    return secret

@@ -166,6 +166,23 @@ def keys_list(
     keys.list_keys(Target(context, kubeconfig, system), output)
 
 
+@keys_app.command("rotate")
+def keys_rotate(
+    name: Annotated[str, typer.Argument(help="As given to create.")],
+    overlap: Annotated[
+        str, typer.Option(help="How long the key before is good, too: 0s to 720h.")
+    ] = "24h",
+    system: SystemOption = SYSTEM_NAMESPACE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make another key for the same client and print it, once."""
+    from overspill.cli import keys
+
+    keys.rotate(Target(context, kubeconfig, system), name, overlap, output)
+
+
 @keys_app.command("revoke")
 def keys_revoke(
     name: Annotated[str, typer.Argument(help="As given to create.")],

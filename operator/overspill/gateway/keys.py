@@ -5,7 +5,8 @@ nothing useful by its timing: a caller cannot choose digests. Deny by default.
 """
 
 import hashlib
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -19,9 +20,13 @@ MAX_KEY = 512  # bytes; longer ones are not even hashed
 
 
 class KeyIndex:
-    """All client keys of the release namespace."""
+    """All client keys of the release namespace.
 
-    def __init__(self) -> None:
+    :param now: seconds since the epoch; a key that was replaced ends by the calendar.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._by_secret: dict[str, ClientKey] = {}
         self._by_digest: dict[str, ClientKey] = {}
 
@@ -47,10 +52,14 @@ class KeyIndex:
         return key_id in self._by_secret
 
     def find(self, plaintext: bytes) -> ClientKey | None:
-        """Return the key whose digest this is."""
+        """Return the key whose digest this is, or was until it was rotated and for a while."""
         if not 0 < len(plaintext) <= MAX_KEY:
             return None
-        return self._by_digest.get(hashlib.sha256(plaintext).hexdigest())
+        found = hashlib.sha256(plaintext).hexdigest()
+        key = self._by_digest.get(found)
+        if key is None or key.digest == found:
+            return key
+        return key if self._now() < key.previous_until else None
 
     def _put(self, secret: dict[str, Any]) -> None:
         try:
@@ -59,7 +68,9 @@ class KeyIndex:
             log.warning("client key refused", secret=_name(secret), error=str(error))
 
     def _index(self) -> None:
-        self._by_digest = {key.digest: key for key in self._by_secret.values()}
+        keys = self._by_secret.values()
+        self._by_digest = {key.previous: key for key in keys if key.previous}
+        self._by_digest |= {key.digest: key for key in keys}
 
 
 def authenticate(index: KeyIndex, authorization: bytes, api_key: bytes) -> ClientKey:

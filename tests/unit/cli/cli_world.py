@@ -63,6 +63,8 @@ class World:
             return await self._create(request)
         if request.method == "DELETE":
             return self._delete(path)
+        if request.method == "PUT":
+            self.objects[path] = await request.json()
         if path in self.objects:
             return web.json_response(self.objects[path])
         return self._list(request)

@@ -1,11 +1,12 @@
 """The command as a user runs it, against an API server on loopback."""
 
 import json
+from datetime import datetime
 
 import pytest
 from cli_world import Command, World
 
-from overspill.api.keys import key_secret, new_key
+from overspill.api.keys import digest, key_secret, new_key, parse_key
 from overspill.api.sse import MAX_EVENT
 from overspill.cluster.kinds import SECRET
 
@@ -56,6 +57,25 @@ def test_a_key_that_exists_is_not_replaced(world: World, overspill: Command) -> 
     assert again.returncode == 1
     assert "keys revoke ci" in again.stderr
     assert again.stdout == ""
+
+
+def test_a_rotated_key_keeps_all_but_itself(world: World, overspill: Command) -> None:
+    overspill("keys", "create", "ci", "--tenant", "team-a", *LIMITED)
+    path = SECRET.path(SYSTEM, "key-ci")
+    before = parse_key(world.objects[path])
+    made = json.loads(overspill("keys", "rotate", "ci", "--overlap", "1h", "-o", "json").stdout)
+    after = parse_key(world.objects[path])
+    assert (after.digest, after.previous) == (digest(made["key"]), before.digest)
+    assert after.previous_until == datetime.fromisoformat(made["previousUntil"]).timestamp() // 1
+    assert (after.id, after.tokens_per_minute) == ("key-ci", 100_000)
+    assert overspill("keys", "rotate", "ci", "--overlap", "0s").returncode == 0
+    assert parse_key(world.objects[path]).previous == ""
+    for overlap, said in (("soon", "is not a duration"), ("721h", "at most 720h")):
+        refused = overspill("keys", "rotate", "ci", "--overlap", overlap)
+        assert refused.returncode == 2
+        assert "--overlap: " in refused.stderr
+        assert said in refused.stderr
+    assert "no key b" in overspill("keys", "rotate", "b").stderr
 
 
 def test_a_revoked_key_is_gone_and_another_secret_is_left_alone(

@@ -1,11 +1,12 @@
 """Deny by default; a name means a service of the key's tenant, then the oldest it covers."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from gateway_world import encoded, service
 
-from overspill.api.keys import ClientKey, InvalidKey, key_secret, new_key, parse_key
+from overspill.api.keys import ClientKey, InvalidKey, key_secret, new_key, parse_key, rotated
 from overspill.gateway.app import _may_leave, _read_headers
 from overspill.gateway.errors import ApiError
 from overspill.gateway.keys import KeyIndex, authenticate
@@ -113,6 +114,37 @@ def test_a_revoked_key_is_dead_and_a_changed_one_follows() -> None:
     keys.put(key_secret("overspill-system", "ci", digest, "team-a"))
     assert keys.find(KEY.encode()) is None
     assert keys.find(other.encode()) is not None
+
+
+def test_a_rotated_key_opens_the_same_until_the_overlap_ends() -> None:
+    new, new_digest = new_key()
+    secret = key_secret("overspill-system", "ci", DIGEST, "team-a", requests_per_minute=5)
+    end, now = datetime(2026, 12, 1, 9, tzinfo=UTC), 0.0
+    keys = KeyIndex(lambda: now)
+    keys.put(rotated(secret, new_digest, end))
+    first, second = keys.find(KEY.encode()), keys.find(new.encode())
+    assert first is second is not None
+    assert (first.id, first.requests_per_minute) == ("ci", 5)
+    now = end.timestamp()
+    assert keys.find(KEY.encode()) is None
+    assert keys.find(new.encode()) is not None
+    now = 0.0
+    third, third_digest = new_key()
+    keys.put(rotated(rotated(secret, new_digest, end), third_digest, None))
+    assert [keys.find(k.encode()) is not None for k in (KEY, new, third)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"previousSha256": DIGEST}, "previousUntil: must be a time"),
+        ({"previousSha256": DIGEST, "previousUntil": "2026-12-01"}, "previousUntil: must be"),
+        ({"previousUntil": "2026-12-01T09:00:00Z"}, "previousSha256: must be"),
+    ],
+)
+def test_half_a_rotation_opens_nothing(field: dict[str, str], said: str) -> None:
+    with pytest.raises(InvalidKey, match=said):
+        parse_key(SECRET | {"data": SECRET["data"] | encoded(**field)})
 
 
 @pytest.mark.parametrize(
