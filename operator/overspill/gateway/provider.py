@@ -59,7 +59,7 @@ class Provider:
     message: str = "the Secret was not read yet"
     rates: dict[str, Rates] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
-    throttle: Throttle = field(default_factory=lambda: Throttle(BURST))
+    throttle: Throttle = field(default_factory=lambda: Throttle(BURST, borrows=True))
     at_once: int = CONNECTIONS
     running: int = 0
 

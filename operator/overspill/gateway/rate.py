@@ -1,10 +1,12 @@
 """Requests and tokens per minute: token buckets, of which each gateway has an even part.
 
 A bucket holds at most what flows into it in ``burst`` seconds. What needs more than it can hold may
-go when it is full, and leaves a debt: nothing waits for ever. So in any T seconds no more is taken
-than ``per_minute * (T + burst) / 60``, and what the largest request needs above the burst. The
-gateways that live divide a limit evenly, by the same names as the slots of engines
-(``gateway/share.py``), and share no state. Pure; time is an argument, in monotonic seconds.
+go when it is full, and leaves a debt: nothing waits for ever. Where those that wait compete, small
+ones would keep it from ever being full: there all borrow, and go as soon as it is not empty. So in
+any T seconds no more is taken than ``per_minute * (T + burst) / 60``, and of the largest request
+what is above the burst, or all where requests borrow. The gateways that live divide a limit evenly,
+by the same names as the slots of engines (``gateway/share.py``), and share no state. Pure; time is
+an argument, in monotonic seconds.
 
 https://en.wikipedia.org/wiki/Token_bucket
 """
@@ -75,9 +77,11 @@ class Throttle:
     """The limits of one account at one gateway.
 
     :param burst: seconds of flow that a bucket holds; but never less than one request.
+    :param borrows: a request may go before all of its tokens are there.
     """
 
     burst: float
+    borrows: bool = False
     limits: Limits = field(default_factory=Limits)
     share: Share = field(default_factory=Share)
     requests: Bucket | None = None
@@ -94,7 +98,8 @@ class Throttle:
         """Return what a request lacks, None when it may go now; of two the one that lasts."""
         found = []
         if self.tokens and self.limits.tokens:
-            wait = math.inf if tokens > self.limits.tokens else self.tokens.wait(tokens, now)
+            needed = min(tokens, 1) if self.borrows else tokens
+            wait = math.inf if tokens > self.limits.tokens else self.tokens.wait(needed, now)
             found.append(Shortage("tokens", self.limits.tokens, wait))
         if self.requests and self.limits.requests:
             found.append(Shortage("requests", self.limits.requests, self.requests.wait(1, now)))

@@ -11,8 +11,10 @@ from overspill.gateway.share import Share
 ARRIVALS = st.lists(st.tuples(st.floats(0, 20), st.integers(0, 300)), max_size=15)
 
 
-def throttle(limits: Limits, burst: float, share: Share | None = None) -> Throttle:
-    made = Throttle(burst)
+def throttle(
+    limits: Limits, burst: float, share: Share | None = None, *, borrows: bool = False
+) -> Throttle:
+    made = Throttle(burst, borrows)
     made.configure(limits, share or Share(), 0.0)
     return made
 
@@ -24,12 +26,20 @@ def throttle(limits: Limits, burst: float, share: Share | None = None) -> Thrott
     tokens=st.integers(1, 1000),
     burst=st.sampled_from([5.0, 60.0]),
     gateways=st.integers(1, 3),
+    borrows=st.booleans(),
 )
 def test_no_minute_holds_more_than_the_limit_and_the_burst(
-    arrivals: list[tuple[float, int]], requests: int, tokens: int, burst: float, gateways: int
+    arrivals: list[tuple[float, int]],
+    requests: int,
+    tokens: int,
+    burst: float,
+    gateways: int,
+    borrows: bool,
 ) -> None:
     limits = Limits(requests, tokens)
-    made = [throttle(limits, burst, Share(rank, gateways)) for rank in range(gateways)]
+    made = [
+        throttle(limits, burst, Share(rank, gateways), borrows=borrows) for rank in range(gateways)
+    ]
     now, sent = 0.0, []
     for number, (gap, amount) in enumerate(arrivals):
         now += gap
@@ -41,7 +51,8 @@ def test_no_minute_holds_more_than_the_limit_and_the_burst(
     for start, _ in sent:
         minute = [amount for at, amount in sent if start <= at <= start + 60]
         assert len(minute) <= requests + held[0] + 1e-6
-        above = gateways * max(0.0, max(minute) - held[1] / gateways)
+        free = 0.0 if borrows else held[1] / gateways
+        above = gateways * max(0.0, max(minute) - free)
         assert sum(minute) <= tokens + held[1] + above + 1e-6
 
 
@@ -74,6 +85,19 @@ def test_what_was_used_stays_used_when_gateways_come_and_go(
     made.configure(limits, Share(0, gateways), 20.0)
     after = [bucket.now(20.0) for bucket in (made.requests, made.tokens) if bucket]
     assert all(late <= early for early, late in zip(before, after, strict=True))
+
+
+@given(ARRIVALS)
+@settings(max_examples=20)
+def test_small_requests_do_not_keep_a_large_one_out_where_all_borrow(
+    arrivals: list[tuple[float, int]],
+) -> None:
+    made, now = throttle(Limits(tokens=300), 5.0, borrows=True), 0.0
+    for gap, amount in arrivals:
+        now += gap
+        assert made.shortage(300, now) == made.shortage(1, now)
+        if made.shortage(amount, now) is None:
+            made.take(amount, now)
 
 
 def test_the_shortage_says_which_limit_lasts_and_none_is_no_limit() -> None:
