@@ -355,7 +355,7 @@ def _message(
     }
     move = f"replicas stay at {final}" if current == final else f"replicas {current} → {final}"
     if rules.set_count is not None:
-        move = f"{final} replicas advised; mode is Manual and {rules.set_count} are set"
+        move = f"replicas advised: {final}; mode is Manual, {rules.set_count} set"
     return f"{wish.message}{notes.get(reason, '')}: {move}"[:MAX_MESSAGE]
 
 

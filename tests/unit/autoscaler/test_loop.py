@@ -240,7 +240,7 @@ async def test_what_somebody_has_set_is_written_and_the_autoscaler_only_advises(
         r.cluster.tell()
         await until(lambda: r.cluster.count == 2 and r.metric(metrics.DESIRED_REPLICAS) == 3)
         assert r.scaler.decided(KEY) == 3
-        said = "3 replicas advised; mode is Manual and 2 are set"
+        said = "replicas advised: 3; mode is Manual, 2 set"
         assert r.scaler.decisions(KEY)[0].message.endswith(said)
         r.cluster.change(4)
         await until(lambda: r.cluster.count == 2)

@@ -286,7 +286,7 @@ def test_advice_begins_at_what_is_set():
     assert world.run(400, busy(14.0)) == 5, "between the thresholds"
     assert world.run(400, busy(8.0)) == 3
     assert world.decisions[-1].replicas_from == 5
-    assert world.decisions[-1].message.endswith("3 replicas advised; mode is Manual and 5 are set")
+    assert world.decisions[-1].message.endswith("replicas advised: 3; mode is Manual, 5 set")
 
 
 def test_idle_time_is_not_counted_while_nobody_looks():
