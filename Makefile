@@ -121,6 +121,10 @@ image-contents: venv ## What the built images hold, and that a second build is t
 loader: venv build/tools/loader-peers/.ready ## Tests of the model loader against an S3 server and the hub's client
 	$(PY) -m pytest tests/loader --junitxml=build/reports/loader.xml
 
+.PHONY: litellm
+litellm: venv build/tools/litellm/.ready ## Clients of both APIs through the gateway to LiteLLM's proxy
+	$(PY) -m pytest tests/litellm --junitxml=build/reports/litellm.xml
+
 # What ours is tested against and compared with, each in an environment of its own: their libraries
 # do not go together with ours. A lock is complete; where one has extras pip would look for more.
 PEERS := vllm-router sglang-router litellm

@@ -20,6 +20,7 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
     ("the engine with a real model", ["make", "engine"], False),
     ("the model loader against other servers", ["make", "loader"], False),
+    ("LiteLLM's proxy as a provider", ["make", "litellm"], False),
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
     ("the local cluster", [sys.executable, "hack/cluster/main.py", "up"], True),
