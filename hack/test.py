@@ -27,7 +27,8 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("how the local cluster heals and ends", ["make", "test-cluster"], False),
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
     ("what the images hold", ["make", "image-contents"], False),
-    ("tests against the API server", ["make", "apiserver"], False),
+    # These tests mostly wait: Argo CD is built meanwhile, where it was not yet.
+    ("tests against the API server", ["make", "-j2", "apiserver", "argocd"], False),
     ("the stories of e2e/", ["make", "e2e"], False),
 ]
 
