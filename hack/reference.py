@@ -140,7 +140,7 @@ def metrics() -> str:
     """Return the page of metrics: what the gateway and the operator export."""
     operator = CollectorRegistry()
     ControllerMetrics(operator)
-    Meter(operator)
+    Meter(operator).show(tuple)
     nobody: Any = None
     operator.register(Treasurer(nobody, "", "", None))
     state = State(clock=lambda: 0.0, queue_limit=1)

@@ -41,16 +41,22 @@ class SpentStatus(Model):
     per_hour: str | None = Field(None, max_length=32, description="In this calendar hour.")
     per_day: str | None = Field(None, max_length=32, description="On this calendar day.")
     per_month: str | None = Field(None, max_length=32, description="In this calendar month.")
+    left: str | None = Field(
+        None, max_length=32, description="What the window with the least room has left."
+    )
 
     @classmethod
-    def of(cls, spent: Mapping[Window, int]) -> "SpentStatus":
+    def of(cls, spent: Mapping[Window, int], limits: Mapping[Window, int]) -> "SpentStatus":
         """Return the amounts as text, to the cent.
 
-        :param spent: nano-dollars.
+        :param spent: nano-dollars, of each window that has a limit.
+        :param limits: nano-dollars.
         """
+        left = min((max(0, limit - spent.get(w, 0)) for w, limit in limits.items()), default=0)
         texts = {window: format_money(nano, 2) for window, nano in spent.items()}
         return cls(
             per_hour=texts.get(Window.HOUR),
             per_day=texts.get(Window.DAY),
             per_month=texts.get(Window.MONTH),
+            left=format_money(left, 2),
         )

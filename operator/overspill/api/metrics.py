@@ -42,6 +42,12 @@ LEDGER_WRITABLE = "overspill_ledger_writable"  # 0 while no money can be given o
 GPU_SECONDS = "overspill_accelerator_seconds_total"  # SERVICE_LABELS; placed replicas x devices
 GPU_COST = "overspill_accelerator_cost_dollars_total"  # SERVICE_LABELS; those at cost.gpuHour
 
+# What of the last 24 hours the operator reckons, as in status.cost; side = own | cloud | all
+COST_RATE = "overspill_spending_dollars_per_hour"  # SERVICE_LABELS; of the last hour
+PER_MILLION = "overspill_dollars_per_million_tokens"  # SERVICE_LABELS, side
+SAVED = "overspill_saved_dollars"  # SERVICE_LABELS; against all of it at the first provider
+BREAK_EVEN = "overspill_break_even_tokens_per_second"  # SERVICE_LABELS; of one replica
+
 # The engines' own, read by the autoscaler; the scrape adds SERVICE_LABELS from the pod's labels.
 # llama.cpp exports no use of its KV cache.
 LLAMACPP_RUNNING = "llamacpp:requests_processing"

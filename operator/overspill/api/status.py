@@ -43,6 +43,26 @@ class CostStatus(Model):
     gpu_hours: float = Field(0, description="Accelerator-hours of placed replicas.")
     gpu_dollars: float = Field(0, description="US dollars of those hours, at cost.gpuHour.")
     spilled_dollars: float = Field(0, description="US dollars of requests that providers answered.")
+    dollars_per_hour: float = Field(
+        0, description="US dollars of the last hour, own and cloud together."
+    )
+    dollars_per_m_tok: float | None = Field(
+        None, description="US dollars per million tokens, own and cloud together."
+    )
+    own_dollars_per_m_tok: float | None = Field(
+        None, description="The same of own replicas alone, idle hours included."
+    )
+    cloud_dollars_per_m_tok: float | None = Field(None, description="The same of providers alone.")
+    saved_dollars: float | None = Field(
+        None,
+        description="US dollars that the first listed provider with a price would have cost more, "
+        "had it answered all; less than 0 where own replicas cost more.",
+    )
+    break_even_tokens_per_second: float | None = Field(
+        None,
+        description="From this rate on one replica is cheaper than that provider, at this mix of "
+        "tokens.",
+    )
 
 
 class DecisionStatus(Model):

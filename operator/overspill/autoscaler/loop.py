@@ -10,7 +10,7 @@ Runs on the leader only. A restart begins with the counts that the cluster has.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +30,10 @@ from overspill.autoscaler.signals import Replicas, Rules, Signals, number
 from overspill.autoscaler.subject import Subject, remembered
 from overspill.cluster.backoff import backoff
 from overspill.cluster.errors import ClusterError, Conflict
+from overspill.ledger import economy
+from overspill.ledger.economy import Use
 from overspill.ledger.messages import Statement
+from overspill.ledger.prices import Rates
 from overspill.prometheus.queries import COSTS, OwnMetrics
 
 log = structlog.get_logger(__name__)
@@ -102,6 +105,7 @@ class Autoscaler:
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._passed_at = time.monotonic()
+        self._meter.show(self._costs)
 
     def now(self) -> float:
         """Return seconds since the epoch; steps of the system's clock do not move it."""
@@ -117,6 +121,7 @@ class Autoscaler:
         slots: int,
         own: OwnMetrics | None = None,
         offer: Offer | None = None,
+        cloud: Rates | None = None,
     ) -> None:
         """Take note of a service and its replicas.
 
@@ -124,6 +129,7 @@ class Autoscaler:
         :param slots: requests that one replica computes at the same time.
         :param own: metric names of its engine, where that is not one of ours.
         :param offer: what replicas and the cloud cost; None: the objective alone decides.
+        :param cloud: of the first of its providers that has a price.
         """
         windows = (self._settings.up_window, self._settings.down_window)
         rules = Rules.of(service, slots, *windows)
@@ -140,6 +146,7 @@ class Autoscaler:
                 self.now(),
                 own,
                 offer,
+                cloud,
                 decisions=remembered(service),
             )
             if not subject.decisions and self._informed(key):
@@ -150,7 +157,8 @@ class Autoscaler:
             subject.state = None  # what was set is where it begins, not what was advised
         subject.rules, subject.replicas = rules, replicas
         subject.devices, subject.hourly = devices, hourly
-        subject.stale, subject.own, subject.offer = False, own, offer
+        subject.stale, subject.own = False, own
+        subject.offer, subject.cloud = offer, cloud
         if changed or subject.write_due(self.now()):
             self._wake_up(key)
 
@@ -216,7 +224,15 @@ class Autoscaler:
         found = {name: self._readings.cost(key, name) for name in COSTS}
         if all(value is None for value in found.values()):
             return None
-        return CostStatus(**{name: value or 0.0 for name, value in found.items()})
+        subject, use = self._subjects[key], Use(**{n: v or 0.0 for n, v in found.items()})
+        return economy.cost(use, subject.devices * subject.hourly, subject.cloud)
+
+    def _costs(self) -> Iterator[tuple[str, CostStatus]]:
+        """Yield what each service costs, while we lead and Prometheus answers."""
+        if self._readings.fresh:
+            for key in tuple(self._subjects):
+                if cost := self.cost(key):
+                    yield key, cost
 
     def providers(self) -> dict[str, ProviderReport]:
         """Return each provider's state, as the gateways see it."""

@@ -1,8 +1,15 @@
 """The autoscaler's own metrics: what it wants, what it decided, and the accelerator time used."""
 
+from collections.abc import Callable, Iterable, Iterator
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from overspill.api import metrics
+from overspill.api.status import CostStatus
+
+Costs = Callable[[], Iterable[tuple[str, CostStatus]]]  # by "namespace/name"
 
 
 class Meter:
@@ -14,6 +21,7 @@ class Meter:
         :param registry: where to; tests have their own.
         """
         labels = metrics.SERVICE_LABELS
+        self._registry = registry
         self._desired = Gauge(
             metrics.DESIRED_REPLICAS, "Replicas that the autoscaler wants; advice in mode Manual",
             labels, registry=registry,
@@ -34,6 +42,10 @@ class Meter:
             metrics.GPU_COST, "US dollars of that time, at the price it had then", labels,
             registry=registry,
         )  # fmt: skip
+
+    def show(self, costs: Costs) -> None:
+        """Export what services cost, asked for when Prometheus asks."""
+        self._registry.register(_Costs(costs))
 
     def desired(self, key: str, replicas: int) -> None:
         """Show the wanted count."""
@@ -68,3 +80,40 @@ class Meter:
         counters = (self._decisions, self._gpu_seconds, self._gpu_cost)
         for metric in (self._desired, self._active, *counters):
             metric.remove_by_labels(labels)
+
+
+class _Costs(Collector):
+    """Gauges of what is reckoned from other metrics."""
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+
+    def collect(self) -> Iterator[Metric]:
+        labels = metrics.SERVICE_LABELS
+        rate = GaugeMetricFamily(
+            metrics.COST_RATE, "US dollars of the last hour, own and cloud.", labels=labels
+        )
+        token = GaugeMetricFamily(
+            metrics.PER_MILLION, "US dollars per million tokens, 24 hours.",
+            labels=(*labels, "side"),
+        )  # fmt: skip
+        saved = GaugeMetricFamily(
+            metrics.SAVED, "US dollars less than all at a provider, 24 hours.", labels=labels
+        )
+        even = GaugeMetricFamily(
+            metrics.BREAK_EVEN, "Tokens per second from which a replica is cheaper.", labels=labels
+        )
+        for key, cost in self._costs():
+            service = key.split("/")
+            _add(rate, service, cost.dollars_per_hour)
+            _add(token, [*service, "all"], cost.dollars_per_m_tok)
+            _add(token, [*service, "own"], cost.own_dollars_per_m_tok)
+            _add(token, [*service, "cloud"], cost.cloud_dollars_per_m_tok)
+            _add(saved, service, cost.saved_dollars)
+            _add(even, service, cost.break_even_tokens_per_second)
+        yield from (rate, token, saved, even)
+
+
+def _add(family: GaugeMetricFamily, labels: list[str], value: float | None) -> None:
+    if value is not None:
+        family.add_metric(labels, value)

@@ -10,6 +10,7 @@ from overspill.autoscaler.health import ScalingHealth
 from overspill.autoscaler.offers import Offer
 from overspill.autoscaler.policy import Decision, PolicyState
 from overspill.autoscaler.signals import Replicas, Rules
+from overspill.ledger.prices import Rates
 from overspill.prometheus.queries import OwnMetrics
 
 
@@ -24,6 +25,7 @@ class Subject:
     seen_at: float  # seconds since the epoch
     own: OwnMetrics | None = None  # of an engine that is not ours
     offer: Offer | None = None  # None: the objective alone decides
+    cloud: Rates | None = None  # of the first provider that has a price
     stale: bool = False  # not observed since this process leads again
     known: bool = False  # to Prometheus, at some time since this process leads
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))

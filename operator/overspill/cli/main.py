@@ -14,12 +14,15 @@ from overspill.cli.options import (
     RELEASE,
     SYSTEM_NAMESPACE,
     ContextOption,
+    CostsOutput,
+    Grouping,
     KubeconfigOption,
     Level,
     Output,
     OutputOption,
     ReleaseOption,
     ReportOutput,
+    Since,
     SystemOption,
     Target,
 )
@@ -113,6 +116,36 @@ def why(
     from overspill.cli import why as command
 
     command.run(Target(context, kubeconfig, system, release), request, output)
+
+
+@app.command()
+def costs(
+    by: Annotated[Grouping, typer.Option(help="Whose costs.")] = Grouping.SERVICE,
+    since: Annotated[
+        Since | None,
+        typer.Option(
+            help="24h: services, own replicas and cloud. hour, day, month: calendar windows (UTC), "
+            "of what has a budget. Default: 24h by service, else all windows."
+        ),
+    ] = None,
+    system: SystemOption = SYSTEM_NAMESPACE,
+    release: ReleaseOption = RELEASE,
+    context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output: Annotated[
+        CostsOutput,
+        typer.Option("--output", "-o", help="How to print; focus: FOCUS 1.0, of 24h by service."),
+    ] = CostsOutput.TEXT,
+) -> None:
+    """What do services cost, on the own cluster and at providers?
+
+    No history is kept but this: the last 24 hours in each service's status (two digits, up to an
+    hour old), and in the ledger this hour, day and month of services, providers and keys that have
+    a budget. For other times ask Prometheus.
+    """
+    from overspill.cli import costs as command
+
+    command.run(Target(context, kubeconfig, system, release), by, since, output)
 
 
 @keys_app.command("create")

@@ -28,6 +28,32 @@ class ReportOutput(StrEnum):
     HTML = "html"
 
 
+class CostsOutput(StrEnum):
+    """The same, for costs."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    FOCUS = "focus"  # a CSV that tools for cloud bills read
+
+
+class Grouping(StrEnum):
+    """Whose costs; as the ledger's accounts begin."""
+
+    SERVICE = "service"
+    PROVIDER = "provider"
+    KEY = "key"
+
+
+class Since(StrEnum):
+    """Of what time costs are recorded: a sliding day, and calendar windows in UTC."""
+
+    LAST_24H = "24h"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
 class Level(StrEnum):
     """How closely a simulation looks."""
 

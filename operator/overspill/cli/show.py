@@ -1,14 +1,22 @@
 """Printing: JSON for programs, plain tables for people, colour only on a terminal."""
 
+import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
 def as_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as CSV on standard output; a cell of None is empty."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
 
 
 def line(text: str = "") -> None:

@@ -44,7 +44,7 @@ from overspill.controller.facts import (
     made_for,
     read_pods,
 )
-from overspill.controller.offer import offer
+from overspill.controller.offer import first_rates, offer
 from overspill.controller.progress import Loaders
 from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views, version
@@ -151,8 +151,9 @@ class Observer:
         key = facts.service.key
         replicas = _replicas(facts)
         slots = facts.service.max_sequences
+        own = _own_metrics(facts)
         self._autoscaler.observe(
-            key, facts.service, replicas, slots, _own_metrics(facts), offer(facts)
+            key, facts.service, replicas, slots, own, offer(facts), first_rates(facts)
         )
         health = self._autoscaler.health(key)
         scaling = Scaling(

@@ -11,6 +11,7 @@ from overspill.api.service import SpillStrategy
 from overspill.autoscaler.offers import Offer
 from overspill.controller import capacity, conditions
 from overspill.controller.facts import Facts
+from overspill.ledger import pricelist
 from overspill.ledger.prices import Rates
 
 DEFAULT_BOOT = 120.0  # seconds; a model of some GB from a disk, before a replica told more
@@ -24,6 +25,16 @@ def offer(facts: Facts) -> Offer | None:
     decided_here = spec.scaling.set_count is None
     rates = _rates(facts) if decided_here and replica_hour and _may_leave(facts) else ()
     return Offer(replica_hour, rates, _boot(facts)) if rates else None
+
+
+def first_rates(facts: Facts) -> Rates | None:
+    """Return the prices of the first listed provider that has any, to compare own costs with."""
+    own = facts.service.metadata.namespace
+    for ref in facts.service.spec.spillover.providers:
+        known = facts.providers.get(f"{ref.namespace or own}/{ref.name}")
+        if known and known.provider and (rates := pricelist.rates(known.provider.spec, ref.model)):
+            return rates
+    return None
 
 
 def _may_leave(facts: Facts) -> bool:

@@ -84,7 +84,7 @@ def status(
         model=_model(facts),
         capacity=_capacity(service, capacity, now),
         traffic=rounded(facts.scaling.traffic),
-        cost=_cost(facts.scaling.cost),
+        cost=rounded_cost(facts.scaling.cost),
         spent=_spent(facts),
         last_decisions=_decisions(facts.scaling.decisions, service.status.last_decisions),
     )
@@ -92,9 +92,10 @@ def status(
 
 def _spent(facts: Facts) -> SpentStatus | None:
     """Return what of the budget is spent; until the ledger was read, what was said last."""
-    if facts.service.spec.spillover.budget is None:
+    spec, known = facts.service.spec.spillover.budget, facts.budget
+    if spec is None:
         return None
-    return SpentStatus.of(facts.budget.spent) if facts.budget else facts.service.status.spent
+    return SpentStatus.of(known.spent, spec.limits) if known else facts.service.status.spent
 
 
 def _model(facts: Facts) -> ModelStatus | None:
@@ -133,10 +134,11 @@ def rounded(traffic: TrafficStatus | None) -> TrafficStatus | None:
     )
 
 
-def _cost(cost: CostStatus | None) -> CostStatus | None:
+def rounded_cost(cost: CostStatus | None) -> CostStatus | None:
+    """Return costs in two significant digits."""
     if cost is None:
         return None
-    return CostStatus(**{name: two_digits(value) for name, value in cost})
+    return CostStatus(**{name: None if v is None else two_digits(v) for name, v in cost})
 
 
 def provider_status(
@@ -157,10 +159,11 @@ def provider_status(
         verdicts[ConditionType.PRICES_CURRENT] = prices
     kept: list[Condition] = []
     spent = None
+    limits = provider.spec.budget.limits if provider.spec.budget else {}
     if budget is not None:
         verdicts[ConditionType.WITHIN_BUDGET] = of_budget(budget, "spec.budget")
-        spent = SpentStatus.of(budget.spent)
-    elif provider.spec.budget is not None:  # what was said last stands
+        spent = SpentStatus.of(budget.spent, limits)
+    elif limits:  # what was said last stands
         kept = [c for c in old.conditions if c.type == ConditionType.WITHIN_BUDGET]
         spent = old.spent
     return InferenceProviderStatus(

@@ -25,12 +25,11 @@ from overspill.cluster.kinds import CONFIG_MAP
 from overspill.controller.facts import Budget, Object
 from overspill.ledger.gauges import gauges
 from overspill.ledger.messages import Grants, Limits, Statement
-from overspill.ledger.treasury import BadRecord, Treasury
+from overspill.ledger.treasury import RECORD, BadRecord, Treasury
 from overspill.ledger.windows import bounds
 
 log = structlog.get_logger(__name__)
 
-RECORD = "record"  # the ConfigMap's key
 MAX_RECORD = 900_000  # bytes; a ConfigMap takes 1 MiB
 SPACING, URGENT_SPACING = 1.0, 0.5  # seconds between two writes
 WRITE_SECONDS = 5.0  # longest that gateways wait for one

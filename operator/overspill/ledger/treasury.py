@@ -19,6 +19,7 @@ from overspill.api.budget import Window
 from overspill.ledger.messages import SLICES, Grant, Grants, Line, Statement, Want
 from overspill.ledger.windows import bounds
 
+RECORD = "record"  # the ConfigMap's key
 PLENTY = 4  # slices that must be left, or nothing is given ahead of need
 LIFETIME = 30.0  # seconds that a grant may be used without hearing from us again
 KEPT_SECONDS = 3 * 3600.0  # that a window is remembered: clocks step, and requests end late

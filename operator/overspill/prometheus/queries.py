@@ -161,9 +161,18 @@ def _each(kinds: str) -> str:
 # What a usual request is.
 MIX = {"prompt_tokens": _each("input|cached"), "completion_tokens": _each("output")}
 
-# Named as the fields of ``CostStatus``.
+
+def _own_tokens(kind: str) -> str:
+    return _sum(f'increase({metrics.TOKENS}{{destination="local", kind="{kind}"}}[24h])')
+
+
+# Named as the fields of ``economy.Use``.
 COSTS = {
     "gpu_hours": _sum(f"increase({metrics.GPU_SECONDS}[24h])") + " / 3600",
     "gpu_dollars": _sum(f"increase({metrics.GPU_COST}[24h])"),
     "spilled_dollars": _sum(f"increase({metrics.COST}{_SPILLED}[24h])", "destination"),
+    **{f"own_{kind}": _own_tokens(kind) for kind in ("input", "cached", "output")},
+    "spilled_tokens": _sum(f"increase({metrics.TOKENS}{_SPILLED}[24h])", "destination", "kind"),
+    "gpu_dollars_hour": _sum(f"increase({metrics.GPU_COST}[1h])"),
+    "spilled_dollars_hour": _sum(f"increase({metrics.COST}{_SPILLED}[1h])", "destination"),
 }

@@ -11,8 +11,8 @@ from operator_world import RELEASE, World
 from overspill.api.budget import Window
 from overspill.cluster import Cluster, Forbidden
 from overspill.cluster.kinds import CONFIG_MAP
-from overspill.controller.treasurer import RECORD, Treasurer
-from overspill.ledger.treasury import Treasury
+from overspill.controller.treasurer import Treasurer
+from overspill.ledger.treasury import RECORD, Treasury
 
 NAME = f"{RELEASE}-ledger"
 GRANT = DOLLAR // 10

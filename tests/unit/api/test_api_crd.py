@@ -108,7 +108,7 @@ def test_scale_reads_and_writes_fields_that_there_are() -> None:
 def test_columns_show_the_reason() -> None:
     version = crd(InferenceProvider)["spec"]["versions"][0]
     names = [column["name"] for column in version["additionalPrinterColumns"]]
-    assert names == ["Type", "Ready", "Reason", "Age"]
+    assert names == ["Type", "Ready", "Reason", "Left", "Age"]
 
 
 def test_a_field_of_two_types_is_refused() -> None:

@@ -456,9 +456,16 @@ async def test_traffic_and_cost(rig):
         assert r.scaler.traffic(KEY) is None
         r.prometheus.values |= {"arrivals_rate": 4.0, "local_rate": 3.0, "spilled_rate": 1.0}
         r.prometheus.values |= {"ttft_p95": 0.4, "gpu_hours": 1.5, "gpu_dollars": 1.2}
+        r.prometheus.values |= {"own_output": 3e6, "spilled_tokens": 1e6, "spilled_dollars": 2.8}
+        r.prometheus.values |= {"gpu_dollars_hour": 0.5, "spilled_dollars_hour": 0.25}
         await until(lambda: r.scaler.cost(KEY))
         traffic = r.scaler.traffic(KEY)
         assert (traffic.requests_per_second, traffic.spilled_percent) == (4.0, 25.0)
         assert traffic.ttft_p95_seconds == 0.4
         cost = r.scaler.cost(KEY)
-        assert (cost.gpu_hours, cost.gpu_dollars, cost.spilled_dollars) == (1.5, 1.2, 0.0)
+        assert (cost.gpu_hours, cost.gpu_dollars, cost.spilled_dollars) == (1.5, 1.2, 2.8)
+        assert (cost.dollars_per_hour, cost.dollars_per_m_tok) == (0.75, 1.0)
+        assert r.metric(metrics.COST_RATE) == cost.dollars_per_hour
+        sides = {side: r.metric(metrics.PER_MILLION, side=side) for side in ("all", "own", "cloud")}
+        assert sides == {"all": 1.0, "own": cost.own_dollars_per_m_tok, "cloud": 2.8}
+        assert r.metric(metrics.SAVED) is None, "there is no price to compare with"

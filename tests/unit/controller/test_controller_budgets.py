@@ -83,10 +83,10 @@ def test_until_the_ledger_is_read_what_was_said_stands() -> None:
         return decide_status(found, capacity.judge(found), world.SETTINGS, NOW, 1e9)
 
     before = told(None, SPENT)
-    assert before.spent == SpentStatus(per_hour="0", per_day="59")
+    assert before.spent == SpentStatus(per_hour="0", per_day="59", left="1")
     assert told(before, None) == before
     after = told(before, LEFT)
-    assert after.spent == SpentStatus(per_day="1.23")
+    assert after.spent == SpentStatus(per_day="1.23", left="58.77")
     assert status.wait(before, after, since=0.0) == 0.0, "a condition changed"
     more = after.model_copy(update={"spent": SpentStatus(per_day="1.24")})
     assert status.wait(after, more, since=10.0) == 20.0, "a number alone waits"

@@ -13,9 +13,9 @@ from aiohttp import web
 from overspill.api.budget import Window
 from overspill.autoscaler.gateways import Gateways
 from overspill.cluster import ClusterError, Conflict, Kind, NotFound
-from overspill.controller.treasurer import RECORD, Treasurer
+from overspill.controller.treasurer import Treasurer
 from overspill.ledger.messages import Grants, Line, Statement, Want
-from overspill.ledger.treasury import Treasury
+from overspill.ledger.treasury import RECORD, Treasury
 
 Object = dict[str, Any]
 NAME = "overspill-ledger"

@@ -161,7 +161,11 @@ def engine_target(address: str, service: str, path: str) -> str:
 
 
 RATES = {"arrivals_rate": 24, "local_rate": 18, "spilled_rate": 6}  # requests in the window
-DAY = {"gpu_hours": 2.0, "gpu_dollars": 3.0, "spilled_dollars": 1.0}
+DAY = {
+    "gpu_hours": 2.0, "gpu_dollars": 3.0, "spilled_dollars": 1.0,
+    "own_input": 1200.0, "own_cached": 400.0, "own_output": 800.0, "spilled_tokens": 900.0,
+    "gpu_dollars_hour": 3.0, "spilled_dollars_hour": 1.0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
