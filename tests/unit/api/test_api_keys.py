@@ -56,7 +56,7 @@ def test_the_default_is_all_services_of_the_tenant() -> None:
         ({"sha256": DIGEST, "tenant": "a", "services": "a/b,"}, "services"),
         ({"sha256": DIGEST, "tenant": "a", "budgetPerDay": "$20"}, "budgetPerDay"),
         ({"sha256": DIGEST, "tenant": "a", "budgetPerDay": "-1"}, "budgetPerDay"),
-        ({"sha256": DIGEST, "tenant": "a", "tokensPerMinute": "20"}, "tokensPerMinute"),
+        ({"sha256": DIGEST, "tenant": "a", "tokensPerHour": "20"}, "tokensPerHour"),
     ],
 )
 def test_a_secret_that_is_not_understood_opens_nothing(fields: dict[str, str], named: str) -> None:
