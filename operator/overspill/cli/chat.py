@@ -12,17 +12,16 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from overspill.api import names
 from overspill.api.identifiers import DNS_LABEL
 from overspill.api.keys import key_secret, new_key
 from overspill.api.sse import EventTooLarge
 from overspill.cli import show
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
-from overspill.cli.sse import Delta, Parser
+from overspill.cli.reply import Reply, error_message
+from overspill.cli.sse import Parser
 from overspill.cluster import Cluster, NotFound
 from overspill.cluster.kinds import SECRET, SERVICE
 
@@ -30,24 +29,6 @@ ANSWER_SECONDS = 180.0  # of silence; longer than a gateway holds a request
 KEY_SECONDS = 10.0  # within which every gateway has seen a new key
 _SERVICE = re.compile(f"{DNS_LABEL[1:-1]}/{DNS_LABEL[1:-1]}")
 Message = dict[str, str]
-
-
-@dataclass
-class Reply:
-    """One answer, and where it came from."""
-
-    answer: str = ""
-    destination: str = ""
-    reason: str = ""
-    request_id: str = ""
-    cost_usd: str = ""
-    error: str = field(default="", repr=False)
-
-    def note(self) -> str:
-        """Return where the answer came from, for people."""
-        reason = f" ({self.reason})" if self.reason else ""
-        cost = f", ${self.cost_usd}" if self.cost_usd else ""
-        return f"[{self.destination or 'unknown'}{reason}{cost}]"
 
 
 def run(target: Target, service: str, prompt: str, max_tokens: int, output: Output) -> None:
@@ -155,7 +136,7 @@ class Talk:
         async with cluster.stream(
             "POST", path, body=body, headers=headers, idle=ANSWER_SECONDS
         ) as answer:
-            reply = _from_headers(answer.headers)
+            reply = Reply.begun(answer.headers)
             if answer.status != 200:
                 raw = b"".join([chunk async for chunk in answer.chunks])
                 reply.error = raw.decode(errors="replace")
@@ -164,38 +145,23 @@ class Talk:
             try:
                 async for chunk in answer.chunks:
                     for delta in parser.feed(chunk):
-                        self._take(reply, delta)
+                        reply.take(delta)
+                        self._show(delta.text)
             except EventTooLarge as error:
                 reply.error = str(error)
             if not parser.done and not reply.error:
                 reply.error = "the stream broke off"
             return answer.status, reply
 
-    def _take(self, reply: Reply, delta: Delta) -> None:
-        reply.answer += delta.text
-        reply.error = reply.error or delta.error
-        for header in delta.notes.keys() & _FIELDS.keys():
-            setattr(reply, _FIELDS[header], delta.notes[header])
-        if self.echo and delta.text:
-            sys.stdout.write(delta.text)
+    def _show(self, text: str) -> None:
+        if self.echo and text:
+            sys.stdout.write(text)
             sys.stdout.flush()
 
 
 def proxy_path(target: Target) -> str:
     """Return the gateway's path under the API server."""
     return SERVICE.path(target.namespace, f"{target.gateway}:http", "proxy")
-
-
-_FIELDS = {
-    names.HEADER_DESTINATION: "destination",
-    names.HEADER_REASON: "reason",
-    names.HEADER_REQUEST_ID: "request_id",
-    names.HEADER_COST: "cost_usd",
-}
-
-
-def _from_headers(headers: dict[str, str]) -> Reply:
-    return Reply(**{name: headers.get(header, "") for header, name in _FIELDS.items()})
 
 
 _ADVICE: dict[int, str] = {
@@ -211,15 +177,3 @@ def _refused(service: str, status: int, body: str) -> CommandError:
     text = error_message(body) or f"HTTP {status}"
     advice = _ADVICE.get(status, "see `overspill check`")
     return CommandError(f"{service} did not answer: {text}; {advice}")
-
-
-def error_message(body: str) -> str:
-    """Return the text of an error in OpenAI's shape or the API server's, else the body's start."""
-    import orjson
-
-    try:
-        parsed: Any = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body.strip()[:300]
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
-    return str(error.get("message", "")) if isinstance(error, dict) else str(error)

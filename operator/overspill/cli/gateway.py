@@ -7,15 +7,12 @@ is needed here.
 import os
 from pathlib import Path
 
-try:
+from overspill.cli.extras import packages_of
+
+with packages_of("gateway"):
     from overspill.gateway.folder import InvalidFile
     from overspill.gateway.settings import InvalidSetting
     from overspill.gateway.standalone import run as serve
-except ModuleNotFoundError as error:  # the command is installed without the gateway's packages
-    from overspill.cli.errors import USAGE, CommandError
-
-    text = f"the gateway needs {error.name}: pip install 'overspill[gateway]'"
-    raise CommandError(text, USAGE) from None
 
 
 def run(folder: Path, host: str, port: int, internal_port: int) -> None:

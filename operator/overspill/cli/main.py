@@ -61,6 +61,27 @@ def _main(
     pass
 
 
+@app.command("try")
+def try_(
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="A GGUF file. Default: a small one, loaded."
+        ),
+    ] = None,
+) -> None:
+    """See the idea on this machine: no cluster, no GPU, no key. It stays up until Ctrl-C.
+
+    A real engine and a real gateway answer, spill to a stand-in for the cloud, and keep a budget.
+    """
+    from overspill.cli.extras import packages_of
+
+    with packages_of("try"):
+        from overspill.cli.trial import run as command
+
+    raise typer.Exit(command.run(model))
+
+
 @app.command()
 def check(
     namespace: Annotated[

@@ -7,7 +7,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/common/common.h
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from overspill.engine import gguf, llamacpp_memory
@@ -84,13 +84,8 @@ class LlamaCpp:
 
     def launch(self, options: Options, model: Path, spare: int | None) -> Launch:
         """The child's command, with all settings in its last argument."""
-        given = {
-            "settings": settings(options, model, spare),
-            "args": dict(options.engine_args),
-            "devices": options.devices,
-        }
-        command = (sys.executable, "-m", "overspill.engine.server", json.dumps(given))
-        return Launch(command, {})
+        chosen = settings(options, model, spare)
+        return Launch(command(chosen, dict(options.engine_args), options.devices), {})
 
     def fault(self, status: int, lines: Sequence[str], served: bool) -> EngineError | None:
         """The fault whose exit status and line the child left."""
@@ -105,6 +100,17 @@ def _with_cause(message: str, lines: Sequence[str]) -> str:
     """Add llama.cpp's own first error line, where there is one."""
     cause = next((line for line in lines if " E " in line), "")
     return f"{message} ({cause.split(' E ', 1)[1].strip()})" if cause else message
+
+
+def command(
+    chosen: Mapping[str, Setting], args: Mapping[str, str], devices: int
+) -> tuple[str, ...]:
+    """The command of a server, which ends when its standard input is closed.
+
+    `args` are a user's own; of `devices` above 1 it must see as many GPUs.
+    """
+    given = {"settings": chosen, "args": args, "devices": devices}
+    return (sys.executable, "-m", "overspill.engine.server", json.dumps(given))
 
 
 def settings(options: Options, model: Path, spare: int | None) -> dict[str, Setting]:

@@ -23,12 +23,25 @@ async def main(settings: Settings, folder: Path, host: str) -> None:
     :raises InvalidFile: when it cannot be read at the start.
     """
     stop = stop_signal()
+    async with standing(settings, folder, host, stop) as plane:
+        await plane.serve(stop, lame_duck=0.0)
+
+
+@contextlib.asynccontextmanager
+async def standing(
+    settings: Settings, folder: Path, host: str, stop: asyncio.Event
+) -> AsyncIterator[Plane]:
+    """Build a gateway around a folder, which is followed until the end of the block.
+
+    :param stop: set when that fails.
+    :raises InvalidFile: when it cannot be read at the start.
+    """
     state = State(asyncio.get_running_loop().time, settings.queue_bound)
     async with assemble(settings, state, _nobody, lambda: True, host) as plane:
         objects = Folder(folder, state, plane.demand.wake)
         objects.load()
         async with _beside(objects.follow(), stop), keeping(folder, plane, stop):
-            await plane.serve(stop, lame_duck=0.0)
+            yield plane
 
 
 @contextlib.asynccontextmanager

@@ -224,13 +224,17 @@ def test_the_cluster_client_is_not_imported() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_command_without_the_gateways_packages_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "package"), [("gateway", "xxhash"), ("try", "xllamacpp")])
+def test_a_command_without_its_packages_says_what_to_install(
+    tmp_path: Path, command: str, package: str
+) -> None:
+    given = ["--objects", str(tmp_path)] if command == "gateway" else []
     start = (
-        "import sys; sys.modules['xxhash'] = None; from overspill.cli.main import run\n"
-        f"sys.argv = ['overspill', 'gateway', '--objects', '{tmp_path}']; run()"
+        f"import sys; sys.modules['{package}'] = None; from overspill.cli.main import run\n"
+        f"sys.argv = ['overspill', '{command}', *{given}]; run()"
     )
     done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: the gateway needs xxhash: pip install 'overspill[gateway]'"
+        f"error: overspill {command} needs {package}: pip install 'overspill[{command}]'"
     )
