@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from overspill.providers.base import Fault, ProviderUnusable
 
 LONGEST_REST = 60.0  # seconds
-LONGEST_PROBE = 60.0  # seconds without a word, after which another request may probe
+# Seconds without a word, after which another request may probe: a whole answer may take minutes,
+# and of a provider that hangs no more than a few find it out at a time.
+LONGEST_PROBE = 5.0
 
 
 @dataclass(slots=True)

@@ -253,11 +253,12 @@ class Chooser:
         """Return seconds until the passing of time alone may change the decision."""
         waited = self.clock() - exchange.arrived
         objective = exchange.service.queue_wait
-        marks = [objective - HANDOVER, objective, self.hold_limit]
+        marks = [objective - HANDOVER, objective]
         if exchange.seen is not None:
             marks += [waited + max(AGAIN, h.seconds) for h in exchange.seen.hindered]
         marks += [waited + b.ready_in for b in exchange.service.boots_under_way(self.clock())]
-        return min((m - waited for m in marks if m >= waited), default=0.0) + TIMER_SLACK
+        left = max(0.0, self.hold_limit - waited)  # also when that time came a moment ago
+        return min([left, *(m - waited for m in marks if m >= waited)]) + TIMER_SLACK
 
     def _admitted(self, exchange: Exchange, replica: Replica) -> Replica:
         now = self.clock()

@@ -57,6 +57,9 @@ STREAM_FIRST_BYTE, UNARY_FIRST_BYTE, IDLE = 300.0, 900.0, 60.0
 # all of it is made; cut too early, it would be paid for and made again elsewhere. So as many
 # seconds are added as a slow model may need for the tokens that were asked for.
 GENERATION_SECONDS, TOKEN_SECONDS = 600.0, 0.2
+# Seconds between two moments at which all who wait decide again because a provider has room. Each
+# looks at the whole queue, so with every release it would cost the square of the queue.
+GATHER = 0.05
 REQUEST_REFUSED = "RequestRefused"  # counted among a provider's failed attempts
 
 
@@ -80,6 +83,7 @@ class Dispatcher:
         self.chooser, self.metrics, self.pool = chooser, metrics, pool
         self.client, self.funds = client, funds
         self.on_hold, self.clock = on_hold, chooser.clock
+        self._told, self._telling = -GATHER, False
 
     async def run(self, exchange: Exchange) -> None:
         """Answer a request.
@@ -205,7 +209,7 @@ class Dispatcher:
         finally:
             used = total(exchange.usage) if exchange.usage else None
             if target.provider.release(permit, used, self.clock()):
-                self.chooser.state.recheck_all()
+                self._tell_waiting()
 
     async def _fund(self, exchange: Exchange, target: Overflow) -> Charge:
         """Set aside what the request may cost at most, where a budget is asked.
@@ -301,7 +305,18 @@ class Dispatcher:
         probed = provider.breaker.half_open
         provider.breaker.answered(permit.began)
         if probed:
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Let those who wait for a provider decide again, now or in a moment."""
+
+        def tell() -> None:
+            self._telling, self._told = False, self.clock()
             self.chooser.state.recheck_all()
+
+        if not self._telling:
+            self._telling = True
+            self.pool.loop.call_later(max(0.0, self._told + GATHER - self.clock()), tell)
 
 
 def account_of(provider: Provider, model: str) -> Account:

@@ -41,11 +41,13 @@ class Permit:
 
     :param began: monotonic seconds.
     :param tokens: with which it was counted.
+    :param probes: the others wait for what becomes of it.
     :param sent: it was not only let go, it went.
     """
 
     began: float
     tokens: int
+    probes: bool = False
     sent: bool = False
 
 
@@ -95,7 +97,8 @@ class Provider:
             return f"its allowedNamespaces do not hold {namespace}"
         if model not in self.rates:
             return f"there is no price for {model}"
-        return "" if self.secret else f"{self.reason}: {self.message}"
+        # Clients are told, too: what to do about it stands in its conditions only.
+        return "" if self.secret else f"{self.reason}, see its conditions"
 
     def busy_for(self, tokens: int, now: float) -> tuple[str, float] | None:
         """Return why a request must wait for its permit, and the seconds; None when it need not."""
@@ -111,14 +114,14 @@ class Provider:
         self.breaker.begin(now)
         self.throttle.take(tokens, now)
         self.running += 1
-        return Permit(now, tokens)
+        return Permit(now, tokens, probes=self.breaker.half_open)
 
     def release(self, permit: Permit, used: int | None, now: float) -> bool:
-        """Take a permit back; whether others may go now that could not before.
+        """Take a permit back; whether others may go now, or sooner than they know.
 
         :param used: tokens, if that is known.
         """
-        waited_for = self.running >= self.at_once or self.breaker.probe == permit.began
+        waited_for = self.running >= self.at_once or permit.probes
         self.running -= 1
         self.breaker.ended(permit.began)
         if not permit.sent:

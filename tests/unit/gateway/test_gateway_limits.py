@@ -1,13 +1,19 @@
 """A provider at its limit is skipped, and everybody is told why; nothing waits without an end."""
 
+import math
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
 from gateway_world import Upstream, World, chat, queued, service, spillover, until, world
 
 from overspill.gateway.call import CHAT, EMBEDDINGS, parse
+from overspill.gateway.choice import TIMER_SLACK
 from overspill.gateway.decisions import why
+from overspill.gateway.dispatch import GATHER
+from overspill.gateway.provider import Hindrance
 from overspill.gateway.share import Share
 from overspill.gateway.size import MEDIA_TOKENS, expected_tokens
 
@@ -93,6 +99,31 @@ async def test_a_request_counts_with_what_it_has_used_once_that_is_known(
     before = bucket.level
     await chat(gateway)
     assert bucket.level >= before, "what was not sent does not count"
+
+
+@pytest.mark.parametrize("hindered", [math.inf, 60.0])
+@pytest.mark.parametrize("waited", [0.0, 0.2999, 0.3, 0.4])
+async def test_whatever_hinders_a_provider_nobody_waits_longer_than_is_allowed(
+    gateway: World, waited: float, hindered: float
+) -> None:
+    chooser = gateway.plane.gateway.dispatcher.chooser
+    exchange: Any = SimpleNamespace(
+        arrived=gateway.state.clock() - waited,
+        service=gateway.state.services["team-a/chat"],
+        seen=SimpleNamespace(hindered=[Hindrance("team-a/cloud", "busy", hindered)]),
+    )
+    assert 0 < chooser._until_next(exchange) <= max(0.0, 0.3 - waited) + TIMER_SLACK
+
+
+async def test_those_who_wait_decide_once_however_many_permits_come_back(gateway: World) -> None:
+    dispatcher, told = gateway.plane.gateway.dispatcher, list[float]()
+    gateway.state.recheck_all = lambda: told.append(gateway.state.clock())  # type: ignore[method-assign]
+    for rounds in (1, 2):
+        for _ in range(100):
+            dispatcher._tell_waiting()
+        await until(lambda rounds=rounds: len(told) >= rounds)  # type: ignore[misc]
+    assert len(told) == 2
+    assert told[1] - told[0] >= GATHER
 
 
 def test_an_image_is_not_counted_by_its_bytes() -> None:

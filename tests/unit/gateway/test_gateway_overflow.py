@@ -436,9 +436,11 @@ async def test_a_provider_without_its_key_gets_nothing_until_the_key_is_there(
 ) -> None:
     gateway.state.put_service(service(spillover=spillover()))
     gateway.provider(cloud)
-    gateway.state.set_secret("team-a/cloud", "", "SecretNotFound", "create it")
+    gateway.state.set_secret("team-a/cloud", "", "SecretNotFound", "create Secret cloud-key")
     request = chat(gateway)
     await until(lambda: queued(gateway) == 1)
+    unfit = gateway.state.providers["team-a/cloud"].unfit_for("team-a", "big-1")
+    assert unfit == "SecretNotFound, see its conditions", "clients hear it, too"
     gateway.state.set_secret("team-a/cloud", "new", "Ready")
     assert (await request)[1]["x-overspill-destination"] == "team-a/cloud"
     assert cloud.seen_headers[0]["Authorization"] == "Bearer new"

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 import pytest
@@ -225,6 +226,32 @@ async def test_while_one_probes_nobody_else_does_and_one_that_leaves_hands_it_on
         assert {status for status, _, _ in await asyncio.gather(*others)} == {200}
         assert len(cloud.bodies) == 4
         assert not breaker.half_open
+
+
+async def test_when_a_probe_fails_those_who_wait_for_it_learn_of_the_rest(gateway: World) -> None:
+    async with Upstream(break_after=0).serving() as cloud:
+        gateway.provider(cloud)
+        known = gateway.state.providers["team-a/cloud"]
+        now = gateway.state.clock()
+        known.breaker.failed(ProviderUnusable(Fault.SERVER_ERROR, "500"), now, now)
+        known.breaker.until = now  # it has rested
+        cloud.gate.clear()
+        tasks = [chat(gateway) for _ in range(3)]
+        await until(lambda: len(cloud.bodies) == 1 and queued(gateway) == 2)
+        waiting = list(gateway.state.services["team-a/chat"].admission.waiting)
+        told = [asyncio.create_task(_recheck_of(ticket)) for ticket in waiting]
+        await asyncio.sleep(0)
+        cloud.gate.set()
+        await asyncio.wait_for(asyncio.gather(*told), 5)
+        for task in tasks:
+            task.cancel()
+
+
+async def _recheck_of(ticket: Any) -> None:
+    """Wait until somebody lets it decide again."""
+    told = asyncio.Event()
+    ticket.recheck = told.set
+    await told.wait()
 
 
 @pytest.mark.parametrize(
