@@ -92,6 +92,8 @@ def _rates(price: ModelPrice, unasked: bool) -> Rates | None:
     terms = {key: value for key, value in vars(price).items() if value is not None}
     if _INPUT not in terms or terms.keys() - {*_TOKENS, *_NEVER_ASKED}:
         return None
+    if not any(terms.get(key) for key in (_INPUT, _OUTPUT)):
+        return None  # a zero of somebody else's list is no reason to count nothing
     starts = {t.start for v in terms.values() if isinstance(v, TieredPrices) for t in v.tiers}
     steps = tuple(Step(start, _above(terms, start, unasked)) for start in sorted(starts))
     base = _above(terms, -1, unasked)

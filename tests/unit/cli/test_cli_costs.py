@@ -114,12 +114,18 @@ def test_what_is_not_recorded_is_said(busy: World, overspill: Command) -> None:
     assert "not a record of the ledger" in broken.stderr
 
 
-# https://focus.finops.org/focus-specification/v1-0/: columns that must not be null
+# https://focus.finops.org/focus-specification/v1-0/: what must not be null
 NOT_NULL = {
     "BilledCost", "BillingAccountId", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
     "ChargeCategory", "ChargePeriodEnd", "ChargePeriodStart", "ContractedCost", "EffectiveCost",
     "InvoiceIssuerName", "ListCost", "ProviderName", "PublisherName", "ServiceCategory",
     "ServiceName", "ChargeFrequency", "PricingCategory", "SkuPriceId", "SkuId",
+}  # fmt: skip
+
+CHOSEN = {
+    "BillingCurrency": "USD", "ChargeCategory": "Usage", "ChargeClass": "",
+    "ChargeFrequency": "Usage-Based", "PricingCategory": "Standard",
+    "ServiceCategory": "AI and Machine Learning",
 }  # fmt: skip
 
 
@@ -130,6 +136,9 @@ def test_focus_has_a_row_for_each_side(busy: World, overspill: Command) -> None:
     assert (own["BilledCost"], cloud["BilledCost"]) == ("19.0", "7.1")
     assert (own["ProviderName"], cloud["ProviderName"]) == ("own cluster", "platform/openai")
     for row in (own, cloud):
+        assert {name: row[name] for name in CHOSEN} == CHOSEN
+        for name in (n for n in COLUMNS if n.endswith(("Cost", "Price", "Quantity")) and row[n]):
+            assert float(row[name]) >= 0
         assert {name for name in NOT_NULL if not row[name]} == set()
         assert json.loads(row["Tags"]) == {"model": "chat"}
         assert row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["ChargePeriodEnd"]

@@ -1,18 +1,27 @@
 """The bundled price list: what it is used for, and that a request costs what the library says."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from importlib.metadata import version
 from typing import Any
 
 import genai_prices
 import pytest
 from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelPrice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.api.provider import DEFAULT_BASE_URL, InferenceProviderSpec, ProviderType
+from overspill.api.provider import (
+    DEFAULT_BASE_URL,
+    InferenceProvider,
+    InferenceProviderSpec,
+    ProviderType,
+)
 from overspill.api.values import NANO
 from overspill.controller.listing import of_prices, price_list
+from overspill.gateway.provider import Provider
+from overspill.gateway.share import Share
 from overspill.ledger import pricelist
 from overspill.ledger.prices import MILLION, Rates, Usage, cost, worst_case
 
@@ -108,12 +117,28 @@ def test_what_the_list_cannot_tell_has_no_price(found: InferenceProviderSpec, mo
     assert pricelist.rates(found, model, TODAY) is None
 
 
+def test_a_price_of_nothing_is_none() -> None:
+    """Or a budget would not stop what a mistake of the list makes free."""
+    assert pricelist._rates(ModelPrice(input_mtok=Decimal(0), output_mtok=Decimal(0)), True) is None
+    assert pricelist._rates(ModelPrice(), True) is None
+
+
 def test_a_stated_price_wins() -> None:
     own = spec(models=[{"name": "gpt-5.2", "price": STATED}, {"name": "gpt-5.1"}])
     known = pricelist.rates_of(own, TODAY)
     assert (known["gpt-5.2"].prompt, known["gpt-5.2"].steps) == (NANO, ())
     assert known["gpt-5.1"].prompt == int(1.25 * NANO)
     assert [*pricelist.listed(own, TODAY)] == ["gpt-5.1"]
+
+
+def test_a_gateway_spills_at_list_price_and_nowhere_without() -> None:
+    metadata = {"name": "openai", "namespace": "team-a", "uid": "u"}
+    found = spec("gpt-5.2", "gpt-99").to_dict()
+    provider = Provider(InferenceProvider.parse({"metadata": metadata, "spec": found}))
+    provider.configure(provider.resource, Share(), 0.0)
+    provider.set_key("secret", "Ready", "", 0.0)
+    assert provider.unfit_for("team-a", "gpt-5.2") == ""
+    assert "price" in provider.unfit_for("team-a", "gpt-99")
 
 
 def test_a_price_that_changes_on_a_day_does() -> None:
