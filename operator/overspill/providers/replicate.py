@@ -353,10 +353,14 @@ def _may_send(account: Account, url: str) -> bool:
 async def _prediction(answer: Answer, seconds: float) -> Fields:
     """Read a prediction.
 
+    :param seconds: for all of it.
     :raises AnswerBroken: when it is none.
     """
     try:
-        found = sse.parse(await whole(answer, seconds))
+        async with asyncio.timeout(seconds):
+            found = sse.parse(await whole(answer, seconds))
+    except TimeoutError:
+        raise AnswerBroken("the provider was too slow", Fault.TIMED_OUT) from None
     finally:
         answer.close()
     id_, status = found.get("id"), found.get("status")
