@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import structlog
 
+from overspill import logs
 from overspill.api.keys import ClientKey
 from overspill.api.names import HEADER_DATA_POLICY
 from overspill.api.values import format_money
@@ -302,21 +303,23 @@ async def _last_word(reply: Reply, status: int, code: str, message: str) -> None
 
 def _log(exchange: Exchange, seconds: float) -> None:
     usage = exchange.usage
-    log.info(
+    logs.info(
         "request",
-        id=exchange.reply.request_id,
-        key=exchange.key.id,
-        service=exchange.service.key,
-        path=exchange.call.endpoint.path.decode(),
-        stream=exchange.call.stream,
-        destination=exchange.destination,
-        reason=exchange.reason,
-        status=exchange.status,
-        seconds=round(seconds, 4),
-        wait=None if exchange.wait is None else round(exchange.wait, 4),
-        ttft=None if exchange.first_token is None else round(exchange.first_token, 4),
-        input_tokens=usage.prompt if usage else None,
-        output_tokens=usage.completion if usage else None,
-        estimated=usage.estimated if usage else None,
-        cost_usd=format_money(exchange.cost),
+        {
+            "id": exchange.reply.request_id,
+            "key": exchange.key.id,
+            "service": exchange.service.key,
+            "path": exchange.call.endpoint.path.decode(),
+            "stream": exchange.call.stream,
+            "destination": exchange.destination,
+            "reason": exchange.reason,
+            "status": exchange.status,
+            "seconds": round(seconds, 4),
+            "wait": None if exchange.wait is None else round(exchange.wait, 4),
+            "ttft": None if exchange.first_token is None else round(exchange.first_token, 4),
+            "input_tokens": usage.prompt if usage else None,
+            "output_tokens": usage.completion if usage else None,
+            "estimated": usage.estimated if usage else None,
+            "cost_usd": format_money(exchange.cost),
+        },
     )
