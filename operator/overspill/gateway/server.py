@@ -31,6 +31,7 @@ HEAR_SECONDS = 2.0  # for a client that still sends a body to hear the answer th
 # chart gives.
 MAX_CONNECTIONS = 4096
 SCOPE_KEY = "overspill.connection"
+WHOLE_KEY = "overspill.whole"  # in the scope of a request whose body has come
 TOO_MANY = ApiError(
     503, "too_many_connections", "this gateway has too many connections; retry later", retry_after=1
 )
@@ -126,6 +127,7 @@ class ClientConnection(HttpToolsProtocol):
         """What follows is the next head."""
         super().on_message_complete()
         self._in_head, self._head_bytes, self._message_ended = True, 0, True
+        self.scope[WHOLE_KEY] = True  # type: ignore[literal-required]
         if not self.cycle.response_started:
             self.cycle.keep_alive, self.cycle.transport = self._keep_alive, self.transport
 
