@@ -127,7 +127,8 @@ class Gateway:
             here = scope.get(WHOLE_KEY, False)
             body = await read_body(receive, headers, self.max_body, share, here=here)
             call = parse(endpoint, body)
-            share.hold(weigh(call.fields) + weigh(call.messages or {}) + len(call.body))
+            parsed = weigh(call.fields) + (weigh(call.messages) if call.messages else 0)
+            share.hold(parsed + len(call.body))
             service = self.resolver.resolve(key, call.model)
             await self._serve(key, service, call, reply, may_leave)
 

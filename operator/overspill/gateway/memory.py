@@ -91,7 +91,7 @@ def weigh(fields: dict[str, Any]) -> int:
             total += sum(map(getsizeof, container))
             container = container.values()
         for value in container:
-            if isinstance(value, list | dict):
+            if isinstance(value, (list, dict)):
                 containers.append(value)
             else:
                 total += getsizeof(value)

@@ -58,9 +58,11 @@ class DestinationMetrics:
     def charge(self, usage: Usage, nano: int) -> None:
         """Count tokens and nano-dollars."""
         self._tokens["input"].inc(usage.prompt - usage.cached)
-        self._tokens["cached"].inc(usage.cached)
         self._tokens["output"].inc(usage.completion)
-        self._cost.inc(nano / NANO)
+        if usage.cached:
+            self._tokens["cached"].inc(usage.cached)
+        if nano:
+            self._cost.inc(nano / NANO)
 
 
 class ServiceMetrics(Collector):
