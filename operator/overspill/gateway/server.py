@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from overspill.gateway.errors import ApiError, bad_request
 
@@ -129,7 +129,8 @@ class ClientConnection(HttpToolsProtocol):
         self._in_head, self._head_bytes, self._message_ended = True, 0, True
         self.scope[WHOLE_KEY] = True  # type: ignore[literal-required]
         if not self.cycle.response_started:
-            self.cycle.keep_alive, self.cycle.transport = self._keep_alive, self.transport
+            self.cycle.keep_alive = self._keep_alive
+            self.cycle.transport = Beginning(self.cycle, self.transport)  # type: ignore[assignment]
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the next head, if it began to come during the answer."""
@@ -204,6 +205,35 @@ class ClientConnection(HttpToolsProtocol):
         """Give the client that time to take what it was sent: a close waits for it for ever."""
         if self._last_timer is None:
             self._last_timer = self.loop.call_later(seconds, self.transport.abort)
+
+
+class Beginning:
+    """The transport of an answer until its first body: the head waits for that, and both are sent.
+
+    uvloop sends what is written at once, so that a head of its own costs a system call, and the
+    client two reads. uvicorn writes for every message of an answer, even for an empty body.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
+        self._cycle, self._transport, self._head = cycle, transport, b""
+
+    def write(self, data: bytes) -> None:
+        """Keep the head; send it with what follows, and what follows that directly."""
+        if not self._head:
+            self._head = data
+            return
+        self._cycle.transport = self._transport
+        self._transport.write(self._head + data)
+
+    def is_closing(self) -> bool:
+        """Whether the connection has ended, or will."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """End the connection; a head without a body still goes out."""
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
 
 
 class Parting:
