@@ -150,7 +150,7 @@ class Relay:
         contents = 0
         for event in events:
             first = self.exchange.first_token is None
-            keep, content = self.wire.see(sse.data_of(event), first)
+            keep, content = self.wire.see(event, first)
             if self.wire.done or self.wire.fault:
                 break
             contents += content

@@ -14,6 +14,7 @@ from overspill.providers.messages_as_chat import usage_of
 
 # Many servers write a space after the colon; OpenAI's says null in all chunks but the last.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_OBJECT = b"data: {"
 _MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -25,7 +26,7 @@ class Wire(Protocol):
     usage: Usage | None
     end: bytes  # what ends a stream
 
-    def see(self, data: bytes, first: bool) -> tuple[bool, bool]:
+    def see(self, event: bytes, first: bool) -> tuple[bool, bool]:
         """Return whether the client gets an event, and whether it has content.
 
         :param first: no content was seen yet.
@@ -49,8 +50,11 @@ class OpenAIWire:
         self.usage: Usage | None = None
         self._wants_usage, self._answers = wants_usage, answers
 
-    def see(self, data: bytes, first: bool) -> tuple[bool, bool]:
+    def see(self, event: bytes, first: bool) -> tuple[bool, bool]:
         """Return whether the client gets an event, and whether it has content."""
+        if not first and event.startswith(_OBJECT) and not _is_special(event):
+            return True, True  # so are nearly all
+        data = sse.data_of(event)
         if data == b"[DONE]":
             self.done = True
             return False, False
@@ -81,20 +85,20 @@ class AnthropicWire:
         self.usage: Usage | None = None
         self._told: Fields = {}
 
-    def see(self, data: bytes, first: bool) -> tuple[bool, bool]:
+    def see(self, event: bytes, first: bool) -> tuple[bool, bool]:
         """Return whether the client gets an event, and whether it has content."""
-        event = sse.parse(data)
-        match event.get("type"):
+        told = sse.parse(sse.data_of(event))
+        match told.get("type"):
             case "content_block_delta":
                 return True, True
             case "content_block_start":
-                block = event.get("content_block")
+                block = told.get("content_block")
                 return True, isinstance(block, dict) and block.get("type") == "tool_use"
             case "message_start":
-                message = event.get("message")
+                message = told.get("message")
                 self._tell(message.get("usage") if isinstance(message, dict) else None)
             case "message_delta":
-                self._tell(event.get("usage"))
+                self._tell(told.get("usage"))
                 self.usage = _parse(self._told)  # not before: of a broken answer it is estimated
                 return True, True
             case "message_stop":
@@ -121,6 +125,11 @@ def wire_of(api: Api, wants_usage: bool, answers: bool = True) -> Wire:
     :param answers: tokens are made, not only read: all but embeddings.
     """
     return OpenAIWire(wants_usage, answers) if api is Api.OPENAI else AnthropicWire()
+
+
+def _is_special(event: bytes) -> bool:
+    """Whether an event may be more than content: a quote inside a text is escaped."""
+    return b'"error"' in event or b'"usage"' in event
 
 
 def _has_usage(data: bytes) -> bool:
