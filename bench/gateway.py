@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gateway_bars import Row, bars, table
-from gateway_load import GATEWAY_CORE, Load, awake, on_core, replicas, send, used
+from gateway_bars import OURS, RIVAL, Row, bars, table
+from gateway_load import GATEWAY_CORE, Load, Upstream, awake, on_core, replicas, send, used
 from programs import ROOT, Maker, litellm, ours, running, rust_router
 
 RESULT = ROOT / "build" / "bench" / "gateway.json"
@@ -32,6 +32,8 @@ BODIES, CONNECTIONS = (150, 10_000, 220_000), (32, 256)
 STREAM_BODY = 150
 CHUNKS = 200  # of one stream, as bench/streams sends them
 WARM_SECONDS = 1.0
+# Many open streams: more than the slots of four replicas.
+OPEN_SECONDS, MANY = 30.0, Upstream(stream=True, replicas=8, gap=5.0)
 REST_SECONDS, REST_LOOKS, BUSY = 0.2, 25, 0.2  # the last is a part of a core
 TARGETS: dict[tuple[str, str], Maker] = {
     ("overspill", "prefix"): ours,
@@ -54,10 +56,10 @@ class Target:
     group: int
 
 
-async def started(stack: AsyncExitStack, names: Sequence[str], *, stream: bool) -> list[Target]:
+async def started(stack: AsyncExitStack, names: Sequence[str], upstream: Upstream) -> list[Target]:
     """Start the replicas, and before them the targets; leave the targets stopped."""
     folder = Path(stack.enter_context(TemporaryDirectory()))
-    addresses = await stack.enter_async_context(replicas(folder, stream=stream))
+    addresses = await stack.enter_async_context(replicas(upstream, folder))
     targets = []
     for (name, policy), make in TARGETS.items():
         if name in names:
@@ -99,6 +101,30 @@ async def measure(target: Target, load: Load, number: int, seconds: float) -> Ro
     }
 
 
+async def hold_open(name: str, count: int) -> Row:
+    """Let a gateway carry many streams at a time, in each of which little is said.
+
+    :param count: of streams.
+    """
+    async with AsyncExitStack() as stack:
+        (target,) = await started(stack, [name], MANY)
+        with awake(target.group):
+            before = peak = used(target.group).resident
+            load = Load(STREAM_BODY, count, stream=True)
+            sending = asyncio.create_task(send(target.url, load, OPEN_SECONDS))
+            while not (await asyncio.wait([sending], timeout=REST_SECONDS))[0]:
+                peak = max(peak, used(target.group).resident)
+            seen = sending.result()
+    return {
+        "target": name,
+        "streams": count,
+        "open": seen["begun"],
+        "errors": seen["errors"],
+        "kb_per_stream": round((peak - before) / count / 1e3, 1),
+        "first_chunk_p99_ms": round(seen["p99_ms"]),
+    }
+
+
 async def rest(group: int) -> None:
     """Wait until a gateway has ended what clients have left, which not all of them notice."""
     for _ in range(REST_LOOKS):
@@ -120,7 +146,7 @@ async def run(options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     for stream in (False, True):
         async with AsyncExitStack() as stack:
-            targets = await started(stack, options.targets, stream=stream)
+            targets = await started(stack, options.targets, Upstream(stream))
             for number in range(1, options.rounds + 1):
                 for load in loads(stream=stream):
                     for target in targets:
@@ -135,6 +161,7 @@ def main() -> None:
     names = [name for name, _ in TARGETS]
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one round of one target")
+    parser.add_argument("--open", type=int, default=5000, help="streams at a time; 0: none")
     parser.add_argument("--targets", nargs="+", choices=names, default=names)
     options = parser.parse_args()
     if (os.cpu_count() or 1) <= GATEWAY_CORE:
@@ -143,6 +170,8 @@ def main() -> None:
     begun = time.monotonic()
     rows = asyncio.run(run(options))
     print(table(rows))
+    for name in (OURS, RIVAL) if options.open else ():
+        print("streams", json.dumps(asyncio.run(hold_open(name, options.open))))
     for met, text in bars(rows):
         print(f"{'met   ' if met else 'MISSED'} {text}")
     print(f"{len(rows)} rows, {time.monotonic() - begun:.0f} s, {platform.machine()}")

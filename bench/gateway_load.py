@@ -20,8 +20,7 @@ from overspill.gateway.balance import Address
 from programs import KEY, ROOT, TOOLS, Program, free_port, running
 
 GATEWAY_CORE, LOAD_CORE = 1, 0
-REPLICAS = 4
-PATIENCE = 30  # seconds that a client waits for an answer, and that a run may last beyond its time
+PATIENCE = 60  # seconds that a client waits for an answer, and that a run may last beyond its time
 TEXT = "Lisbon is the capital of Portugal."
 ANSWER = json.dumps(
     {
@@ -73,15 +72,29 @@ class Load:
     stream: bool
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """What answers.
+
+    :param stream: with events.
+    :param gap: seconds between two of them.
+    """
+
+    stream: bool
+    replicas: int = 4
+    gap: float = 0.02
+
+
 @asynccontextmanager
-async def replicas(folder: Path, *, stream: bool) -> AsyncIterator[list[Address]]:
+async def replicas(upstream: Upstream, folder: Path) -> AsyncIterator[list[Address]]:
     """Run the upstream.
 
     :param folder: an empty one, for nginx.
     """
-    ports = [free_port() for _ in range(REPLICAS)]
-    if stream:
-        command = [STREAMS, "serve", "-ports", ",".join(map(str, ports))]
+    ports = [free_port() for _ in range(upstream.replicas)]
+    if upstream.stream:
+        command = [STREAMS, "serve", "-every", f"{upstream.gap}s"]
+        command += ["-ports", ",".join(map(str, ports))]
     else:
         listen = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in ports)
         (folder / "nginx.conf").write_text(NGINX.format(listen=listen, answer=ANSWER))

@@ -33,7 +33,7 @@ const (
 		`"created":1,"model":"m","choices":[],` +
 		`"usage":{"prompt_tokens":9,"completion_tokens":200,"total_tokens":209}}` + "\n\n"
 	done     = "data: [DONE]"
-	patience = 10 * time.Second // with a gateway that sends nothing more
+	patience = 30 * time.Second // with a gateway that sends nothing more
 )
 
 var (
@@ -47,7 +47,7 @@ func main() {
 	}
 	role := os.Args[1]
 	ports := flag.String("ports", "", "to serve on")
-	every := flag.Duration("every", 20*time.Millisecond, "time between two chunks")
+	every := flag.Duration("every", time.Second, "time between two chunks")
 	var l load
 	flag.StringVar(&l.url, "url", "", "of the gateway")
 	flag.StringVar(&l.key, "key", "", "of the client")
@@ -113,6 +113,7 @@ type load struct {
 
 type result struct {
 	Streams int     `json:"streams"`
+	Begun   int     `json:"begun"`
 	Chunks  int     `json:"chunks"`
 	Errors  int     `json:"errors"`
 	P50     float64 `json:"p50_ms"` // of the time to the first chunk
@@ -133,7 +134,7 @@ func (l *load) run() result {
 	}
 	wait.Wait()
 	sort.Float64s(l.first)
-	return result{l.streams, l.chunks, l.errors, l.quantile(0.5), l.quantile(0.99)}
+	return result{l.streams, len(l.first), l.chunks, l.errors, l.quantile(0.5), l.quantile(0.99)}
 }
 
 func (l *load) count(chunks int, first time.Duration, whole bool, err error) {

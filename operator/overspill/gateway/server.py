@@ -21,15 +21,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from overspill.gateway.errors import ApiError, bad_request
 
-MAX_HEAD = 65_536  # bytes of request line and headers
+MAX_HEAD = 32_768  # bytes of request line and headers
 HEAD_SECONDS = 15.0  # for a head that has begun, or never does
 WRITE_SECONDS = 60.0  # for a client that does not read: its request may hold a slot
 KEEP_ALIVE_SECONDS = 75  # for an idle connection; longer than the 60 s of common load balancers
 LINGER_SECONDS = 1  # the same, for a connection whose answer ended while the server stops
 HEAR_SECONDS = 2.0  # for a client that still sends a body to hear the answer that needs none of it
-# Of one server. Each may hold a head of 64 KiB: 256 MiB in all, a quarter of the memory that the
-# chart gives.
-MAX_CONNECTIONS = 4096
+# Of one server. Each may hold a head of 32 KiB: 256 MiB in all, a quarter of the memory that the
+# chart gives. An open stream takes 25 KB (docs/benchmarks.md).
+MAX_CONNECTIONS = 8192
 SCOPE_KEY = "overspill.connection"
 WHOLE_KEY = "overspill.whole"  # in the scope of a request whose body has come
 TOO_MANY = ApiError(
