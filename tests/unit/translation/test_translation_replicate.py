@@ -6,6 +6,7 @@ The stand-in is held against Replicate's official SDK first.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -20,7 +21,9 @@ from hypothesis import strategies as st
 from replicate_cloud import METRICS, WORDS, ReplicateCloud
 
 from overspill.api.provider import InferenceProvider, ModelInput, ProviderType
+from overspill.gateway import funds
 from overspill.gateway.secret import read_secret
+from overspill.gateway.standalone import keeping
 from overspill.providers.base import Fields, Request, Unsupported
 from overspill.providers.chat_to_prediction import input_of
 from overspill.providers.client import unsupported
@@ -161,9 +164,10 @@ async def test_the_stand_in_is_what_replicates_own_sdk_expects(cloud: ReplicateC
         await client.models.predictions.async_create(model="acme/big-1", input={})
 
 
-def spill_to(w: World, cloud: ReplicateCloud, **more: Any) -> None:
+def spill_to(w: World, cloud: ReplicateCloud, budget: Any = None, **more: Any) -> None:
     """Let every request of the service go to the model; it has no replica."""
-    w.state.put_service(service(spillover={"providers": [{"name": "far", "model": MODEL}]}, **more))
+    spillover = {"providers": [{"name": "far", "model": MODEL}], "budget": budget}
+    w.state.put_service(service(spillover=spillover, **more))
     model = {"name": MODEL, "price": PRICE, "inputs": sorted(cloud.takes)}
     w.provider(cloud, "far", type="replicate", models=[model])  # type: ignore[arg-type]
 
@@ -324,6 +328,24 @@ async def test_without_counts_a_cost_is_estimated(gateway: World, cloud: Replica
     _, headers, body = await gateway.post(CHAT, ASKED)
     assert orjson.loads(body)["usage"] is None
     assert float(headers["x-overspill-cost-usd"]) > 0
+
+
+@pytest.mark.parametrize("ends", ["succeeded", "failed"])
+async def test_a_budget_pays_what_was_used_and_for_a_failure_the_most_that_was_possible(
+    cloud: ReplicateCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    monkeypatch.setattr(funds, "GRANT_SECONDS", 30.0)  # the machine may be busy
+    cloud.ends = ends
+    async with world(hold=0.2) as w:
+        spill_to(w, cloud, budget={"perDay": "1"})
+        async with keeping(tmp_path, w.plane, w.stop):
+            await w.post(CHAT, {"model": "chat", "messages": [HI]})
+        page = await w.metrics()
+    (cost,) = [x for x in page.splitlines() if "cost_dollars_total{" in x and "team-a/far" in x]
+    most = (len(orjson.dumps({"model": "chat", "messages": [HI]})) + 64) * 5 + 4096 * 25
+    assert cloud.inputs == [{"prompt": "hi", "max_tokens": 4096}]  # with which it was counted
+    expected = float(COST) if ends == "succeeded" else most / 1e6
+    assert float(cost.split()[-1]) == pytest.approx(expected)
 
 
 def test_the_key_goes_to_replicates_two_hosts_or_nowhere() -> None:
