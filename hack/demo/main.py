@@ -189,6 +189,7 @@ def next_steps(kube: Kube) -> None:
         f"kubectl describe infsvc {NAME} -n {NAMESPACE}",
         "overspill check",
         f"overspill chat {NAME} -n {NAMESPACE}",
+        f"overspill why {NAME} -n {NAMESPACE}",
         "make demo-down",
     ):
         screen.console.print(f"  {line}", soft_wrap=True)

@@ -65,6 +65,33 @@ class CostStatus(Model):
     )
 
 
+def _dollars(what: str) -> float | None:
+    """Return a field for what a count would cost at that moment."""
+    return Field(None, ge=0, description=f"US dollars per hour, {what}.")
+
+
+class Weighed(Model):
+    """What each layer of a decision said, and what each other count would have cost then.
+
+    Costs are those of its replicas and, in the cloud, of the work that they leave; only where
+    prices are known on both sides.
+    """
+
+    by_demand: int = Field(ge=0, description="Replicas that load and objective call for.")
+    by_price: int | None = Field(
+        None, ge=0, description="Replicas that are cheaper than the cloud."
+    )
+    replica_hourly: float | None = _dollars("of one replica")
+    request_dollars: float | None = Field(
+        None, ge=0, description="US dollars of a usual request in the cloud."
+    )
+    boot_seconds: float | None = Field(None, ge=0, description="Seconds that a replica takes.")
+    decided_hourly: float | None = _dollars("of what was decided")
+    one_more_hourly: float | None = _dollars("with one replica more")
+    one_fewer_hourly: float | None = _dollars("with one replica fewer")
+    all_cloud_hourly: float | None = _dollars("with everything in the cloud")
+
+
 class DecisionStatus(Model):
     """One decision of the autoscaler, with what it saw."""
 
@@ -75,6 +102,9 @@ class DecisionStatus(Model):
     message: str = Field("", max_length=512, description="The same with its numbers.")
     inputs: dict[str, float] = Field(
         default_factory=dict, description="Signals by name; one that had no data is left out."
+    )
+    weighed: Weighed | None = Field(
+        None, description="What each layer said, and what other counts would have cost."
     )
 
 

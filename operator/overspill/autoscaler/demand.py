@@ -13,6 +13,7 @@ could have a replica of its own already.
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals, number
 
@@ -182,11 +183,10 @@ def pressure(rules: Rules, signals: Signals, live: Demand | None) -> Pressure:
         ("inter-token p95", number(signals.itl_p95), rules.itl),
         ("queue wait p95", wait, rules.queue_wait),
     )
-    return max(
-        (_compare(name, value, bound) for name, value, bound in measured if value is not None),
-        key=lambda p: p.ratio,
-        default=Pressure(),
-    )
+    known = [
+        (value / bound, name, value, bound) for name, value, bound in measured if value is not None
+    ]
+    return _compare(*max(known, key=itemgetter(0))) if known else Pressure()
 
 
 def squeeze(signals: Signals, live: Demand | None) -> Squeeze | None:
@@ -202,9 +202,9 @@ def squeeze(signals: Signals, live: Demand | None) -> Squeeze | None:
     return Squeeze(usage, waiting) if usage is not None and usage > KV_HIGH and waiting else None
 
 
-def _compare(name: str, value: float, bound: float) -> Pressure:
+def _compare(ratio: float, name: str, value: float, bound: float) -> Pressure:
     sign = ">" if value > bound else "≤"
-    return Pressure(value / bound, f"{name} {seconds(value)} {sign} {seconds(bound)}")
+    return Pressure(ratio, f"{name} {seconds(value)} {sign} {seconds(bound)}")
 
 
 def seconds(value: float) -> str:

@@ -106,7 +106,15 @@ class Choice:
     @property
     def best(self) -> int:
         """How many replicas pay right now, whatever a change costs; the last one goes when idle."""
-        return max(1, sum(self.ratio * share > 1 for share in self.busy))
+        worth = 1 / self.ratio if self.ratio else math.inf
+        return max(1, sum(share > worth for share in self.busy))
+
+    def hourly(self, replicas: int, replica_hour: float) -> float:
+        """Return what a count would cost now: its replicas, and in the cloud what they leave.
+
+        :param replica_hour: US dollars.
+        """
+        return replica_hour * (replicas + self.ratio * sum(self.busy[replicas:]))
 
     def _cloud(self, replica: int, replica_hour: float) -> str:
         return f"{dollars(self.ratio * self.busy[replica - 1] * replica_hour)}/h"

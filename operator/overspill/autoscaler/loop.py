@@ -336,7 +336,7 @@ class Autoscaler:
             replicas_to=decision.replicas_to,
             reason=decision.reason,
             message=decision.message,
-            inputs=decision.inputs,
+            inputs=decision.seen,
         )
         return True
 

@@ -7,16 +7,16 @@ Nothing falls without Prometheus: the gateways' own word may only raise a count.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from typing import Any, Self
 
 from overspill.api.conditions import timestamp
-from overspill.api.status import DecisionStatus
+from overspill.api.status import DecisionStatus, Weighed
 from overspill.autoscaler import demand, economics, limits
 from overspill.autoscaler.capacity import UNKNOWN, Capacity
 from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Squeeze, Wish
-from overspill.autoscaler.economics import Choice, Costs, EconomicsState
+from overspill.autoscaler.economics import Choice, Costs, EconomicsState, Prices
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals, number
 
 MAX_MESSAGE = 512  # characters, as in the CRD
@@ -74,6 +74,12 @@ class Decision:
     reason: str
     message: str
     inputs: dict[str, float]
+    weighed: dict[str, float] = field(default_factory=dict)  # named as in ``Weighed``
+
+    @property
+    def seen(self) -> dict[str, float]:
+        """The inputs for people: in the order of their names, with four significant digits."""
+        return dict(sorted(_rounded(self.inputs).items()))
 
     def is_news(self, told: Iterable["Decision"]) -> bool:
         """Whether it says another count or another reason than what was told.
@@ -96,8 +102,13 @@ class Decision:
             replicas_to=self.replicas_to,
             reason=self.reason,
             message=self.message[:MAX_MESSAGE],
-            inputs=self.inputs,
+            inputs=self.seen,
+            weighed=Weighed.model_validate(_rounded(self.weighed)) if self.weighed else None,
         )
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in numbers.items()}
 
 
 def decide(
@@ -125,40 +136,42 @@ def decide(
         state = replace(state, replicas=rules.set_count)
     load = demand.load(signals, live)
     state = _look(now, state, replicas, load)
+    choice = None
     if load is None:
-        wish = _hold(state.replicas)
+        wish = called = _hold(state.replicas)
     else:
         press = demand.pressure(rules, signals, live)
         settled = now - state.grown_at >= demand.LATENCY_MEMORY
         squeezed = demand.squeeze(signals, live)
         if (press.high or squeezed) and settled and replicas.ready:
             state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
-        wish = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
-        wish, state = _economise(now, state, rules, replicas, signals, live, load, wish)
+        called = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
+        wish, choice, state = _economise(now, state, rules, replicas, signals, live, load, called)
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
-    state = replace(state, history=history)
-    count = _limit(now, state, rules, replicas, wish)
+    count = _limit(now, state, history, rules, replicas, wish)
     final = limits.clamp(count, rules)
     reason = _reason(now, state, wish, count, final, replicas, may_fall=signals.complete)
     message = _message(state.replicas, wish, final, reason, rules, replicas)
     inputs = _inputs(signals, live, replicas, load)
-    decision = Decision(now, state.replicas, final, reason, message, inputs)
-    return decision, replace(state, replicas=final)
+    weighed = _weighed(called.replicas, final, choice, rules.costs)
+    decision = Decision(now, state.replicas, final, reason, message, inputs, weighed)
+    return decision, replace(state, replicas=final, history=history)
 
 
 def _look(now: float, state: PolicyState, replicas: Replicas, load: Load | None) -> PolicyState:
     """Note when there was work, when a replica became ready, and when one had no place last."""
-    if load is None or load.arriving or not load.complete:
-        state = replace(state, active_at=now)
-    if replicas.ready > state.ready:
-        state = replace(state, grown_at=now)
-    if replicas.ready != state.ready:
-        state = replace(state, counted_at=now)
-    if replicas.unplaceable:
-        state = replace(state, full_at=now, held=replicas.placed + replicas.terminating)
-    return replace(state, ready=replicas.ready)
+    full = replicas.unplaceable > 0
+    return replace(
+        state,
+        active_at=now if load is None or load.arriving or not load.complete else state.active_at,
+        grown_at=now if replicas.ready > state.ready else state.grown_at,
+        counted_at=now if replicas.ready != state.ready else state.counted_at,
+        full_at=now if full else state.full_at,
+        held=replicas.placed + replicas.terminating if full else state.held,
+        ready=replicas.ready,
+    )
 
 
 def _hold(current: int) -> Wish:
@@ -202,17 +215,16 @@ def _too_few(now: float, state: PolicyState, load: Load) -> int:
     return state.miss.replicas if state.miss and state.miss.holds(now, load) else 0
 
 
-def _measure(now: float, state: PolicyState, replicas: Replicas, signals: Signals) -> PolicyState:
+def _measure(now: float, state: PolicyState, replicas: Replicas, signals: Signals) -> Capacity:
     """Learn what a replica does, from a minute in which their number did not change."""
     in_flight, residence = number(signals.in_flight), number(signals.residence)
     if not replicas.ready or now - state.counted_at < demand.LATENCY_MEMORY:
-        return state
+        return state.capacity
     if in_flight is None or residence is None:
-        return state
+        return state.capacity
     if not (0 < in_flight < math.inf and 0 < residence < math.inf):
-        return state
-    batch = in_flight / replicas.ready
-    return replace(state, capacity=state.capacity.observe(batch, residence))
+        return state.capacity
+    return state.capacity.observe(in_flight / replicas.ready, residence)
 
 
 def _economise(
@@ -224,7 +236,7 @@ def _economise(
     live: Demand | None,
     load: Load,
     wish: Wish,
-) -> tuple[Wish, PolicyState]:
+) -> tuple[Wish, Choice | None, PolicyState]:
     """Layer 2: of what load calls for, what is cheaper than the cloud.
 
     Where latency or caches call for more, or there is nothing, or nobody knows, layer 1 stands;
@@ -232,64 +244,76 @@ def _economise(
     """
     arrivals = number(signals.arrivals_rate)  # of a minute: the first look is at no blip
     if rules.costs is None or arrivals is None or not (signals.complete and replicas.ready):
-        return wish, state
+        return wish, None, state
     if live and live.complete and state.economics:
         arrivals = live.arrivals_rate
-    state = _measure(now, state, replicas, signals)
-    choice, message, state = _worth(now, state, rules.costs, rules, arrivals)
-    worth = max(1, choice.replicas) if choice else state.replicas
+    capacity, current = _measure(now, state, replicas, signals), state.replicas
+    rate = capacity.rate(rules.slots)
+    work = None if rate is None else min(arrivals / rate, float(rules.max_replicas))
+    prices = rules.costs.prices(rate or 0.0)
+    choice, money = _worth(now, state.economics, current, work, prices)
+    state = replace(state, capacity=capacity, economics=money)
+    worth = max(1, choice.replicas) if choice else current
     if wish.reason in URGENT or (wish.late and wish.replicas > worth):
-        return wish, state
+        return wish, choice, state
     too_few = _too_few(now, state, load)
-    proven = demand.proven(too_few, state.replicas, load)
-    count = max(worth, proven)
-    if choice and choice.best < proven:
+    proven = demand.proven(too_few, current, load)
+    count, best = max(worth, proven), choice.best if choice else None
+    message = choice.explain(rules.costs.replica_hour) if choice else _unknown(work)
+    if best is not None and best < proven:
         message += f"; {too_few} were too few under such a load"
-    elif choice and choice.best != count:
+    elif best is not None and best != count:
         message += "; whether that lasts is watched"
-    return Wish(count, _by_price(state.replicas, count, wish, choice), message, steady=True), state
+    reason = _by_price(current, count, wish, best)
+    return Wish(count, reason, message, steady=True), choice, state
 
 
-def _by_price(current: int, count: int, wish: Wish, choice: Choice | None) -> ScalingReason:
-    """Name what a count is for, where money had a say."""
+def _by_price(current: int, count: int, wish: Wish, best: int | None) -> ScalingReason:
+    """Name what a count is for, where money had a say.
+
+    :param best: the count that pays right now; None while nobody knows.
+    """
     if count > current:
         return ScalingReason.REPLICA_CHEAPER
     if wish.replicas > count:
-        settled = choice is not None and choice.best <= count
-        return ScalingReason.CLOUD_CHEAPER if settled else ScalingReason.WATCHING_LOAD
+        known = best is not None and best <= count
+        return ScalingReason.CLOUD_CHEAPER if known else ScalingReason.WATCHING_LOAD
     less = count < current
     return ScalingReason.LOAD_BELOW_CAPACITY if less else ScalingReason.WITHIN_OBJECTIVE
 
 
 def _worth(
-    now: float, state: PolicyState, costs: Costs, rules: Rules, arrivals: float
-) -> tuple[Choice | None, str, PolicyState]:
-    """Return how many replicas are cheaper than the cloud, None while nobody knows, and why.
+    now: float, before: EconomicsState | None, current: int, work: float | None, prices: Prices
+) -> tuple[Choice | None, EconomicsState | None]:
+    """Return how many replicas are cheaper than the cloud; None while nobody knows.
 
-    :param arrivals: requests/s, those that spill among them.
+    :param work: offered now, in replicas' worth; None before it is known what a replica does.
     """
-    rate, before = state.capacity.rate(rules.slots), state.economics
-    if rate is None:
-        return None, "what a replica does is known when it has worked for a while", state
-    work = min(arrivals / rate, float(rules.max_replicas))
-    if before is None or now - before.outlook.time > GAP:
-        begun = EconomicsState.start(now, work) if before is None else before.resume(now, work)
-        return None, _watched(work), replace(state, economics=begun)
-    current, prices = state.replicas, costs.prices(rate)
+    if work is None:
+        return None, before
+    if before is None:
+        return None, EconomicsState.start(now, work)
+    if now - before.outlook.time > GAP:
+        return None, before.resume(now, work)
     if now - before.outlook.time >= LOOK:
-        choice, money = economics.choose(now, before, work, current, prices)
-        return choice, choice.explain(costs.replica_hour), replace(state, economics=money)
-    if not before.busy:
-        return None, _watched(work), state
-    choice = Choice(current, current, before.busy, prices.ratio)
-    return choice, choice.explain(costs.replica_hour), state
+        return economics.choose(now, before, work, current, prices)
+    return Choice(current, current, before.busy, prices.ratio) if before.busy else None, before
 
 
-def _watched(work: float) -> str:
+def _unknown(work: float | None) -> str:
+    if work is None:
+        return "what a replica does is known when it has worked for a while"
     return f"a load of {work:.2g} replicas is watched before a count changes"
 
 
-def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wish: Wish) -> int:
+def _limit(
+    now: float,
+    state: PolicyState,
+    history: limits.History,
+    rules: Rules,
+    replicas: Replicas,
+    wish: Wish,
+) -> int:
     """Layer 3 but for minimum and maximum. The ways through zero wait for no window."""
     if wish.reason in (ScalingReason.FROM_ZERO, ScalingReason.IDLE):
         return wish.replicas
@@ -298,8 +322,8 @@ def _limit(now: float, state: PolicyState, rules: Rules, replicas: Replicas, wis
     if wish.steady and now - state.since < rules.down_window:
         count = max(count, current)  # what was there when we began has a window's grace
     if not wish.steady:
-        count = limits.stabilise(current, state.history, now, rules)
-    recent = limits.in_force(state.history, now - rules.up_window)
+        count = limits.stabilise(current, history, now, rules)
+    recent = limits.in_force(history, now - rules.up_window)
     called_for = max(n for _, n in recent)
     count = limits.cap_rate(current, count)
     if _was_full(now, state):
@@ -343,32 +367,60 @@ def _message(
     current: int, wish: Wish, final: int, reason: ScalingReason, rules: Rules, replicas: Replicas
 ) -> str:
     """Say it with its numbers."""
-    notes = {
-        ScalingReason.MIN_REPLICAS: f"; minReplicas is {rules.min_replicas}",
-        ScalingReason.MAX_REPLICAS: f"; maxReplicas is {rules.max_replicas}",
-        ScalingReason.CLUSTER_FULL_PROBE: f"; the cluster has room for {replicas.placed}, "
-        "one more stays Pending to see when it has more"
-        if replicas.unplaceable
-        else "; the cluster was full a moment ago, and more than one more waits until it has "
-        f"had room for {limits.FULL_MEMORY:g} s",
-        ScalingReason.HOLDING_NO_DATA: "; nothing falls without Prometheus",
-    }
     move = f"replicas stay at {final}" if current == final else f"replicas {current} → {final}"
     if rules.set_count is not None:
         move = f"replicas advised: {final}; mode is Manual, {rules.set_count} set"
-    return f"{wish.message}{notes.get(reason, '')}: {move}"[:MAX_MESSAGE]
+    return f"{wish.message}{_note(reason, rules, replicas)}: {move}"[:MAX_MESSAGE]
+
+
+def _note(reason: ScalingReason, rules: Rules, replicas: Replicas) -> str:
+    """Say which limit held, "" for none."""
+    if reason is ScalingReason.MIN_REPLICAS:
+        return f"; minReplicas is {rules.min_replicas}"
+    if reason is ScalingReason.MAX_REPLICAS:
+        return f"; maxReplicas is {rules.max_replicas}"
+    if reason is ScalingReason.HOLDING_NO_DATA:
+        return "; nothing falls without Prometheus"
+    if reason is not ScalingReason.CLUSTER_FULL_PROBE:
+        return ""
+    if replicas.unplaceable:
+        room = f"; the cluster has room for {replicas.placed}"
+        return f"{room}, one more stays Pending to see when it has more"
+    return (
+        "; the cluster was full a moment ago, and more than one more waits until it has had room "
+        f"for {limits.FULL_MEMORY:g} s"
+    )
+
+
+def _weighed(
+    called: int, final: int, choice: Choice | None, costs: Costs | None
+) -> dict[str, float]:
+    """Return what each layer said and what each count would cost, named as in ``Weighed``."""
+    if choice is None or costs is None:
+        return {"by_demand": called}
+    counts = {"decided": final, "one_more": final + 1, "all_cloud": 0}
+    if final:
+        counts["one_fewer"] = final - 1
+    hourly = {f"{n}_hourly": choice.hourly(c, costs.replica_hour) for n, c in counts.items()}
+    return {
+        "by_demand": called,
+        "by_price": max(1, choice.replicas),
+        "replica_hourly": costs.replica_hour,
+        "request_dollars": costs.request,
+        "boot_seconds": costs.boot,
+        **hourly,
+    }
 
 
 def _inputs(
     signals: Signals, live: Demand | None, replicas: Replicas, load: Load | None
 ) -> dict[str, float]:
-    """Return every number that was seen, by name, with four significant digits."""
+    """Return every number that was seen, by name."""
     numbers = signals.numbers()
     numbers |= {"placed": replicas.placed, "ready": replicas.ready}
     numbers |= {"unplaceable": replicas.unplaceable}
     if live is not None:
-        told = {f"gateway_{k}": v for k, v in asdict(live).items() if v is not None}
-        numbers |= told
+        numbers |= {f"gateway_{k}": v for k, v in vars(live).items() if v is not None}
     if load is not None:
         numbers["load"] = load.concurrency
-    return {name: float(f"{value:.4g}") for name, value in sorted(numbers.items())}
+    return numbers

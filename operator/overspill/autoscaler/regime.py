@@ -36,8 +36,8 @@ MAX_BEGINNINGS = 16
 NEGLIGIBLE = 0.02  # weight below which a beginning has no say in an expectation
 FAR = 4.5  # standard deviations beyond which a normal distribution is taken as empty
 DENSITY, HALF = 1 / math.sqrt(2 * math.pi), math.sqrt(0.5)
-_GAMMA = [  # log Γ(α+½)/Γ(α) − ½ log 2πα for α = 1 + count/2
-    math.lgamma(a + 0.5) - math.lgamma(a) - 0.5 * math.log(2 * math.pi * a)
+_GAMMA = [  # Γ(α+½) / (Γ(α) √2πα) for α = 1 + count/2
+    math.exp(math.lgamma(a + 0.5) - math.lgamma(a)) / math.sqrt(2 * math.pi * a)
     for a in (1 + count / 2 for count in range(MAX_COUNT + 1))
 ]
 
@@ -57,6 +57,22 @@ class Beginning(NamedTuple):
         """Variance of the next observation."""
         known = self.squares * (self.seen + 1) / ((1 + self.seen / 2) * self.seen)
         return known + (self.doubt / self.seen) ** 2
+
+    def foretold(self, load: float) -> float:
+        """Return how likely it made the next observation (Student's t)."""
+        alpha, variance, error = 1 + self.seen / 2, self.variance, load - self.mean
+        off = error * error / (2 * alpha * variance)
+        return _GAMMA[self.seen] / math.sqrt(variance) * math.pow(1 + off, -alpha - 0.5)
+
+    def follow(self, weight: float, load: float) -> "Beginning":
+        """Return it with another weight, after one more observation."""
+        since, _, mean, seen, squares, doubt = self
+        error = load - mean
+        mean += error / (seen + 1)
+        squares += error * error * seen / (seen + 1) / 2
+        if seen == MAX_COUNT:  # as much is forgotten as is learned
+            return Beginning(since, weight, mean, seen, squares * (1 - 1 / seen), doubt)
+        return Beginning(since, weight, mean, seen + 1, squares, doubt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +134,9 @@ def observe(now: float, outlook: Outlook, load: float) -> Outlook:
     step = now - outlook.time
     chance = _chance(_trust(outlook.hour) * outlook.hour[_slot(now)])
     hazard = min(MOST, chance * step / SLOT)
-    posterior = [_follow(b, b.weight * (1 - hazard), load) for b in outlook.beginnings]
-    posterior.append(_begin(now, outlook, hazard, load))
-    beginnings = _likely(posterior)
+    news = _begin(now, outlook, hazard, load)
+    followed = [(1 - hazard) * b.weight * b.foretold(load) for b in outlook.beginnings]
+    beginnings = _likely(outlook.beginnings, followed, news, load)
     share = step / min(SLOW, now - outlook.since)  # the first hour is simply averaged
     difference = max(_floor(load), (load - outlook.last) ** 2 / 2)
     return Outlook(
@@ -161,38 +177,29 @@ def _begin(now: float, outlook: Outlook, prior: float, load: float) -> Beginning
     """
     noise, jump = math.exp(outlook.noise), load - outlook.mean
     variance = noise * (1 + 1 / PRIOR_COUNT)
-    log_odds = _GAMMA[0] - 0.5 * math.log(variance) - 1.5 * math.log1p(jump * jump / (2 * variance))
+    odds = _GAMMA[0] / math.sqrt(variance) * math.pow(1 + jump * jump / (2 * variance), -1.5)
     mean = load - jump * PRIOR_COUNT / (1 + PRIOR_COUNT)
-    return Beginning(now, prior * math.exp(log_odds), mean, 1, noise, DOUBT * abs(jump))
+    return Beginning(now, prior * odds, mean, 1, noise, DOUBT * abs(jump))
 
 
-def _follow(beginning: Beginning, prior: float, load: float) -> Beginning:
-    """Weigh a beginning by how well it foretold the load (Student's t), and let it learn."""
-    since, _, mean, seen, squares, doubt = beginning
-    alpha, variance, error = 1 + seen / 2, beginning.variance, load - mean
-    off = error * error / (2 * alpha * variance)
-    log_odds = _GAMMA[seen] - 0.5 * math.log(variance) - (alpha + 0.5) * math.log1p(off)
-    weight = prior * math.exp(log_odds)
-    mean += error / (seen + 1)
-    squares += error * error * seen / (seen + 1) / 2
-    if seen == MAX_COUNT:  # as much is forgotten as is learned
-        return Beginning(since, weight, mean, seen, squares * (1 - 1 / seen), doubt)
-    return Beginning(since, weight, mean, seen + 1, squares, doubt)
+def _likely(
+    before: tuple[Beginning, ...], weights: list[float], news: Beginning, load: float
+) -> tuple[Beginning, ...]:
+    """Let the likely ones learn, normalise the weights and drop the unlikely.
 
-
-def _likely(posterior: list[Beginning]) -> tuple[Beginning, ...]:
-    """Normalise the weights and drop the unlikely."""
-    total = sum(b.weight for b in posterior)
+    :param weights: of ``before``, which ``news`` joins.
+    """
+    total = sum(weights) + news.weight
     if total <= 0.0:  # nothing foretold this load: only the newest beginning can explain it
-        return (posterior[-1]._replace(weight=1.0),)
+        return (news._replace(weight=1.0),)
     least = UNLIKELY * total
-    if len(posterior) > MAX_BEGINNINGS:
-        least = max(least, sorted((b.weight for b in posterior), reverse=True)[MAX_BEGINNINGS])
-    return tuple(
-        Beginning(since, weight / total, mean, seen, squares, doubt)
-        for since, weight, mean, seen, squares, doubt in posterior
-        if weight >= least
-    )
+    if len(weights) >= MAX_BEGINNINGS:
+        ranked = sorted((*weights, news.weight), reverse=True)
+        least = max(least, ranked[MAX_BEGINNINGS])
+    kept = [b.follow(w / total, load) for b, w in zip(before, weights, strict=True) if w >= least]
+    if news.weight >= least:
+        kept.append(news._replace(weight=news.weight / total))
+    return tuple(kept)
 
 
 def _learn(

@@ -62,8 +62,7 @@ class Signals:
 
     def numbers(self) -> dict[str, float]:
         """Return the signals that are numbers, by name."""
-        values = ((name, number(getattr(self, name))) for name in _names())
-        return {name: value for name, value in values if value is not None}
+        return {n: value for n, value in vars(self).items() if not isinstance(value, Missing)}
 
     @property
     def complete(self) -> bool:

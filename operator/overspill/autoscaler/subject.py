@@ -70,5 +70,11 @@ def remembered(service: InferenceService) -> deque[Decision]:
 def _from_status(old: DecisionStatus) -> Decision:
     moment = datetime.strptime(old.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     return Decision(
-        moment.timestamp(), old.replicas_from, old.replicas_to, old.reason, old.message, old.inputs
+        moment.timestamp(),
+        old.replicas_from,
+        old.replicas_to,
+        old.reason,
+        old.message,
+        old.inputs,
+        old.weighed.model_dump(exclude_none=True) if old.weighed else {},
     )

@@ -126,17 +126,36 @@ def chat(
 
 @app.command()
 def why(
-    request: Annotated[str, typer.Argument(help="The answer's header x-overspill-request-id.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE|REQUEST-ID",
+            help="Name or namespace/name of a service, or an answer's x-overspill-request-id.",
+        ),
+    ],
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Of the service, if its name says none.")
+    ] = "default",
     system: SystemOption = SYSTEM_NAMESPACE,
     release: ReleaseOption = RELEASE,
     context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Why did a request go where it went, and what else could it have cost?"""
-    from overspill.cli import why as command
+    """Why has a service so many replicas, or why did a request go where it went?
 
-    command.run(Target(context, kubeconfig, system, release), request, output)
+    And what would each other choice have cost?
+    """
+    from overspill.cli import why
+
+    target = Target(context, kubeconfig, system, release)
+    if why.is_request(subject):
+        why.request(target, subject, output)
+        return
+    from overspill.cli import why_service
+
+    name = subject if "/" in subject else f"{namespace}/{subject}"
+    why_service.run(target, name, output)
 
 
 @app.command()

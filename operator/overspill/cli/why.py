@@ -11,7 +11,7 @@ from typing import Any
 
 from overspill.api.names import GATEWAY_AUDIENCE, GATEWAY_INTERNAL_PORT, HEADER_TOKEN
 from overspill.cli import show
-from overspill.cli.errors import CLUSTER, USAGE, CommandError
+from overspill.cli.errors import CLUSTER, CommandError
 from overspill.cli.options import Output, Target, connected
 from overspill.cluster import Cluster
 from overspill.cluster.kinds import POD
@@ -21,15 +21,17 @@ _ID = re.compile(r"[0-9a-f]{32}")
 Known = dict[str, Any]
 
 
-def run(target: Target, request_id: str, output: Output) -> None:
+def is_request(text: str) -> bool:
+    """Whether a text is a request's id, which no name of a service looks like."""
+    return bool(_ID.fullmatch(text))
+
+
+def request(target: Target, request_id: str, output: Output) -> None:
     """Print what the gateways remember of a request.
 
     :param request_id: of the answer's header ``x-overspill-request-id``.
     :raises CommandError: when no gateway remembers it, or may be asked.
     """
-    if not _ID.fullmatch(request_id):
-        text = f"{request_id} is no request: give the answer's header x-overspill-request-id"
-        raise CommandError(text, USAGE)
     known = connected(target, lambda cluster: _ask(cluster, target, request_id))
     if output is Output.JSON:
         show.as_json(known)

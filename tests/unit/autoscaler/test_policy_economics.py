@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 from scaling_world import CALM, World, busy, told
 
+from overspill.api.service import InferenceService
 from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.signals import Signals
+from overspill.autoscaler.subject import remembered
 
 
 def costs(ratio: float) -> Costs:
@@ -110,3 +112,24 @@ def test_a_load_that_nobody_saw_is_no_regret() -> None:
     counts = [world.tick(busy(0.5, 0.1), told(0.5, arrivals_rate=0.1)) for _ in range(2)]
     assert counts == [5, 5]
     assert "a load of 0.12 replicas is watched" in world.decisions[-1].message
+
+
+def test_a_decision_tells_what_other_counts_would_cost() -> None:
+    """Also after a way through the status, in which an operator finds it that starts again."""
+    world = settled(costs(2.0), 6.6, 2.0)
+    told = world.decisions[-1].to_status().weighed
+    assert (told.by_demand, told.by_price) == (3, 2)
+    assert told.replica_hourly == 0.8
+    assert told.one_more_hourly == pytest.approx(told.decided_hourly + 0.8, rel=0.01), "idle"
+    cloud = 2.0 * 3600 * told.request_dollars
+    assert told.all_cloud_hourly == pytest.approx(cloud, rel=0.05)
+    assert told.decided_hourly < told.one_fewer_hourly < told.all_cloud_hourly
+    service = {
+        "metadata": {"name": "a", "namespace": "b"},
+        "spec": {"model": {"uri": "oci://m/n"}},
+        "status": {"lastDecisions": [world.decisions[-1].to_status().to_dict()]},
+    }
+    [again] = remembered(InferenceService.parse(service))
+    assert again.to_status() == world.decisions[-1].to_status()
+    without = settled(None, 6.6, 2.0).decisions[-1].to_status().weighed
+    assert (without.by_demand, without.by_price, without.decided_hourly) == (3, None, None)

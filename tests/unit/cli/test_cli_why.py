@@ -5,7 +5,7 @@ import json
 import pytest
 from cli_world import Command, World
 
-from overspill.cluster.kinds import POD
+from overspill.cluster.kinds import INFERENCE_SERVICE, POD
 
 SYSTEM = "overspill-system"
 ID = "0123456789abcdef" * 2
@@ -65,7 +65,62 @@ def test_the_rights_that_it_takes_are_named(gateways: World, overspill: Command)
     assert "create serviceaccounts/token" in refused.stderr
 
 
-def test_what_is_no_request_is_wrong_usage(world: World, overspill: Command) -> None:
+def test_what_is_neither_is_wrong_usage(world: World, overspill: Command) -> None:
     refused = overspill("why", "../metrics")
     assert refused.returncode == 2
     assert "x-overspill-request-id" in refused.stderr
+
+
+WEIGHED = {
+    "byDemand": 3,
+    "byPrice": 2,
+    "replicaHourly": 0.8,
+    "requestDollars": 0.00056,
+    "bootSeconds": 40,
+    "decidedHourly": 2.02,
+    "oneMoreHourly": 2.4,
+    "oneFewerHourly": 2.65,
+    "allCloudHourly": 3.73,
+}
+DECISIONS = [
+    {
+        "time": "2026-11-30T12:00:00Z",
+        "replicasFrom": 3,
+        "replicasTo": 2,
+        "reason": "CloudCheaper",
+        "message": "a replica costs $0.80/h; …: replicas 3 → 2",
+        "inputs": {"arrivals_rate": 2.0, "ready": 3},
+        "weighed": WEIGHED,
+    },
+    {
+        "time": "2026-11-30T11:00:00Z",
+        "replicasFrom": 3,
+        "replicasTo": 3,
+        "reason": "WithinObjective",
+    },
+]
+
+
+def test_a_services_count_is_told_with_what_others_would_cost(
+    world: World, overspill: Command
+) -> None:
+    spec = {"model": {"uri": "oci://models/small"}}
+    status = {"lastDecisions": DECISIONS}
+    world.put(INFERENCE_SERVICE, "chat", "team-a", spec=spec, status=status)
+    world.put(INFERENCE_SERVICE, "new", "team-a", spec=spec)
+    assert overspill("why", "chat", "-n", "team-a").stdout.splitlines() == [
+        "team-a/chat: replicas 3 → 2 at 2026-11-30T12:00:00Z (CloudCheaper)",
+        "  a replica costs $0.80/h; …: replicas 3 → 2",
+        "  layers: by load and objective 3, by price 2, within the limits 2",
+        "  an hour of this load costs $2.02 with 2, as decided; $2.40 with 3; "
+        "$2.65 with 1; $3.73 all in the cloud",
+        "  at $0.80 a replica-hour, $0.00056 a request in the cloud, 40 s until a replica serves",
+        "  seen: arrivals_rate 2, ready 3",
+        "before: replicas stay at 3 at 2026-11-30T11:00:00Z (WithinObjective)",
+    ]
+    told = json.loads(overspill("why", "team-a/chat", "-o", "json").stdout)
+    assert told["service"] == "team-a/chat"
+    assert told["lastDecisions"][0]["weighed"] == WEIGHED
+    for name, words in (("none", "there is no InferenceService"), ("new", "nothing was decided")):
+        refused = overspill("why", f"team-a/{name}")
+        assert (refused.returncode, words in refused.stderr) == (1, True)
