@@ -42,6 +42,7 @@ class ReplicateCloud:
     error_after: int | None = None
     lost_looks: int = 0  # GETs that fail
     longest_wait: float = 60.0  # seconds, whatever is preferred
+    junk: Any = None  # instead of a prediction that was made
     inputs: list[Fields] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -95,6 +96,8 @@ class ReplicateCloud:
             headers = {"Retry-After": "7", "Location": f"{self.url}/elsewhere"}
             detail = {"title": "no", "detail": "- input: prompt is required", "status": self.status}
             return web.json_response(detail, status=self.status, headers=headers)
+        if self.junk is not None:
+            return web.json_response(self.junk, status=201)
         if not {"prompt", "messages"} & body["input"].keys():
             return web.json_response({"detail": "- input: prompt is required"}, status=422)
         id_ = f"{len(self.predictions):026d}"

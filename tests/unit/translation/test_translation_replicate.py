@@ -283,6 +283,10 @@ FAULTS: list[tuple[Fields, int, str]] = [
     ({"ends": "aborted"}, 503, "could not finish"),
     ({"lost_looks": 3, "cut_after": 0}, 503, "lost"),
     ({"error_after": 0}, 503, "could not finish"),
+    ({"words": [5]}, 503, "none of this provider's API"),
+    ({"junk": [1]}, 503, "no prediction"),
+    ({"junk": {"id": "../models", "status": "starting"}}, 503, "no prediction"),
+    ({"junk": {"id": "a", "status": None}}, 503, "no prediction"),
 ]
 
 
