@@ -80,6 +80,8 @@ def format_money(nano: int, digits: int = 9) -> str:
     :param nano: nano-dollars.
     :param digits: decimals kept, 0 to 9; the rest is rounded half to even.
     """
+    if not nano:  # what the own replicas answer: every such request is told so twice
+        return "0"
     dollars = round(Decimal(nano) / NANO, digits)
     text = f"{dollars:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
