@@ -18,6 +18,7 @@ from typing import NamedTuple
 from overspill.gateway.share import Share
 
 MINUTE = 60.0  # seconds
+NOISE = 1e-6  # requests or tokens; sums of floats that are no more than this apart are the same
 
 
 class Limits(NamedTuple):
@@ -65,7 +66,8 @@ class Bucket:
 
     def until(self, level: float, now: float) -> float:
         """Return the seconds until it holds so much."""
-        return max(0.0, level - self.now(now)) * MINUTE / self.per_minute
+        missing = level - self.now(now)
+        return missing * MINUTE / self.per_minute if missing > NOISE else 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Take an amount, or give it back where it is negative."""

@@ -93,10 +93,11 @@ def test_another_key_or_address_is_a_new_chance() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["begin", "fail", "answer", "leave"]),
-        st.floats(0, 90),
+        st.sampled_from(["begin", "begin", "fail", "fail", "answer", "leave"]),
+        st.floats(0, 40),
         st.integers(0, 5),
     ),
+    min_size=15,
     max_size=30,
 )
 

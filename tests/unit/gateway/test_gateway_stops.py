@@ -15,13 +15,14 @@ async def test_streams_end_when_the_gateway_stops(engine: Upstream) -> None:
         engine.before_gate = 2
         request = asyncio.create_task(w.post("/v1/chat/completions", BODY | {"stream": True}))
         await asyncio.wait_for(engine.arrived.wait(), 5)
+        url = w.url  # a port that listens no more tells no number
         w.stop.set()
         await until(lambda: w.plane.public.should_exit)
         async with aiohttp.ClientSession() as session:
             answer = await session.get(f"{w.internal_url}/readyz")
             assert answer.status == 503
             with pytest.raises(aiohttp.ClientConnectionError):
-                await until_refused(session, w.url)
+                await until_refused(session, url)
         engine.gate.set()
         status, _, body = await request
         assert status == 200
