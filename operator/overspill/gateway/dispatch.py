@@ -255,10 +255,13 @@ class Dispatcher:
         try:
             await self._spill(exchange, target, charge)
         except ProviderUnusable as error:
-            provider.breaker.failed(error, target.permit.began, self.clock())
+            if error.fault is Fault.NOT_FINISHED:
+                self._answers(provider, target.permit)
+            else:
+                provider.breaker.failed(error, target.permit.began, self.clock())
             raise ProviderFailed(f"{key}: {error}", error.fault) from None
         except RequestRefused as error:
-            provider.breaker.answered(target.permit.began)
+            self._answers(provider, target.permit)
             exchange.refusal = ApiError(error.status, "provider_refused", str(error))
             raise ProviderFailed(f"{key}: the request was refused", REQUEST_REFUSED) from None
         finally:

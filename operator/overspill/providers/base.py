@@ -36,6 +36,7 @@ class Fault(StrEnum):
     TIMED_OUT = "TimedOut"  # it was reached and said nothing in time
     UNREACHABLE = "Unreachable"  # no connection
     UNEXPECTED_ANSWER = "UnexpectedAnswer"  # something that is no answer of this API
+    NOT_FINISHED = "NotFinished"  # it tried to answer this request; it may well answer others
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,8 +199,11 @@ class Run:
 
         :raises AnswerBroken: when it failed, or somebody cancelled it.
         """
-        if self.prediction["status"] != "succeeded":
-            raise AnswerBroken("the provider could not finish the prediction")
+        status = self.prediction["status"]
+        if status != "succeeded":
+            # A model fails so on a prompt that is too long or offends it, too.
+            fault = Fault.NOT_FINISHED if status == "failed" else Fault.SERVER_ERROR
+            raise AnswerBroken("the provider could not finish the prediction", fault)
 
     async def events(self, deadline: float) -> Answer | None:
         """Return its event stream, None where it has none that the key may be sent to."""

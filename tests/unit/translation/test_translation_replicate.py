@@ -303,6 +303,20 @@ async def test_what_fails_is_told_and_no_redirect_followed(
     assert not any("elsewhere" in path for path in cloud.paths)
 
 
+@pytest.mark.parametrize(
+    ("fault", "rests"),
+    [({"ends": "failed"}, 0), ({"error_after": 0}, 0), ({"ends": "aborted"}, 1)],
+    ids=str,
+)
+async def test_a_prompt_on_which_the_model_fails_shuts_nobody_else_out(
+    gateway: World, cloud: ReplicateCloud, fault: Fields, rests: int
+) -> None:
+    for name, value in fault.items():
+        setattr(cloud, name, value)
+    await gateway.post(CHAT, ASKED | {"stream": "error_after" in fault})
+    assert [p.breaker.rests for p in gateway.state.providers.values()] == [rests]
+
+
 async def test_a_stream_that_fails_midway_ends_with_an_error(
     gateway: World, cloud: ReplicateCloud
 ) -> None:
