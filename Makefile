@@ -138,10 +138,14 @@ apiserver: venv ## Tests against the API server of the local cluster
 	KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
 	  $(PY) -m pytest tests/apiserver -n 3 --dist loadfile --junitxml=build/reports/apiserver.xml
 
-.PHONY: peers
-peers: ## What ours is tested against (minutes the first time; gives way to whatever else computes)
-	chrt --idle 0 $(MAKE) build/tools/loader-peers/.ready build/tools/litellm/.ready
-	chrt --idle 0 python3 hack/cluster/main.py build argocd
+.PHONY: argocd
+argocd: ## Argo CD for its story (four minutes the first time)
+	python3 hack/cluster/main.py build argocd
+
+# The tests against the API server mostly wait; these compute, and give way to them.
+.PHONY: beside
+beside: ## The engine, the loader and LiteLLM, and Argo CD, at the lowest priority
+	chrt --idle 0 $(MAKE) --keep-going engine loader litellm argocd
 
 .PHONY: e2e
 e2e: venv redis ## The stories on the local cluster; COUNT=3 runs them three times

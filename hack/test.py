@@ -18,17 +18,17 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("a Prometheus for the tests", ["make", "prometheus"], True),
     ("a Redis for the story of Argo CD", ["make", "redis"], True),
     ("format, lint, types, layers, generated files, unit tests", ["make", "check"], False),
-    ("the engine with a real model", ["make", "engine"], False),
     # A new cluster, so that nothing of an earlier run or of the demo takes part.
     ("an end to the old cluster", [sys.executable, "hack/cluster/main.py", "down"], True),
     ("the local cluster", [sys.executable, "hack/cluster/main.py", "up"], True),
     ("how the local cluster heals and ends", ["make", "test-cluster"], False),
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
     ("what the images hold", ["make", "image-contents"], False),
-    # These tests mostly wait: what the steps after them need is built or installed meanwhile.
-    ("tests against the API server", ["make", "-j2", "apiserver", "peers"], False),
-    ("the model loader against other servers", ["make", "loader"], False),
-    ("LiteLLM's proxy as a provider", ["make", "litellm"], False),
+    (
+        "tests against the API server; beside them the engine, the loader, LiteLLM's proxy",
+        ["make", "--jobs=2", "--keep-going", "apiserver", "beside"],
+        False,
+    ),
     ("the stories of e2e/", ["make", "e2e"], False),
 ]
 
