@@ -100,16 +100,17 @@ class ScalingMode(StrEnum):
 
 
 # Rules with oldSelf are about changes, those through /scale among them: whoever applies a service
-# without replicas, or moves the bounds past a count that somebody has set, is not refused.
+# without replicas, or moves the bounds past a count that somebody has set, is not refused. Nor is a
+# change to 1: it is how the default comes back when a manifest no longer has the field.
 @cel("self.minReplicas <= self.maxReplicas", "minReplicas must not be greater than maxReplicas")
 @cel("duration(self.idleAfter) >= duration('10s')", "idleAfter must be at least 10s")
 @cel(
-    "self.replicas == oldSelf.replicas || self.mode == 'Manual' || oldSelf.mode == 'Manual'",
+    "self.replicas in [oldSelf.replicas, 1] || self.mode == 'Manual' || oldSelf.mode == 'Manual'",
     "replicas cannot be changed while the autoscaler decides; set mode: Manual to scale by hand, "
     "by an HPA or by KEDA",
 )
 @cel(
-    "self.replicas == oldSelf.replicas || self.mode != 'Manual' "
+    "self.replicas in [oldSelf.replicas, 1] || self.mode != 'Manual' "
     "|| (self.minReplicas <= self.replicas && self.replicas <= self.maxReplicas)",
     "replicas must be within minReplicas and maxReplicas; change those first, or with it",
 )

@@ -67,6 +67,18 @@ async def test_the_api_server_fills_in_what_the_models_say(
     assert stored["spec"]["scaling"]["objective"]["ttft"] == {"p95": "2s"}
 
 
+@pytest.mark.parametrize(
+    "scaling", [{"maxReplicas": 4}, {"mode": "Manual", "minReplicas": 2, "maxReplicas": 4}]
+)
+async def test_a_manifest_may_drop_a_count_that_it_had(
+    cluster: Cluster, namespace: str, scaling: dict[str, Any]
+) -> None:
+    for counted in ({"replicas": 3}, {}):
+        obj = service("chat", namespace, {"scaling": scaling | counted})
+        stored = await cluster.apply(INFERENCE_SERVICE, obj, manager="overspill-tests")
+    assert stored["spec"]["scaling"]["replicas"] == 1
+
+
 async def test_a_time_is_a_time_or_absent(cluster: Cluster, namespace: str) -> None:
     obj = service("chat", namespace, {})
     await cluster.create(INFERENCE_SERVICE, obj)
@@ -90,11 +102,13 @@ async def test_the_columns_of_kubectl_get(cluster: Cluster, namespace: str) -> N
     traffic = {"requestsPerSecond": 1.5, "spilledPercent": 12.5}
     obj["status"] = {"conditions": [condition], "readyReplicas": 2, "desiredReplicas": 3}
     obj["status"]["traffic"] = traffic
+    obj["status"]["cost"] = {"dollarsPerHour": 4.2, "dollarsPerMTok": 0.31}
+    obj["status"]["spent"] = {"perDay": "1.50", "left": "3.50"}
     await cluster.apply(INFERENCE_SERVICE, obj, manager="overspill-tests", subresource="status")
     table = await as_table(cluster, INFERENCE_SERVICE.path(namespace))
     assert table == [
-        ["Name", "Ready", "Reason", "Replicas", "Desired", "Spill%", "Age"],
-        ["chat", "False", "ClusterFull", 2, 3, 12.5],
+        ["Name", "Ready", "Reason", "Replicas", "Desired", "Spill%", "$/h", "$/1M", "Left", "Age"],
+        ["chat", "False", "ClusterFull", 2, 3, 12.5, 4.2, 0.31, "3.50"],
     ]
 
 
