@@ -192,6 +192,22 @@ async def test_a_silent_engine_is_given_up(
     await asyncio.wait_for(engine.left_event.wait(), 5)
 
 
+@pytest.mark.parametrize(
+    ("stream", "limit"), [(True, "STREAM_FIRST_BYTE"), (False, "UNARY_FIRST_BYTE")]
+)
+async def test_an_engine_that_is_silent_before_its_first_byte_is_passed_over(
+    gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch, stream: bool, limit: str
+) -> None:
+    monkeypatch.setattr(f"overspill.gateway.dispatch.{limit}", 0.2)
+    async with Upstream().serving() as silent:
+        silent.gate.clear()
+        gateway.replicas(silent, engine)
+        status, _, _ = await gateway.post("/v1/chat/completions", BODY | {"stream": stream})
+        assert (status, len(silent.bodies), len(engine.bodies)) == (200, 1, 1)
+        await asyncio.wait_for(silent.left_event.wait(), 5)
+    assert load(gateway) == 0
+
+
 async def test_a_stream_that_never_says_anything_is_given_up(
     gateway: World, engine: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
