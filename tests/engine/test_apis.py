@@ -14,8 +14,8 @@ from gateway_world import World, service, spillover, world
 from conftest import Served
 
 HI = [{"role": "user", "content": "Say hello to Ann."}]
-ASKED: dict[str, Any] = {"model": "chat", "max_tokens": 8, "messages": HI}
-SAMPLING: dict[str, Any] = {"extra_body": {"temperature": 0}}
+SAMPLING: dict[str, Any] = {"extra_body": {"temperature": 0}}  # the same answer, always 8 tokens
+ASKED: dict[str, Any] = {"model": "chat", "max_tokens": 8, "messages": HI, **SAMPLING}
 TYPES = ["anthropic", "openai-compatible"]
 
 
@@ -58,8 +58,8 @@ def prompt_tokens(usage: anthropic.types.Usage) -> int:
 async def test_anthropics_client_and_an_own_engine(gateway: World) -> None:
     async with client(gateway) as sdk:
         count = await sdk.messages.count_tokens(model="chat", messages=HI)  # type: ignore[arg-type]
-        whole = await sdk.messages.create(**ASKED, **SAMPLING)
-        async with sdk.messages.stream(**ASKED, **SAMPLING) as stream:
+        whole = await sdk.messages.create(**ASKED)
+        async with sdk.messages.stream(**ASKED) as stream:
             streamed = await stream.get_final_message()
     assert whole.content[0].type == "text"
     assert whole.content[0].text
@@ -78,7 +78,8 @@ async def test_openais_client_and_an_own_engine_that_embeds_too(
     engine = launch(CONTEXT_LENGTH=256, MAX_SEQUENCES=1, SERVED_NAME="chat", ENGINE_ARGS=embeds)
     async with before(engine.wait()) as w:
         sdk = w.sdk()
-        text = await sdk.completions.create(model="chat", prompt="Ann says:", max_tokens=8)
+        told: dict[str, Any] = {"model": "chat", "prompt": "Ann says:", "max_tokens": 8}
+        text = await sdk.completions.create(**told, **SAMPLING)
         vectors = await sdk.embeddings.create(model="chat", input=["Hello.", "Hello.", "Rain?"])
         answer = await sdk.chat.completions.create(**ASKED)
     assert text.choices[0].text

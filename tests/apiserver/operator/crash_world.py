@@ -71,6 +71,8 @@ class Fixed:
     def desired(self, _: str) -> int:
         return self.wish.count
 
+    decided = desired
+
     def decisions(self, _: str) -> list[Any]:
         return []
 
