@@ -56,8 +56,8 @@ lint: venv ## Format, lint, types and layers
 	cd hack/cluster && mypy --strict --config-file= main.py relay.py localcluster
 
 .PHONY: unit
-unit: venv ## Unit tests, a file at a time on each of two cores
-	$(PY) -m pytest tests/unit -q -n 2 --dist loadfile --junitxml=build/reports/unit.xml
+unit: venv ## Unit tests, three files at a time: some wait more than they compute
+	$(PY) -m pytest tests/unit -q -n 3 --dist loadfile --junitxml=build/reports/unit.xml
 
 .PHONY: engine
 engine: venv ## The engine with the real llama.cpp and a small model
