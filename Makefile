@@ -136,7 +136,8 @@ $(PEERS:%=build/tools/%/.ready) build/tools/loader-peers/.ready: build/tools/%/.
 .PHONY: apiserver
 apiserver: venv ## Tests against the API server of the local cluster
 	KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
-	  $(PY) -m pytest tests/apiserver -n 3 --dist loadfile --junitxml=build/reports/apiserver.xml
+	  $(PY) -m pytest tests/apiserver -n 3 --dist loadfile --no-loadscope-reorder \
+	    --junitxml=build/reports/apiserver.xml
 
 .PHONY: argocd
 argocd: ## Argo CD for its story (four minutes the first time)
