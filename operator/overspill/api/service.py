@@ -70,6 +70,11 @@ class ResourcesSpec(Model):
     cpu: Quantity = Field("1", description="CPU request and limit, in cores.")
     memory: Quantity = Field("2Gi", description="Memory request and limit, in bytes.")
 
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of one replica; 0: it runs on CPUs."""
+        return self.accelerator.count if self.accelerator else 0
+
 
 @cel("duration(self.p95) > duration('0s')", "p95 must be longer than 0s")
 class Percentile(Model):

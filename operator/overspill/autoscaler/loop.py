@@ -133,8 +133,7 @@ class Autoscaler:
         """
         windows = (self._settings.up_window, self._settings.down_window)
         rules = Rules.of(service, slots, *windows)
-        accelerator = service.spec.resources.accelerator
-        devices = accelerator.count if accelerator else 0
+        devices = service.spec.resources.accelerators
         hourly = float(service.spec.cost.gpu_hour)
         subject = self._subjects.get(key)
         if subject is None:

@@ -20,8 +20,7 @@ DEFAULT_BOOT = 120.0  # seconds; a model of some GB from a disk, before a replic
 def offer(facts: Facts) -> Offer | None:
     """Return what both sides ask, None where there is no choice."""
     spec = facts.service.spec
-    accelerator = spec.resources.accelerator
-    replica_hour = float(spec.cost.gpu_hour) * (accelerator.count if accelerator else 0)
+    replica_hour = float(spec.cost.gpu_hour) * spec.resources.accelerators
     decided_here = spec.scaling.set_count is None
     rates = _rates(facts) if decided_here and replica_hour and _may_leave(facts) else ()
     return Offer(replica_hour, rates, _boot(facts)) if rates else None
