@@ -32,9 +32,10 @@ BATCH = 1_000  # objects at a time, then they are deleted
 SENDERS = 4
 SHOWN_SECONDS = 90
 EDITS = 15
-# A path, or the words for what has none: no JSON, too large, another version.
+# A path, or the words for what has none: no JSON, too large, another version. An unknown field at
+# the top of an object has no path beside its name.
 NAMED = re.compile(
-    r"(spec|metadata|apiVersion|kind)\b|API version|too large|larger than|exceeded|json|JSON|"
+    r"(spec|metadata|apiVersion|kind)\b|unknown field \"|API version|too large|larger than|exceeded|json|JSON|"
     r"invalid character|unmarshal|nesting|not valid|the name of the object"
 )
 
