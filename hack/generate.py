@@ -3,13 +3,12 @@
     python hack/generate.py            write
     python hack/generate.py --check    exit 1 and name each file that differs
 
-From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/``
-and the golden files of the runtimes and of pods' fields; from a table of the tests the matrix of
-APIs. From the metric names: the chart's
-dashboards. From the health scripts in ``gitops/argocd``: the patch that installs them. From the
-samples: the examples in Chart.yaml. From the chart: ``manifests/install.yaml``. The last needs
-helm, from PATH or from the local cluster's cache; without it that one file is left as it is, and
-a line says so.
+From the models: ``crds/``, the chart's CRD templates, the reference in ``docs/reference/`` and the
+golden files of the runtimes and of pods' fields; from a table of the tests the matrix of APIs. From
+the metric names: the chart's dashboards. From the autoscaler's queries: its recording rules. From
+the health scripts in ``gitops/argocd``: the patch that installs them. From the samples: the
+examples in Chart.yaml. From the chart: ``manifests/install.yaml``. The last needs helm, from PATH
+or from the local cluster's cache; without it that one file is left as it is, and a line says so.
 """
 
 import argparse
@@ -30,6 +29,7 @@ import dashboards
 import reference
 from overspill.api.base import Resource
 from overspill.api.crd import RESOURCES, crd
+from overspill.prometheus import queries
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts/overspill"
@@ -178,6 +178,11 @@ def boards() -> dict[Path, str]:
     return {folder / f"{name}.json": text for name, text in dashboards.boards().items()}
 
 
+def recording_rules() -> dict[Path, str]:
+    """Return the chart's recording rules: the autoscaler's own queries."""
+    return {CHART / "files/recording.yaml": HEADER + dump(queries.recording_rules())}
+
+
 def argocd() -> dict[Path, str]:
     """Return the patch of Argo CD's ConfigMap that carries our health scripts.
 
@@ -229,6 +234,7 @@ def main() -> int:
         references,
         golden,
         boards,
+        recording_rules,
         argocd,
         chart_examples,
         manifests,

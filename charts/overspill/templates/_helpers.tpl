@@ -37,6 +37,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 http://{{ .Release.Name }}-prometheus.{{ .Release.Namespace }}.svc:9090
 {{- else -}}
+{{- if and .Values.prometheus.recordingRules (not .Values.prometheus.url) -}}
+{{- fail "prometheus.recordingRules: there is no Prometheus to record; set prometheus.url or prometheus.enabled" -}}
+{{- end -}}
 {{ .Values.prometheus.url }}
 {{- end -}}
 {{- end }}

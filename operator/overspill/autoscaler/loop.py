@@ -45,11 +45,12 @@ BATCH = 50  # services decided before others get the event loop
 
 @dataclass(frozen=True)
 class Settings:
-    """Pace of the loop, in seconds."""
+    """Pace of the loop, in seconds, and how Prometheus is asked."""
 
     interval: float = 5.0
     up_window: float = 10.0
     down_window: float = 300.0
+    recorded: bool = False  # Prometheus has our recording rules
 
 
 class ScaleWriter(Protocol):
@@ -89,7 +90,13 @@ class Autoscaler:
         """
         self._settings = settings or Settings()
         self._epoch = time.time() - time.monotonic()
-        self._readings = Readings(prometheus, self._settings.interval, self.now, self._own_metrics)
+        self._readings = Readings(
+            prometheus,
+            self._settings.interval,
+            self.now,
+            self._own_metrics,
+            recorded=self._settings.recorded,
+        )
         self._gateways = Gateways(
             gateways,
             token_file,

@@ -2,10 +2,15 @@
 
 Readings older than three rounds count as none, so that a Prometheus that goes away is noticed
 although its last answers are still here.
+
+Where Prometheus records the answers by our rules, these are read: a query then costs the same
+however many pods there are. A Prometheus that has recorded nothing lately, because it lacks the
+rules or does not get round to them, is asked the queries themselves in the same round. One signal
+that is not recorded while others are is missing, as it would be without rules.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +18,7 @@ import structlog
 
 from overspill.autoscaler.signals import NO_DATA, Signals, number
 from overspill.prometheus.client import PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, MIX, OwnMetrics, signals
+from overspill.prometheus.queries import GATEWAYS, MIX, RECORDED_SUMS, SUMS, OwnMetrics, signals
 from overspill.prometheus.samples import Samples
 
 log = structlog.get_logger(__name__)
@@ -46,17 +51,22 @@ class Readings:
         interval: float,
         clock: Callable[[], float],
         own: Callable[[], frozenset[OwnMetrics]] = frozenset,
+        *,
+        recorded: bool = False,
     ) -> None:
         """Make a poller; ``run`` polls.
 
         :param interval: seconds between two rounds.
         :param clock: seconds since the epoch, never going back.
         :param own: gives the metric names of engines that are not ours, now.
+        :param recorded: whether Prometheus has our recording rules.
         """
         self._source = source
         self._interval = interval
         self._clock = clock
         self._own = own
+        self._recorded = recorded
+        self._unrecorded = False
         self._signals: Mapping[str, Samples] = {}
         self._read_at = -float("inf")
         self._sums: Mapping[str, Samples] = {}
@@ -73,7 +83,7 @@ class Readings:
         """Ask for every signal once; a failure is remembered, not raised."""
         now = self._clock()
         try:
-            self._signals = await self._ask(signals(self._own()))
+            self._signals = await self._read_signals()
         except PrometheusUnavailable as error:
             if self.outage is None:
                 log.warning("prometheus unavailable", problem=str(error), retry=error.retry)
@@ -86,13 +96,33 @@ class Readings:
     async def _poll_sums(self) -> None:
         """What costs sum up to and a usual request change slowly: the last answers stay."""
         try:
-            self._sums = await self._ask(COSTS | MIX)
+            self._sums = await self._read_sums()
             problem = ""
         except PrometheusUnavailable as error:
             problem = str(error)
         if problem and problem != self._sums_problem:  # told once, not with every look
             log.warning("costs of the last 24 hours unknown", problem=problem)
         self._sums_problem = problem
+
+    async def _read_signals(self) -> Mapping[str, Samples]:
+        own = self._own()
+        if self._recorded:
+            found = await self._ask(signals(own, recorded=True))
+            if _any(found, GATEWAYS):  # the engines' may be of names in no rule
+                self._unrecorded = False
+                return found
+        found = await self._ask(signals(own))
+        if self._recorded and not self._unrecorded and _any(found, GATEWAYS):
+            self._unrecorded = True  # told once, not with every round
+            log.warning("prometheus has recorded nothing lately: asking it what the rules would")
+        return found
+
+    async def _read_sums(self) -> Mapping[str, Samples]:
+        if self._recorded:
+            found = await self._ask(RECORDED_SUMS)
+            if _any(found, SUMS):
+                return found
+        return await self._ask(SUMS)
 
     async def _ask(self, queries: Mapping[str, str]) -> Mapping[str, Samples]:
         answers = await asyncio.gather(*(self._source.query(q) for q in queries.values()))
@@ -120,6 +150,11 @@ class Readings:
     def mix(self, key: str) -> dict[str, float | None]:
         """Return the tokens of a service's usual request, by the names of ``queries.MIX``."""
         return {name: number(self._sums.get(name, {}).get(key, NO_DATA)) for name in MIX}
+
+
+def _any(found: Mapping[str, Samples], names: Iterable[str]) -> bool:
+    """Whether one of these signals has a value of any service."""
+    return any(found[name] for name in names)
 
 
 async def _every(seconds: float, poll: Callable[[], Awaitable[None]]) -> None:

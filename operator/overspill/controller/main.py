@@ -159,7 +159,10 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
         _token(settings),
         scale,
         settings=autoscaler_loop.Settings(
-            settings.interval, settings.up_window, settings.down_window
+            settings.interval,
+            settings.up_window,
+            settings.down_window,
+            settings.recording_rules,
         ),
         on_change=lambda path: keys.mark([Key.service(*path.split("/"))]),
         on_statement=treasurer.hear,

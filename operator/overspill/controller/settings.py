@@ -29,6 +29,7 @@ class Settings:
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()  # names of Secrets in the services' namespaces
     prometheus_url: str = ""
+    recording_rules: bool = False  # Prometheus has the chart's
     token_file: str = "/var/run/secrets/overspill/gateway-token"  # noqa: S105 - a path
     interval: float = 5.0  # of the autoscaler
     up_window: float = 10.0
@@ -62,6 +63,7 @@ class Settings:
             pull_policy=env.get("OVERSPILL_ENGINE_PULL_POLICY") or cls.pull_policy,
             pull_secrets=_names(env, "OVERSPILL_ENGINE_PULL_SECRETS"),
             prometheus_url=env.get("OVERSPILL_PROMETHEUS_URL", ""),
+            recording_rules=_flag(env, "OVERSPILL_RECORDING_RULES"),
             token_file=env.get("OVERSPILL_GATEWAY_TOKEN_FILE") or cls.token_file,
             interval=_seconds(env, "OVERSPILL_AUTOSCALER_INTERVAL", cls.interval),
             up_window=_seconds(env, "OVERSPILL_UP_WINDOW", cls.up_window),
@@ -80,6 +82,13 @@ def _required(env: Mapping[str, str], name: str) -> str:
 
 def _names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(n.strip() for n in env.get(name, "").split(",") if n.strip())
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "false"
+    if text not in ("true", "false"):
+        raise SettingsError(f"{name}: {text!r} is neither true nor false")
+    return text == "true"
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float) -> float:

@@ -7,17 +7,23 @@
 * Engines call one thing by different names. ``or`` takes the first name that a service has; the
   names of a user's own engine count in its namespace only, or one team's could hide another's.
 * ``rate`` handles counter resets. A window must hold two scrapes: scrape every 30 s or faster.
+
+Each of these reads the series of all pods. Where Prometheus has our recording rules, the answers
+are there as series of their own, one per service.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from overspill.api import metrics
 
 MIX_WINDOW = 3600  # seconds over which a usual request is known
 WINDOW = 60  # seconds of the rate windows, and the greatest age of a gauge
+SIGNALS_EVERY, SUMS_EVERY = 5, 30  # seconds between two evaluations of a recording rule
+MISSED = 4  # of these, after which what was recorded last is too old
 _SERVICE = ", ".join(metrics.SERVICE_LABELS)
 _LOCAL = '{destination="local"}'
 _SPILLED = '{destination=~".+/.+"}'  # a provider; a refused request went nowhere
@@ -33,8 +39,8 @@ def _rate(metric: str, selector: str = "", *labels: str, window: int = WINDOW) -
     return _sum(f"rate({metric}{selector}[{window}s])", *labels)
 
 
-def _fresh(metric: str, selector: str = "") -> str:
-    return f"{metric}{selector} and (time() - timestamp({metric}{selector}) < {WINDOW})"
+def _fresh(metric: str, selector: str = "", age: int = WINDOW) -> str:
+    return f"{metric}{selector} and (time() - timestamp({metric}{selector}) < {age})"
 
 
 def _gauge(metric: str, selector: str = "", *labels: str) -> str:
@@ -105,35 +111,12 @@ def _own(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(n, f'{{{label}=~"{"|".join(sorted(used[n]))}"}}') for n in sorted(used)]
 
 
-@lru_cache(maxsize=8)
-def signals(own: frozenset[OwnMetrics] = frozenset()) -> dict[str, str]:
-    """Return the query of each signal, for all services at once.
-
-    :param own: metric names of engines that are not ours.
-    """
-    running = _own((o.namespace, o.running) for o in own)
-    waiting = _own((o.namespace, o.waiting) for o in own)
-    kv_usage = _own((o.namespace, o.kv_usage) for o in own)
-    engines = {
-        "engine_running": [
-            _gauge(metrics.LLAMACPP_RUNNING),
-            _gauge(metrics.VLLM_RUNNING, "", "engine"),
-            *(_gauge(*names) for names in running),
-        ],
-        "engine_waiting": [
-            _gauge(metrics.LLAMACPP_WAITING),
-            _gauge(metrics.VLLM_WAITING, "", "engine"),
-            *(_gauge(*names) for names in waiting),
-        ],
-        "kv_usage": [
-            _mean(metrics.VLLM_KV_USAGE, "", "engine"),
-            *(_mean(*names) for names in kv_usage),
-        ],
-    }
-    return _GATEWAYS | {name: " or ".join(queries) for name, queries in engines.items()}
+def _either(llamacpp: str, vllm: str) -> str:
+    return f"{_gauge(llamacpp)} or {_gauge(vllm, '', 'engine')}"
 
 
-_GATEWAYS = {
+# What the gateways say.
+GATEWAYS = {
     "gateways": _gauge(metrics.READY_REPLICAS),
     "arrivals_rate": _rate(metrics.ARRIVALS),
     "in_flight": _gauge(metrics.IN_FLIGHT, _LOCAL),
@@ -147,7 +130,13 @@ _GATEWAYS = {
     "within_objective_rate": _rate(metrics.WITHIN_OBJECTIVE),
     "residence": _residence(),
 }
-SIGNALS = signals()
+# What the engines that are ours say.
+_ENGINES = {
+    "engine_running": _either(metrics.LLAMACPP_RUNNING, metrics.VLLM_RUNNING),
+    "engine_waiting": _either(metrics.LLAMACPP_WAITING, metrics.VLLM_WAITING),
+    "kv_usage": _mean(metrics.VLLM_KV_USAGE, "", "engine"),
+}
+SIGNALS = GATEWAYS | _ENGINES
 _ANSWERED = '{code="200"}'
 
 
@@ -176,3 +165,57 @@ COSTS = {
     "gpu_dollars_hour": _sum(f"increase({metrics.GPU_COST}[1h])"),
     "spilled_dollars_hour": _sum(f"increase({metrics.COST}{_SPILLED}[1h])", "destination"),
 }
+
+
+def _record(name: str) -> str:
+    """Return the name of a recorded series.
+
+    https://prometheus.io/docs/practices/rules/: level, metric, operations.
+    """
+    return f"service:overspill_{name}:all"
+
+
+def _recorded(names: Iterable[str], every: int) -> dict[str, str]:
+    """Return the query of each recorded series; the copies of a Prometheus pair are folded."""
+    fresh = {name: _fresh(_record(name), age=MISSED * every) for name in names}
+    return {name: f"max by ({_SERVICE}) ({series})" for name, series in fresh.items()}
+
+
+SUMS = COSTS | MIX
+RECORDED_SIGNALS = _recorded(SIGNALS, SIGNALS_EVERY)
+RECORDED_SUMS = _recorded(SUMS, SUMS_EVERY)
+
+
+@lru_cache(maxsize=8)
+def signals(own: frozenset[OwnMetrics] = frozenset(), *, recorded: bool = False) -> dict[str, str]:
+    """Return the query of each signal, for all services at once.
+
+    :param own: metric names of engines that are not ours. No recording rule knows them, so they
+        are read from their pods in any case.
+    :param recorded: ask for what the recording rules made; it is absent where it is too old.
+    """
+    others = {
+        "engine_running": [_gauge(*n) for n in _own((o.namespace, o.running) for o in own)],
+        "engine_waiting": [_gauge(*n) for n in _own((o.namespace, o.waiting) for o in own)],
+        "kv_usage": [_mean(*n) for n in _own((o.namespace, o.kv_usage) for o in own)],
+    }
+    ours = RECORDED_SIGNALS if recorded else SIGNALS
+    return ours | {signal: " or ".join((ours[signal], *more)) for signal, more in others.items()}
+
+
+def recording_rules() -> dict[str, Any]:
+    """Return the rules that record every query, as a file of Prometheus.
+
+    https://prometheus.io/docs/prometheus/latest/configuration/recording_rules/
+    """
+    groups = (("signals", SIGNALS, SIGNALS_EVERY), ("sums", SUMS, SUMS_EVERY))
+    return {
+        "groups": [
+            {
+                "name": f"overspill-{name}",
+                "interval": f"{every}s",
+                "rules": [{"record": _record(n), "expr": q} for n, q in queries.items()],
+            }
+            for name, queries, every in groups
+        ]
+    }

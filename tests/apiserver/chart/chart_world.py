@@ -60,3 +60,9 @@ def named(objects: list[Object], kind: str, name: str) -> Object:
     """The one object of that kind and name."""
     (found,) = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
     return found
+
+
+def env(deployment: Object) -> dict[str, str]:
+    """The plain environment variables of a Deployment's only container."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {e["name"]: e.get("value", "") for e in container["env"]}

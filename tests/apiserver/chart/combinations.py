@@ -28,7 +28,11 @@ VALUES: dict[str, list[Any]] = {
         [{"namespace": PLATFORM, "names": ["openai-key"]}, {"namespace": A, "names": ["mine"]}],
         [{"namespace": OWN, "names": ["openai-key"]}],
     ],
-    "prometheus": [{}, {"enabled": True}, {"url": "http://prometheus.monitoring:9090"}],
+    "prometheus": [
+        {},
+        {"enabled": True, "recordingRules": True},
+        {"url": "http://prometheus.monitoring:9090"},
+    ],
     "networkPolicy": [{}, {"enabled": False}, {"scrapeNamespaces": [A, "monitoring"]}],
     "gateway.service": [
         {},

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_world import CHART, Helm, HelmFailed, named, settings
+from chart_world import CHART, Helm, HelmFailed, env, named, settings
 
 from overspill.api.metrics import SERVICE_LABELS
 from overspill.api.names import ANNOTATION_METRICS_PATH
@@ -62,6 +62,26 @@ def test_rules_have_the_values_filled_in(helm: Helm) -> None:
     text = (CHART / "files/rules.yaml").read_text()
     filled = text.replace("$RUNBOOKS", rules["runbookURL"]).replace("$DOLLARS_PER_HOUR", "2.5")
     assert rule["spec"] == yaml.safe_load(filled)
+
+
+def test_one_value_gives_prometheus_the_recording_rules_and_tells_the_operator(helm: Helm) -> None:
+    rules = yaml.safe_load((CHART / "files/recording.yaml").read_text())
+    asked = {"url": "http://prometheus.monitoring:9090", "recordingRules": True}
+    theirs = helm.template(prometheus=asked, **{"monitoring.rules.labels": {"role": "rules"}})
+    rule = named(theirs, "PrometheusRule", "overspill-recording")
+    assert rule["spec"] == rules
+    assert rule["metadata"]["labels"]["role"] == "rules"
+    ours = helm.template(prometheus={"enabled": True, "recordingRules": True})
+    assert not kinds(ours) & MONITORING
+    files = named(ours, "ConfigMap", "overspill-prometheus")["data"]
+    assert yaml.safe_load(files["recording.yaml"]) == rules
+    config = yaml.safe_load(files["prometheus.yml"])
+    assert config["rule_files"] == ["/etc/overspill/recording.yaml"]
+    without = helm.template(prometheus={"enabled": True})
+    assert list(named(without, "ConfigMap", "overspill-prometheus")["data"]) == ["prometheus.yml"]
+    for objects, told in ((theirs, "true"), (ours, "true"), (without, "false")):
+        operator = env(named(objects, "Deployment", "overspill-operator"))
+        assert operator["OVERSPILL_RECORDING_RULES"] == told
 
 
 def test_dashboards_are_config_maps_that_a_sidecar_finds(helm: Helm) -> None:

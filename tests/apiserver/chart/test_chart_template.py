@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_world import CHART, ROOT, Helm, HelmFailed, named, settings
+from chart_world import CHART, ROOT, Helm, HelmFailed, env, named, settings
 from network import reach
 from rights import matrix
 
@@ -16,11 +16,6 @@ from overspill.api.crd import RESOURCES
 
 SCOPED = {"watchNamespaces": ["team-a", "team-b"]}
 PROVIDERS = {"gateway": {"providerSecrets": [{"namespace": "platform", "names": ["openai-key"]}]}}
-
-
-def env(deployment: dict[str, Any]) -> dict[str, str]:
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    return {e["name"]: e.get("value", "") for e in container["env"]}
 
 
 def test_lint(helm: Helm) -> None:
@@ -59,6 +54,7 @@ def test_the_plain_install_has_no_diff(helm: Helm) -> None:
         ({"autoscaler": {"upWindow": "0.0s0ms"}}, "/autoscaler/upWindow"),
         ({"prometheus": {"url": "prometheus:9090"}}, "/prometheus/url"),
         ({"prometheus": {"url": "http://p:9090", "enabled": True}}, "not both"),
+        ({"prometheus": {"recordingRules": True}}, "there is no Prometheus to record"),
         # Prometheus itself reads no fractions.
         ({"prometheus": {"scrapeInterval": "0.5s"}}, "/prometheus/scrapeInterval"),
         ({"logLevel": "verbose"}, "/logLevel"),

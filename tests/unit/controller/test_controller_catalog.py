@@ -144,6 +144,7 @@ def test_the_claims_that_a_service_names(spec: dict[str, Any], claims: set[str])
         ({"OVERSPILL_UP_WINDOW": "soon"}, "OVERSPILL_UP_WINDOW"),
         ({"OVERSPILL_AUTOSCALER_INTERVAL": "0s"}, "OVERSPILL_AUTOSCALER_INTERVAL"),
         ({"OVERSPILL_METRICS_PORT": "http"}, "OVERSPILL_METRICS_PORT"),
+        ({"OVERSPILL_RECORDING_RULES": "yes"}, "OVERSPILL_RECORDING_RULES"),
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, str], words: str) -> None:

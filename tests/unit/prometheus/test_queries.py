@@ -16,13 +16,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from overspill.api import metrics
 from overspill.prometheus.client import PrometheusClient, PrometheusUnavailable
-from overspill.prometheus.queries import COSTS, MIX, WINDOW, OwnMetrics, signals
+from overspill.prometheus.queries import (
+    MIX,
+    RECORDED_SUMS,
+    SUMS,
+    WINDOW,
+    OwnMetrics,
+    recording_rules,
+    signals,
+)
 from overspill.prometheus.samples import Missing, Samples
 
 PROMETHEUS = shutil.which("prometheus")
@@ -140,6 +149,7 @@ class TextTarget(http.server.BaseHTTPRequestHandler):
 
 CONFIG = """
 global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}
+rule_files: [recording.yaml]
 scrape_configs:
 - {{job_name: gateways, static_configs: [{{targets: ["{one}", "{two}"]}}]}}
 - {{job_name: again, static_configs: [{{targets: ["{one}"]}}]}}
@@ -197,6 +207,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
 
 def start(folder: Path, config: str) -> tuple[str, subprocess.Popen[bytes]]:
     (folder / "prometheus.yml").write_text(config)
+    rules = recording_rules()
+    for group in rules["groups"]:
+        group["interval"] = "500ms"
+    (folder / "recording.yaml").write_text(yaml.safe_dump(rules))
     command = [PROMETHEUS, f"--config.file={folder}/prometheus.yml"]
     command += [f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:0"]
     log = folder / "log"
@@ -226,7 +240,10 @@ def wait_for(
 
 
 async def ask(client: PrometheusClient) -> dict[str, Samples]:
-    return {name: await client.query(q) for name, q in (signals(OWN) | COSTS | MIX).items()}
+    queries = signals(OWN) | SUMS
+    recorded = signals(OWN, recorded=True) | RECORDED_SUMS
+    queries |= {f"recorded {name}": query for name, query in recorded.items()}
+    return {name: await client.query(query) for name, query in queries.items()}
 
 
 def begun(answers: dict[str, Samples]) -> bool:
@@ -240,9 +257,11 @@ def settled(answers: dict[str, Samples]) -> bool:
     wanted = {"gateways": 2, "in_flight": 6, "spilled_in_flight": 2, "queued": 4} | DAY
     wanted |= {name: requests / WINDOW for name, requests in RATES.items()}
     found = {name: answers[name].get(KEY) for name in wanted}
+    recorded = {name: answers[f"recorded {name}"].get(KEY) for name in wanted}
     engines = [len(answers[n]) for n in ("engine_running", "engine_waiting", "kv_usage")]
     return (
         found == pytest.approx(wanted, rel=0.08)
+        and recorded == pytest.approx(wanted, rel=0.08)
         and answers["residence"].get(KEY) == pytest.approx(6.0 / found["local_rate"], rel=0.08)
         and engines == [4, 4, 3]
     )
@@ -262,6 +281,16 @@ def test_a_gauge_that_is_old_does_not_count(answers):
 def test_rates_count_each_request_once(answers, signal, requests):
     assert answers[signal][KEY] * WINDOW == pytest.approx(requests, rel=0.1)
     assert answers[signal]["team-a/quiet"] == 0.0
+
+
+@pytest.mark.parametrize("name", [*signals(), *SUMS])
+def test_what_is_recorded_is_what_the_query_says(answers, name):
+    """Of engines of a user's own, too, which no rule knows; nothing is added and nothing lost."""
+    asked, recorded = answers[name], answers[f"recorded {name}"]
+    assert recorded.keys() == asked.keys()
+    for key, value in asked.items():
+        number = isinstance(value, float)
+        assert recorded[key] == (pytest.approx(value, rel=0.1) if number else value)
 
 
 def test_latency_is_that_of_local_answers(answers):
