@@ -22,7 +22,8 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,7 @@ from xxhash import xxh3_64_intdigest
 import routing_http
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Address, Replica
+from overspill.gateway.reports import POLL_SECONDS
 from routing_replay import (
     DECODE,
     REPLICAS,
@@ -65,6 +67,9 @@ class Router(Protocol):
     def ended(self, address: Address, now: float, seconds: float) -> None:
         """Hear of an answer's end."""
 
+    def hear(self, loads: Mapping[Address, int]) -> None:
+        """Hear how many requests each replica has in flight, whoever sent them."""
+
 
 class Ours:
     """The gateway's own code."""
@@ -87,6 +92,11 @@ class Ours:
     def ended(self, address: Address, now: float, seconds: float) -> None:
         """See Router."""
         self._admission.release(self._known[address], now, seconds)
+
+    def hear(self, loads: Mapping[Address, int]) -> None:
+        """See Router."""
+        for replica in self._admission.replicas.values():
+            replica.others = loads[replica.address] - replica.load
 
 
 @dataclass
@@ -111,6 +121,9 @@ class Simple:
     def ended(self, address: Address, now: float, seconds: float) -> None:
         """See Router."""
         self.loads[address] -= 1
+
+    def hear(self, loads: Mapping[Address, int]) -> None:
+        """See Router; these count their own only, as they are."""
 
     def pick(self, request: Request) -> Address:
         """Return where the request goes."""
@@ -172,18 +185,25 @@ def replay(
     ]
     changes = list(zip(moments(requests), steps, strict=True)) if changing else []
     ends: list[tuple[float, int, Router, Address, float]] = []
-    found, waits = 0, []
+    found, waits, asked = 0, [], 0.0
+    loads: Counter[Address] = Counter()
     for number, request in enumerate(requests):
         while ends and ends[0][0] <= request.at:
             now, _, gateway, address, seconds = heapq.heappop(ends)
             gateway.ended(address, now, seconds)
+            loads[address] -= 1
         if changes and changes[0][0] <= request.at:
             changes.pop(0)[1](request.at)
+        if request.at - asked >= POLL_SECONDS:
+            asked = request.at
+            for gateway in gateways:
+                gateway.hear(loads)
         gateway = chance.choice(gateways)
         address = gateway.choose(request)
         cached, first_token = world.present[address].take(request)
         end = first_token + DECODE * request.answer
         heapq.heappush(ends, (end, number, gateway, address, end - request.at))
+        loads[address] += 1
         found += cached
         waits.append(first_token - request.at)
     world.settle()

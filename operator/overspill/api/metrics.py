@@ -22,6 +22,7 @@ DURATION = "overspill_request_duration_seconds"  # SERVICE_LABELS, destination
 QUEUED = "overspill_queued_requests"  # SERVICE_LABELS; waiting in the gateway
 IN_FLIGHT = "overspill_in_flight_requests"  # SERVICE_LABELS, destination
 READY_REPLICAS = "overspill_gateway_ready_replicas"  # SERVICE_LABELS; as the gateway sees them
+SLOTS = "overspill_gateway_slots"  # SERVICE_LABELS; its part of what replicas compute at a time
 # Gateway: of all services together.
 REQUEST_MEMORY = "overspill_gateway_request_memory_bytes"
 

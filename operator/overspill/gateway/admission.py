@@ -55,7 +55,7 @@ class Admission:
         self.replicas = {a: known.get(a) or Replica(a, n) for a, n in slots.items()}
         self._left = {a: r for a, r in known.items() if r.load and a not in self.replicas}
         for replica in self._left.values():
-            replica.mirror = Mirror()  # it may come back as a new process
+            replica.mirror, replica.limit = Mirror(), None  # it may come back as a new process
         for address, replica in self.replicas.items():
             replica.slots = slots[address]
         self.waiting.slots = sum(slots.values())

@@ -1,9 +1,11 @@
 """Which replica answers: one that has the prompt's beginning cached, unless it has too much to do.
 
-The least of ``uncached blocks + LOAD·requests − HOME`` wins; HOME counts at the prompt's home only:
-the replica to which rendezvous hashing of its first two blocks leads. Gateways share no state, but
-all of them find the same home. A beginning that a second replica holds as well, such as a system
-prompt, does not say which conversation it is; then the home is that of the first block beyond it.
+The least of ``uncached blocks + LOAD·requests − HOME`` wins. Requests are our own in flight, and
+what others have there, as the replica said a moment ago (``gateway/reports.py``). HOME counts at
+the prompt's home only: the replica to which rendezvous hashing of its first two blocks leads.
+Gateways share no state, but all of them find the same home. A beginning that a second replica
+holds as well, such as a system prompt, does not say which conversation it is; then the home is that
+of the first block beyond it.
 Short prompts go where the fewest requests are. Why so, and the constants: docs/adr/0012.
 
 A replica that just failed is left out for a moment, so that a request is not sent to a
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 
 from xxhash import xxh3_64_intdigest
 
+from overspill.gateway.concurrency import Limit
 from overspill.gateway.prefix import Blocks, Mirror
 
 Address = tuple[str, int]
@@ -30,17 +33,23 @@ class Replica:
 
     :param slots: this gateway's share of the requests that it computes at the same time.
     :param load: requests that this gateway has running there.
+    :param others: requests that others have there, as the engine said a moment ago.
     :param used: when it got its last request, to take turns between equals.
     :param refusals: requests that it refused in a row, and of which no other has said the same.
+    :param limit: what was learned of the requests that it computes at a time, for all gateways.
+    :param heard: when it said last how much it has to do, in monotonic seconds.
     """
 
     address: Address
     slots: int
     load: int = 0
+    others: int = 0
     used: int = 0
     suspect_until: float = 0.0
     refusals: int = 0
     mirror: Mirror = field(default_factory=Mirror)
+    limit: Limit | None = None
+    heard: float = 0.0
     name: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +77,7 @@ def best(replicas: list[Replica], blocks: Blocks = ()) -> Replica:
 
 
 def _by_load(replica: Replica) -> tuple[int, int]:
-    return replica.load, replica.used
+    return replica.load + replica.others, replica.used
 
 
 def _by_prefix(replicas: list[Replica], blocks: Blocks) -> Replica:
@@ -79,6 +88,7 @@ def _by_prefix(replicas: list[Replica], blocks: Blocks) -> Replica:
 
     def score(found: tuple[Replica, int]) -> tuple[float, int]:
         replica, cached = found
-        return LOAD * replica.load - cached - HOME * (replica is home), replica.used
+        load = LOAD * (replica.load + replica.others)
+        return load - cached - HOME * (replica is home), replica.used
 
     return min(zip(replicas, held, strict=True), key=score)[0]

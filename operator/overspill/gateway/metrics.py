@@ -120,6 +120,9 @@ class ServiceMetrics(Collector):
         label_names = names.SERVICE_LABELS
         queued = GaugeMetricFamily(names.QUEUED, "Requests that wait here.", labels=label_names)
         ready = GaugeMetricFamily(names.READY_REPLICAS, "Replicas in use.", labels=label_names)
+        slots = GaugeMetricFamily(
+            names.SLOTS, "Requests that replicas may have of this gateway.", labels=label_names
+        )
         flight = GaugeMetricFamily(
             names.IN_FLIGHT, "Requests under way.", labels=(*label_names, "destination")
         )
@@ -127,10 +130,11 @@ class ServiceMetrics(Collector):
         if service is not None:
             queued.add_metric(self.labels, len(service.admission.waiting))
             ready.add_metric(self.labels, len(service.admission.replicas))
+            slots.add_metric(self.labels, service.admission.waiting.slots)
             flight.add_metric((*self.labels, DESTINATION_LOCAL), service.in_flight)
             for destination, number in service.spilled.items():
                 flight.add_metric((*self.labels, destination), number)
-        yield from (queued, ready, flight)
+        yield from (queued, ready, slots, flight)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

@@ -26,6 +26,7 @@ from overspill.gateway.funds import Funds
 from overspill.gateway.internal import Internal, Review, TokenCheck
 from overspill.gateway.memory import PART, Memory
 from overspill.gateway.metrics import Metrics
+from overspill.gateway.reports import Reports
 from overspill.gateway.server import Server, allow_files, make_server
 from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
@@ -50,6 +51,7 @@ class Plane:
     funds: Funds
     gateway: Gateway
     demand: Demand
+    reports: Reports
     public: Server
     internal: Server
     stopping: bool = False
@@ -62,6 +64,7 @@ class Plane:
         async with asyncio.TaskGroup() as group:
             public = group.create_task(self.public.serve())
             group.create_task(self.internal.serve())
+            asking = group.create_task(self.reports.run())
             await stop.wait()
             log.info("stopping", drain_seconds=self.settings.drain)
             self.stopping = self.gateway.closing = True
@@ -69,6 +72,7 @@ class Plane:
             self.public.should_exit = True
             await asyncio.wait([public])
             await _settle(self.public)
+            asking.cancel()
             self.demand.stop()
             self.internal.should_exit = True
 
@@ -110,6 +114,7 @@ async def assemble(
             funds,
             gateway,
             demand,
+            Reports(state, pool),
             make_server(gateway, host, settings.port, settings.drain),
             make_server(internal, host, settings.internal_port, INTERNAL_DRAIN_SECONDS),
         )

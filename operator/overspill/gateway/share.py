@@ -1,6 +1,6 @@
 """The slots of an engine, divided among the gateways that send to it.
 
-A replica computes ``maxSequences`` requests at a time, whoever sends them. Gateways share no
+A replica computes so many requests at a time, whoever sends them. Gateways share no
 state; each knows from the EndpointSlices of their own Service who else is there, and all come to
 the same division: a service's slots are numbered through its replicas, and slot k belongs to
 gateway k modulo their number, in the order of their names. So the shares differ by one at most
@@ -30,13 +30,13 @@ class Share:
         names = sorted({own, *others})
         return cls(names.index(own), len(names))
 
-    def slots(self, index: int, slots: int) -> int:
+    def slots(self, first: int, slots: int) -> int:
         """Return how many slots of a replica are this gateway's.
 
-        :param index: of the replica among those of its service, in the order of their addresses.
-        :param slots: of each replica.
+        :param first: the number of its first slot: those of the service's replicas before it, in
+            the order of their addresses.
+        :param slots: of the replica.
         """
-        first = index * slots
         return max(1, self._below(first + slots) - self._below(first))
 
     def _below(self, number: int) -> int:

@@ -20,7 +20,8 @@ from overspill.api.provider import InferenceProvider
 from overspill.api.service import DataPolicy, InferenceService, ProviderRef
 from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
-from overspill.gateway.balance import Address
+from overspill.gateway.balance import Address, Replica
+from overspill.gateway.concurrency import Limit, Report, learn
 from overspill.gateway.keys import KeyIndex
 from overspill.gateway.provider import Hindrance, Provider
 from overspill.gateway.share import Share
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 Object = dict[str, Any]
 
 WAITS_KEPT = 512  # newest queue waits of a service, for its p95
+# Seconds after which it is not used any more what a replica has said of its load, and what was
+# learned of its concurrency.
+FRESH_SECONDS, LEARNED_SECONDS = 5.0, 60.0
 BOOTS_KEPT = 5  # newest boots of a service; the next is expected to take as long as their longest
 
 
@@ -126,9 +130,10 @@ class Service:
         if not self.boots:
             return ()
         due = (since + max(self.boots) - now for since in self.starting_since.values())
-        slots, ready = self.resource.max_sequences, len(self.admission.replicas)
+        slots = self.resource.max_sequences
+        first = sum(map(self._at_a_time, self.admission.replicas))
         return tuple(
-            Boot(left, self.share.slots(ready + place, slots))
+            Boot(left, self.share.slots(first + place * slots, slots))
             for place, left in enumerate(left for left in due if left > 0)
         )
 
@@ -150,7 +155,10 @@ class Service:
         return sum(r.load for r in self.admission.replicas.values())
 
     def configure(self, resource: InferenceService, now: float) -> None:
-        """Take a changed object."""
+        """Take a changed object. What was learned does not hold for another ``maxSequences``."""
+        if resource.max_sequences != self.resource.max_sequences:
+            for replica in self.admission.replicas.values():
+                replica.limit = None
         self.resource = resource
         objective = resource.spec.scaling.objective
         self.ttft = parse_duration(objective.ttft.p95)
@@ -164,11 +172,46 @@ class Service:
         known = self.ever_ready
         self._time_boots(endpoints, now)
         self.ever_ready = frozenset(e.uid for e in endpoints if e.ready or e.uid in known)
-        ready = [e.address for e in endpoints if e.ready and not e.terminating]
-        index = {address: i for i, address in enumerate(sorted(ready))}
-        slots = self.resource.max_sequences
-        self.admission.set_replicas({a: self.share.slots(index[a], slots) for a in ready}, now)
+        self._divide(now)
+
+    def hear(self, replica: Replica, report: Report, own: int, now: float) -> None:
+        """Take what a replica says of its work.
+
+        :param own: requests that this gateway had there when it asked. Those that it has now may
+            count as well; whichever are more, so that none of ours is taken for another's.
+        """
+        replica.heard = now
+        replica.others = max(0, report.running + report.waiting - max(own, replica.load))
+        before = self._at_a_time(replica.address)
+        limit = replica.limit or Limit(before)
+        replica.limit = learn(limit, report, self.resource.max_sequences, now)
+        if replica.limit.value != before:
+            self._divide(now)
+
+    def forget(self, now: float) -> None:
+        """Drop what replicas have said too long ago."""
+        for replica in self.admission.replicas.values():
+            if now - replica.heard > FRESH_SECONDS:
+                replica.others = 0
+            if replica.limit and now - replica.heard > LEARNED_SECONDS:
+                replica.limit = None
+                self._divide(now)
+
+    def _divide(self, now: float) -> None:
+        """Take this gateway's part of all slots, then let the queue move."""
+        ready = [e.address for e in self.endpoints if e.ready and not e.terminating]
+        slots, first = dict.fromkeys(ready, 0), 0
+        for address in sorted(slots):  # as all gateways see them
+            number = self._at_a_time(address)
+            slots[address] = self.share.slots(first, number)
+            first += number
+        self.admission.set_replicas(slots, now)
         self.admission.recheck()
+
+    def _at_a_time(self, address: Address) -> int:
+        """Return how many requests a replica computes at a time, for all gateways."""
+        known = self.admission.replicas.get(address)
+        return known.limit.value if known and known.limit else self.resource.max_sequences
 
     def _time_boots(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Note when replicas begin to start, and how long it took."""

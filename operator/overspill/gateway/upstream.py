@@ -182,11 +182,34 @@ class Pool:
         """
         request = b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (path, host_of(address))
         request += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+        return await self._request(address, request + body, first_byte)
+
+    async def page(self, address: Address, path: bytes, most: int, seconds: float) -> bytes:
+        """GET a page, ``b""`` where there is none.
+
+        :param most: bytes of it that are read.
+        :param seconds: between any two of them.
+        :raises ReplicaFailed: when the pod cannot be reached or does not answer.
+        :raises StreamBroken: when the page ends too early.
+        """
+        request = b"GET %b HTTP/1.1\r\nhost: %b\r\n\r\n" % (path, host_of(address))
+        connection = await self._request(address, request, seconds)
+        found = b""
+        try:
+            while (piece := await connection.read(seconds)) and len(found) < most:
+                found += piece
+        finally:
+            connection.close()
+        return found if connection.status == 200 else b""
+
+    async def _request(
+        self, address: Address, request: bytes, first_byte: float
+    ) -> UpstreamConnection:
         connection = self._reuse(address) or await self._connect(address)
         while True:
             began = self.loop.time()
             try:
-                await self._exchange(connection, request + body, first_byte)
+                await self._exchange(connection, request, first_byte)
                 return connection
             except ReplicaFailed as failure:
                 late = self.loop.time() - began > STALE_SECONDS

@@ -50,6 +50,7 @@ class Upstream:
     seen_headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)  # as they came, queries too
     left: int = 0  # clients that left before the end
+    gauges: str | None = None  # its /metrics page
     address: tuple[str, int] = ("127.0.0.1", 0)
 
     def __post_init__(self) -> None:
@@ -78,6 +79,8 @@ class Upstream:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/metrics":
+            return web.Response(text=self.gauges, status=200 if self.gauges else 404)
         self.seen_headers.append(dict(request.headers))
         self.paths.append(request.raw_path)
         body = orjson.loads(await request.read())

@@ -77,7 +77,7 @@ def test_boots_bring_the_share_of_this_gateway() -> None:
     cluster.boot(0, 30.0)
     cluster.state.set_share(Share.among("b", ["a", "b", "c"]))
     cluster.pods(100.0, a=False, b=False)
-    slots = [cluster.state.share.slots(place, 4) for place in range(2)]
+    slots = [cluster.state.share.slots(4 * place, 4) for place in range(2)]
     assert cluster.service.boots_under_way(110.0) == (Boot(20.0, slots[0]), Boot(20.0, slots[1]))
 
 

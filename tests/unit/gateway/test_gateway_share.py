@@ -19,7 +19,9 @@ def shares(names: list[str]) -> list[Share]:
 )
 def test_the_shares_add_up(gateways: int, replicas: int, slots: int, data: st.DataObject) -> None:
     names = data.draw(st.permutations([f"uid-{i}" for i in range(gateways)]))
-    parts = [[share.slots(i, slots) for i in range(replicas)] for share in shares(list(names))]
+    parts = [
+        [share.slots(i * slots, slots) for i in range(replicas)] for share in shares(list(names))
+    ]
     totals = [sum(part) for part in parts]
     if slots >= gateways:
         assert sum(totals) == replicas * slots
@@ -32,7 +34,7 @@ def test_the_shares_add_up(gateways: int, replicas: int, slots: int, data: st.Da
 
 
 def test_one_gateway_has_everything() -> None:
-    assert Share.among("a", []).slots(3, 8) == 8
+    assert Share.among("a", []).slots(24, 8) == 8
     assert Share().slots(0, 1) == 1
 
 
@@ -42,8 +44,8 @@ def test_who_is_not_listed_yet_counts_itself() -> None:
 
 def test_the_remainder_goes_round() -> None:
     first, second = shares(["a", "b"])
-    assert [first.slots(i, 3) for i in range(4)] == [2, 1, 2, 1]
-    assert [second.slots(i, 3) for i in range(4)] == [1, 2, 1, 2]
+    assert [first.slots(3 * i, 3) for i in range(4)] == [2, 1, 2, 1]
+    assert [second.slots(3 * i, 3) for i in range(4)] == [1, 2, 1, 2]
 
 
 def test_a_leaving_gateway_holds_its_share_and_a_starting_one_has_none() -> None:

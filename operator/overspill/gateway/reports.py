@@ -1,0 +1,112 @@
+"""Asks the replicas of services at work, once a second, how much they have to do.
+
+A replica gets requests of other gateways, too, and only it knows how many, and how many of all it
+really computes at a time. Nothing waits for a report: one that does not come in time is not used
+(see ``Service.hear`` and ``forget``). What a page says is not trusted more than any tenant's pod:
+its size is bounded, and its numbers are checked.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from overspill.api import metrics
+from overspill.api.engine import LLAMACPP, VLLM
+from overspill.api.names import DEFAULT_METRICS_PATH
+from overspill.gateway.balance import Replica
+from overspill.gateway.concurrency import Report
+from overspill.gateway.errors import ReplicaFailed, StreamBroken
+from overspill.gateway.state import Service, State
+from overspill.gateway.upstream import Pool
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 1.0  # between two rounds
+PAGE_SECONDS = 5.0  # for a page: llama.cpp answers between two steps, and long prompts take long
+AT_ONCE = 16  # pages that are waited for
+MAX_PAGE = 2**20  # bytes; vLLM's has 60 KB
+MOST = 1_000_000  # requests; more is no count of an engine's
+
+# Gauges by runtime: of the requests that are computed, and of those that wait.
+GAUGES = {
+    LLAMACPP: (metrics.LLAMACPP_RUNNING, metrics.LLAMACPP_WAITING),
+    VLLM: (metrics.VLLM_RUNNING, metrics.VLLM_WAITING),
+}
+
+
+class Reports:
+    """The rounds of one gateway."""
+
+    def __init__(self, state: State, pool: Pool) -> None:
+        self._state, self._pool = state, pool
+        self._asked: dict[Replica, asyncio.Task[None]] = {}
+        self._arrivals: dict[str, int] = {}  # of each service at the last round
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self) -> None:
+        """Ask, round after round, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                self.round()
+        finally:
+            for task in self._asked.values():
+                task.cancel()
+
+    def round(self) -> None:
+        """Ask every replica of a service at work that is not asked already."""
+        before, self._arrivals = self._arrivals, {}
+        for key, service in self._state.services.items():
+            service.forget(self._state.clock())
+            self._arrivals[key] = service.arrivals
+            gauges = GAUGES.get(service.resource.runtime)
+            if gauges and (service.in_flight or before.get(key, 0) != service.arrivals):
+                for replica in service.admission.replicas.values():
+                    if replica not in self._asked:
+                        self._ask(service, replica, gauges)
+
+    def _ask(self, service: Service, replica: Replica, gauges: tuple[str, str]) -> None:
+        task = asyncio.create_task(self._hear(service, replica, gauges))
+        self._asked[replica] = task
+        task.add_done_callback(lambda _: self._asked.pop(replica))
+
+    async def _hear(self, service: Service, replica: Replica, gauges: tuple[str, str]) -> None:
+        path = DEFAULT_METRICS_PATH.encode()
+        try:
+            async with self._places, asyncio.timeout(PAGE_SECONDS):
+                own = replica.load
+                page = await self._pool.page(replica.address, path, MAX_PAGE, PAGE_SECONDS)
+            report = Report(*counts(page, gauges))
+        except (ReplicaFailed, StreamBroken, TimeoutError, ValueError) as error:
+            log.debug("no report", service=service.key, replica=replica.address, error=str(error))
+            return
+        now = self._state.clock()
+        if service.admission.replicas.get(replica.address) is replica:
+            service.hear(replica, report, own, now)
+
+
+def counts(page: bytes, names: Iterable[str]) -> list[int]:
+    """Return the sum of each gauge's series, of which there is one per data-parallel rank.
+
+    Nearly all of a page is about something else, and is not parsed.
+    https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+
+    :raises ValueError: when there is none, or it is no count.
+    """
+    starts = tuple(name.encode() for name in names)
+    lines = b"\n".join(line for line in page.splitlines() if line.startswith(starts))
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for family in text_string_to_metric_families(lines.decode(errors="replace") + "\n"):
+        for sample in family.samples:
+            if sample.name in values:
+                values[sample.name].append(sample.value)
+    return [_count(name, found) for name, found in values.items()]
+
+
+def _count(name: str, values: list[float]) -> int:
+    number = sum(values)
+    if not values or not 0 <= number <= MOST:
+        raise ValueError(f"the page has no count {name}")
+    return round(number)

@@ -1,0 +1,232 @@
+"""What an engine really computes at a time is learned from what it says, on a virtual clock."""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from gateway_world import Upstream, World, chat, service, until
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overspill.gateway.balance import Replica
+from overspill.gateway.concurrency import FITS, TOLERATED, Limit, Report, learn
+from overspill.gateway.reports import counts
+from overspill.gateway.share import Share
+from overspill.gateway.state import FRESH_SECONDS, LEARNED_SECONDS
+
+STEP = 0.05  # seconds of an engine's step, and of the clock
+NAMES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+
+
+@dataclass
+class Run:
+    """An engine that computes ``real`` at a time, and gateways that learn each by itself.
+
+    A gateway's clients always want ``offered`` requests in flight.
+    """
+
+    real: int
+    limits: list[Limit]
+    bound: int
+    now: float = 0.0
+    running: list[tuple[float, int]] = field(default_factory=list)  # end, and whose it is
+    waiting: deque[tuple[float, int]] = field(default_factory=deque)  # seconds, and whose
+    ended: int = 0
+
+    def go(self, seconds: float, offered: int = 10_000) -> list[int]:
+        """Return how many waited in the engine at each step."""
+        chance, queued = random.Random(7), []
+        for number in range(round(seconds / STEP)):
+            self.now += STEP
+            self._compute()
+            held = Counter(owner for _, owner in (*self.running, *self.waiting))
+            for rank, limit in enumerate(self.limits):
+                slots = Share(rank, len(self.limits)).slots(0, limit.value)
+                for _ in range(min(slots, offered) - held[rank]):
+                    self.waiting.append((chance.uniform(0.5, 3.5), rank))
+                if number % 20 == 5 * rank:  # once a second, each at its time
+                    report = Report(len(self.running), len(self.waiting))
+                    self.limits[rank] = learn(limit, report, self.bound, self.now)
+            queued.append(len(self.waiting))
+        return queued
+
+    def _compute(self) -> None:
+        left = [one for one in self.running if one[0] > self.now]
+        self.ended += len(self.running) - len(left)
+        while self.waiting and len(left) < self.real:
+            seconds, owner = self.waiting.popleft()
+            left.append((self.now + seconds, owner))
+        self.running = left
+
+    @property
+    def values(self) -> list[int]:
+        return [limit.value for limit in self.limits]
+
+
+@pytest.mark.parametrize("gateways", [1, 3])
+@pytest.mark.parametrize(
+    ("configured", "real", "bound"),
+    [(64, 10, 64), (64, 40, 64), (4, 4, 4), (8, 2, 8), (8, 40, 1024), (8, 200, 1024)],
+)
+def test_the_limit_comes_to_what_an_engine_computes(
+    configured: int, real: int, bound: int, gateways: int
+) -> None:
+    run = Run(real, [Limit(configured)] * gateways, bound)
+    run.go(30.0)
+    before = run.ended
+    queued = run.go(60.0)
+    assert all(0.8 * real <= value <= real + max(2, real / 5) for value in run.values)
+    assert sum(queued) / len(queued) <= max(gateways, real / TOLERATED)
+    assert run.ended - before >= 0.95 * real * 60.0 / 2.0  # of two seconds each
+
+
+def test_more_is_tried_soon_after_one_request_had_all_of_the_cache() -> None:
+    run = Run(1, [Limit(64)], 64)
+    run.go(10.0)
+    assert run.values == [1]
+    run.real = 64
+    run.go(25.0)
+    assert run.values == [64]
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        [(0, 0)] * 60,  # idle
+        [(1, 0)] * 60,  # one slow request
+        [(64, 0)] * 60,  # full
+        [(20, 2)] * 60,  # prompts of the next step
+        [(20, 9), (20, 0)] * 30,  # a burst now and then
+        [(0, 50)] * 60,  # nothing is computed: that says nothing of how much could be
+        [(n, 60 - n) for n in range(60)],  # a burst that is still being worked in
+    ],
+)
+def test_what_says_nothing_changes_nothing(reports: Sequence[tuple[int, int]]) -> None:
+    limit = Limit(64)
+    for now, (running, waiting) in enumerate(reports):
+        limit = learn(limit, Report(running, waiting), 64, float(now))
+    assert limit.value == 64
+
+
+COUNTS = st.one_of(st.integers(0, 80), st.integers(0, 1_000_000))
+
+
+@given(
+    reports=st.lists(st.tuples(COUNTS, COUNTS, st.floats(0.0, 20.0)), max_size=40),
+    bound=st.integers(1, 64),
+)
+def test_it_stays_within_its_bounds_and_above_what_is_computed(
+    reports: list[tuple[int, int, float]], bound: int
+) -> None:
+    limit, now, most = Limit(bound), 0.0, 0
+    for running, waiting, seconds in reports:
+        now, most = now + seconds, max(most, running)
+        before, limit = limit.value, learn(limit, Report(running, waiting), bound, now)
+        assert 1 <= limit.value <= bound
+        assert limit.value >= min(before, running)
+        assert limit.value <= before or waiting <= running / FITS or limit.value <= most
+
+
+def page(running: float, waiting: float) -> str:
+    """As vLLM writes it, with two ranks; the third gauge's name begins as the second's."""
+    lines = []
+    for name, value in zip(NAMES, (running, waiting), strict=True):
+        lines += [f"# HELP {name} Number.", f"# TYPE {name} gauge"]
+        lines += [f'{name}{{engine="{rank}",model_name="m }} 7"}} {value}' for rank in (0, 1)]
+    lines.append(f'{NAMES[1]}_by_reason{{engine="0",reason="capacity"}} 5.0')
+    return "\n".join(lines) + "\n"
+
+
+def test_a_page_is_read_over_all_ranks() -> None:
+    assert counts(page(3.0, 1.0).encode(), NAMES) == [6, 2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, float("inf"), 1e7])
+def test_what_is_no_count_is_no_report(value: float) -> None:
+    with pytest.raises(ValueError, match="no count"):
+        counts(page(1.0, value).encode(), NAMES)
+
+
+@given(st.lists(st.binary(max_size=30), max_size=8))
+def test_any_page_is_a_report_or_none(ends: list[bytes]) -> None:
+    text = b"\n".join(NAMES[n % 2].encode() + end for n, end in enumerate(ends))
+    with contextlib.suppress(ValueError):
+        assert len(counts(text, NAMES)) == 2
+
+
+@pytest.fixture
+def spec() -> dict[str, Any]:
+    return {"engine": {"runtime": "vllm", "batching": {"maxSequences": 9}}}
+
+
+async def test_what_others_have_at_a_replica_counts(gateway: World, engine: Upstream) -> None:
+    async with Upstream(gauges=page(2.0, 3.0)).serving() as busy:
+        gateway.replicas(engine, busy)
+        replica = gateway.state.services["team-a/chat"].admission.replicas[busy.address]
+        assert (await chat(gateway))[0] == 200
+        await until(lambda: replica.others == 10)
+        before = len(busy.bodies)
+        assert [(await chat(gateway))[0] for _ in range(4)] == [200] * 4
+        assert len(busy.bodies) == before
+
+
+def heard(gateway: World, engine: Upstream) -> Callable[[int, int, int, float], Replica]:
+    known = gateway.state.services["team-a/chat"]
+
+    def hear(running: int, waiting: int, own: int, now: float) -> Replica:
+        replica = known.admission.replicas[engine.address]
+        known.hear(replica, Report(running, waiting), own, now)
+        return replica
+
+    return hear
+
+
+async def test_what_is_learned_is_divided_and_forgotten(gateway: World, engine: Upstream) -> None:
+    hear = heard(gateway, engine)
+    gateway.state.set_share(Share(0, 2))
+    assert [hear(4, 5, 3, t).slots for t in (0.0, 1.0, 2.0)] == [5, 5, 2]
+    assert "overspill_gateway_slots{" in (page := await gateway.metrics())
+    assert 'name="chat",service_namespace="team-a"} 2.0' in page
+    known = gateway.state.services["team-a/chat"]
+    known.forget(2.0 + FRESH_SECONDS)
+    assert hear(4, 5, 3, 2.0).others == 6
+    known.forget(2.1 + FRESH_SECONDS)
+    replica = known.admission.replicas[engine.address]
+    assert (replica.others, replica.slots) == (0, 2)
+    known.forget(2.1 + LEARNED_SECONDS)
+    assert replica.slots == 5
+
+
+async def test_nothing_of_ours_counts_twice(gateway: World, engine: Upstream) -> None:
+    hear = heard(gateway, engine)
+    engine.gate.clear()
+    tasks = [chat(gateway) for _ in range(3)]
+    await until(lambda: len(engine.bodies) == 3)
+    assert [hear(*report, 0.0).others for report in ((3, 0, 0), (2, 0, 1), (3, 0, 5))] == [0, 0, 0]
+    assert hear(3, 2, 1, 0.0).others == 2
+    engine.gate.set()
+    await asyncio.gather(*tasks)
+    assert hear(3, 2, 3, 0.0).others == 2  # ours had ended when the page came
+
+
+async def test_another_process_or_another_option_begins_anew(
+    gateway: World, engine: Upstream, spec: dict[str, Any]
+) -> None:
+    hear = heard(gateway, engine)
+    for now in (0.0, 1.0, 2.0):
+        hear(4, 5, 9, now)
+    gateway.replicas()
+    gateway.replicas(engine)
+    known = gateway.state.services["team-a/chat"]
+    assert known.admission.replicas[engine.address].slots == 9
+    for now in (0.0, 1.0, 2.0):
+        assert hear(4, 5, 9, now)
+    assert known.admission.replicas[engine.address].slots == 4
+    spec["engine"]["batching"]["maxSequences"] = 7
+    gateway.state.put_service(service(**spec))
+    assert known.admission.replicas[engine.address].slots == 7
