@@ -163,7 +163,18 @@ chaos: venv ## The faults that `make test` shortens, at their full lengths (the 
 	OVERSPILL_CHAOS=1 $(PY) -m pytest e2e/argocd -rP --junitxml=build/reports/chaos-gitops.xml
 
 .PHONY: soak
-soak: venv ## A million schedules of the ledger, and its model three steps deeper (hours)
+soak: soak-gateways soak-ledger ## Twenty minutes of faults, then the ledger's long runs
+
+.PHONY: soak-gateways
+soak-gateways: venv ## Two gateways at 70 % load for 20 minutes, faults all around (OVERSPILL_SEED)
+	OVERSPILL_SOAK=1200 $(PY) -m pytest tests/soak -rP --junitxml=build/reports/soak.xml
+
+.PHONY: soak-short
+soak-short: venv ## The same for 25 seconds
+	$(PY) -m pytest tests/soak -rP --junitxml=build/reports/soak.xml
+
+.PHONY: soak-ledger
+soak-ledger: venv ## A million schedules of the ledger, and its model three steps deeper (hours)
 	OVERSPILL_SCHEDULES=1000000 OVERSPILL_DEPTH=9 $(PY) -m pytest -rP \
 	  tests/unit/ledger/test_ledger_schedules.py tests/unit/ledger/test_ledger_model.py
 

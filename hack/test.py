@@ -25,8 +25,8 @@ STEPS: list[tuple[str, list[str], bool]] = [
     ("the images", [sys.executable, "hack/images.py", "build", "--load"], True),
     ("what the images hold", ["make", "image-contents"], False),
     (
-        "tests against the API server; beside them the engine, the loader, LiteLLM's proxy",
-        ["make", "--jobs=2", "--keep-going", "apiserver", "beside"],
+        "tests against the API server; beside them the engine, the loader, LiteLLM's proxy, a soak",
+        ["make", "--jobs=3", "--keep-going", "apiserver", "beside", "soak-short"],
         False,
     ),
     ("the stories of e2e/", ["make", "e2e"], False),
