@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoscaler_bars import ATTAINED_BAR, Row, keeps
+from overspill.simulator import parameters
 from overspill.simulator.arrivals import arrivals
 from overspill.simulator.discrete import ITL, Outcome, World, simulate
-from overspill.simulator.engine import GPU
 from overspill.simulator.fluid import Setting
 from overspill.simulator.load import loads
 from overspill.simulator.optimum import optimum
@@ -40,7 +40,7 @@ class Case:
     @classmethod
     def of(cls, name: str, trace: Trace, seed: int) -> "Case":
         """Scale a trace to the agreed number of replicas."""
-        engine = engine_for(GPU, trace.requests, ITL)
+        engine = engine_for(parameters.load("gpu").model, trace.requests, ITL)
         rate = capacity(engine, trace.requests)
         scale = REPLICAS * rate * trace.duration / len(trace.requests)
         requests = arrivals(trace, scale, seed)

@@ -362,6 +362,14 @@ def simulate(
     answer: Annotated[
         float, typer.Option(min=1.0, help="Mean answer in tokens, for rates (discrete).")
     ] = 200.0,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Latency of a replica (discrete): a bundled set, or what `overspill calibrate` "
+            "wrote. Default: gpu.",
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the arrivals that a trace gives as rates.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(help="Write a chart as PNG (needs matplotlib).")
@@ -374,9 +382,45 @@ def simulate(
     from overspill.cli import simulate as command
 
     question = command.Question(
-        trace, level, ratio, boot, capacity, hourly, scale, begin, end, learn, prompt, answer, seed
-    )
+        trace, level, ratio, boot, capacity, hourly, scale, begin, end, learn, prompt, answer,
+        engine, seed,
+    )  # fmt: skip
     command.run(question, tuple(policy or ()), plot, output)
+
+
+@app.command()
+def calibrate(
+    url: Annotated[str, typer.Argument(help="An OpenAI-compatible API: http://HOST:PORT or …/v1.")],
+    model: Annotated[str, typer.Option(help="Name of the model there.")],
+    key_file: Annotated[
+        Path | None, typer.Option(help="File with the API key. Default: none is sent.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=2, max=64, help="Most requests at a time, within one batch.")
+    ] = 4,
+    prompt: Annotated[
+        int, typer.Option(min=32, max=100_000, help="Longest prompt in words, or tokens.")
+    ] = 512,
+    answer: Annotated[int, typer.Option(min=8, max=10_000, help="Longest answer in tokens.")] = 64,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="After which no request begins.")
+    ] = 60.0,
+    requests: Annotated[int, typer.Option(min=8, max=1000, help="Most requests altogether.")] = 200,
+    write: Annotated[
+        Path | None, typer.Option(help="File for `overspill simulate --engine`.")
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """How fast is a running engine? Fits the simulator's latency model with a short load.
+
+    The endpoint should have nothing else to do, and stand on one replica. A request that fails ends
+    it: nothing is known of such a batch.
+    """
+    from overspill.cli import calibrate as command
+    from overspill.cli.calibrate_load import Plan
+
+    plan = Plan(concurrency, prompt, answer, seconds, requests)
+    command.run(url, model, key_file, plan, write, output)
 
 
 def run() -> None:

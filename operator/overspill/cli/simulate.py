@@ -11,10 +11,10 @@ from overspill.cli.options import Level, ReportOutput
 from overspill.simulator import discrete, scalers, timeline
 from overspill.simulator.arrivals import arrivals
 from overspill.simulator.baselines.classic import Constant, best_constant
-from overspill.simulator.engine import GPU
 from overspill.simulator.fluid import Policy, Setting, simulate
 from overspill.simulator.load import loads
 from overspill.simulator.optimum import optimum
+from overspill.simulator.parameters import ParametersError, load
 from overspill.simulator.policies import CONTENDERS
 from overspill.simulator.report import page
 from overspill.simulator.sizing import capacity, engine_for, initial_replicas, provider_for
@@ -40,6 +40,7 @@ class Question:
     learn: float
     prompt: float
     answer: float
+    engine: str  # "" for that of a GPU
     seed: int
 
     @property
@@ -84,7 +85,7 @@ def run(
         if question.begin > 0 or question.end < trace.duration:
             trace = trace.slice(question.begin, question.end)
         answer = (_fluid if fluid else _discrete)(question, trace, policies)
-    except TraceError as error:
+    except (TraceError, ParametersError) as error:
         raise CommandError(str(error), USAGE) from None
     _print(answer, question, output)
     if plot is not None:
@@ -104,6 +105,8 @@ def _check(question: Question, policies: Sequence[str]) -> None:
             )
     if question.level is Level.DISCRETE and question.learn:
         raise CommandError("--learn is of the fluid level: leave it out", USAGE)
+    if question.level is Level.FLUID and question.engine:
+        raise CommandError("--engine is of --level discrete; for rates give --capacity", USAGE)
 
 
 def _known(level: Level) -> tuple[str, ...]:
@@ -164,7 +167,8 @@ def _prices(question: Question) -> str:
 
 def _discrete(question: Question, trace: Trace, names: Sequence[str]) -> Answer:
     requests = arrivals(trace, question.scale, question.seed, (question.prompt, question.answer))
-    engine = engine_for(GPU, requests, discrete.ITL)
+    parameters = load(question.engine or "gpu")
+    engine = engine_for(parameters.model, requests, discrete.ITL)
     rate = capacity(engine, requests)
     provider = provider_for(requests, rate, question.hourly, question.ratio)
     world = discrete.World(engine, provider, question.hourly, question.boot)
@@ -181,6 +185,7 @@ def _discrete(question: Question, trace: Trace, names: Sequence[str]) -> Answer:
     facts = (
         f"{len(requests)} requests in {requests[-1].time / 3600:.3g} hours, each on its own.",
         f"A replica computes {engine.slots} at a time, {rate:.3g} requests/s, {_prices(question)}",
+        f"Its latency: {parameters.source or question.engine}",
         f"Objectives: {world.ttft:g} s to the first token, {world.itl * 1000:g} ms between tokens.",
     )
     return _answer(facts, None, found)

@@ -16,6 +16,7 @@ does on average; nothing is preempted, since a request's KV cache is reserved wh
 """
 
 import heapq
+import math
 from dataclasses import dataclass
 
 from overspill.simulator.traces import Request
@@ -43,10 +44,6 @@ class LatencyModel:
         """Return the seconds that its prompt takes beyond the iteration."""
         computed = request.input_tokens - request.cached_tokens
         return self.beta * computed + self.gamma * request.input_tokens
-
-
-# A GPU-like set, with which queue-analysis tries its optimiser ("alpha-low", nous/scenarios.json).
-GPU = LatencyModel(alpha=4e-3, beta=17e-6, gamma=0.167e-6)
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Replica:
         self._batch: list[tuple[float, int, Job]] = []  # by the iteration at which they end
         self._joined = 0
         self._weight = self._token = 0.0  # sums over the batch
-        self._done, self._at, self._step = 0.0, 0.0, engine.model.alpha
+        self._done, self._at, self._step = 0.0, 0.0, math.inf  # the count of an empty one stands
 
     @property
     def kv_usage(self) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from aiohttp import web
@@ -146,8 +146,19 @@ def _status(code: int, message: str) -> web.Response:
     return web.json_response({"kind": "Status", "message": message}, status=code)
 
 
+class Served(Protocol):
+    """Something that answers requests."""
+
+    port: int
+
+    async def handle(self, request: web.Request) -> web.StreamResponse: ...
+
+
+S = TypeVar("S", bound=Served)
+
+
 @contextmanager
-def serving(world: World) -> Iterator[World]:
+def serving(world: S) -> Iterator[S]:
     """Serve the world on a port of loopback, in a thread of its own."""
     loop, ready = asyncio.new_event_loop(), threading.Event()
 

@@ -64,6 +64,8 @@ def test_every_request(trace: Path) -> None:
         (("--policy", "magic"), "--policy magic is not known; known are: overspill"),
         (("--level", "discrete", "--policy", "constant"), "known are: overspill, lcp"),
         (("--level", "discrete", "--learn", "0.5"), "--learn is of the fluid level"),
+        (("--engine", "gpu"), "--engine is of --level discrete"),
+        (("--level", "discrete", "--engine", "magic"), "magic is neither a file nor one of: gpu"),
         (("--level", "discrete", "--scale", "1e9"), "requests: give a slice"),
         (("--begin", "1e6"), "nothing between"),
         (("--end", "3"), "ticks of 15 s"),

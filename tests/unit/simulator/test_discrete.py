@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from overspill.simulator.arrivals import arrivals
 from overspill.simulator.discrete import Outcome, Provider, View, World, simulate
-from overspill.simulator.engine import GPU, Engine, LatencyModel
+from overspill.simulator.engine import Engine, LatencyModel
+from overspill.simulator.parameters import load
 from overspill.simulator.scalers import CONTENDERS, Terms
 from overspill.simulator.sizing import capacity, engine_for, initial_replicas, provider_for
 from overspill.simulator.traces import Request, Trace, Window
 
+GPU = load("gpu").model
 FLAT = LatencyModel(alpha=0.1, beta=0.0, gamma=0.0)  # an answer of one token takes 100 ms
 CLOUD = Provider(input_price=1e-6, output_price=1e-5)
 

@@ -63,3 +63,10 @@ def test_a_token_has_no_gap() -> None:
     assert one.join(0.0, it) == pytest.approx(it.first)
     one.finish(it.first)
     assert it.itl == 0.0
+
+
+def test_an_engine_whose_iterations_cost_nothing_by_themselves_serves() -> None:
+    """A fit on CPUs can find that."""
+    model, it = LatencyModel(0.0, 1e-4, 0.0), job(answer=3)
+    it.parts = (model.weight(it.request), model.token(it.request), model.prompt(it.request))
+    assert Replica(Engine(model, 1, 1e6), 0.0).join(7.0, it) > it.first > 7.0
