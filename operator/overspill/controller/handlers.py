@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kopf
@@ -19,8 +20,10 @@ from overspill.api.names import GROUP, LABEL_SERVICE, VERSION
 from overspill.api.provider import InferenceProvider
 from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
-from overspill.cluster import backoff
+from overspill.cluster import Kind, backoff
+from overspill.cluster.kinds import POD
 from overspill.controller.catalog import Catalog, Key
+from overspill.controller.observe import CHILDREN
 from overspill.controller.sessions import login
 from overspill.controller.views import CHILD_SELECTOR, Views
 from overspill.controller.worker import DirtyKeys
@@ -35,14 +38,7 @@ IDLE_SECONDS = 0.5  # after which what kopf keeps of an event, its object, is le
 STEADY_SECONDS = 60.0  # of watching, after which an end is the first of its kind
 LONGEST_PAUSE = 15.0  # seconds between two starts
 CLIENT_TIMEOUT = 65  # seconds after which we do, when it did not
-CHILD_KINDS = (
-    ("apps", "v1", "deployments"),
-    ("networking.k8s.io", "v1", "networkpolicies"),
-    ("policy", "v1", "poddisruptionbudgets"),
-    ("", "v1", "pods"),
-    ("", "v1", "serviceaccounts"),
-    ("", "v1", "services"),
-)
+WATCHED = (*CHILDREN.values(), POD)
 
 Post = Callable[..., Any]  # runs a function in the workers' event loop
 
@@ -59,7 +55,7 @@ class Sink:
         """A service was seen, changed or deleted."""
         key = Key.service(raw["metadata"]["namespace"], raw["metadata"]["name"])
         concerned = self.catalog.remove(key) if gone else self.catalog.put(raw)
-        if not gone and self.views.knows(key, raw):
+        if not gone and self.views.knows(key, key.kind, raw["metadata"]):
             concerned.discard(key)  # a list, or an event that was overtaken
         judged = (raw.get("status") or {}).get("observedGeneration")
         echo = not gone and judged == raw["metadata"].get("generation")
@@ -74,11 +70,10 @@ class Sink:
         """A runtime was seen, changed or deleted."""
         self.keys.mark(self.catalog.users(Key.runtime(namespace, name)))
 
-    def child(self, raw: dict[str, Any], *, gone: bool) -> None:
+    def child(self, kind: Kind, metadata: dict[str, Any], *, gone: bool) -> None:
         """A child or pod of a service was seen, changed or deleted."""
-        metadata = raw["metadata"]
         key = Key.service(metadata["namespace"], metadata["labels"][LABEL_SERVICE])
-        if gone or not self.views.knows(key, raw):
+        if gone or not self.views.knows(key, kind.kind, metadata):
             self.keys.mark([key], ECHO_SECONDS)
 
 
@@ -100,12 +95,14 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     async def runtime_changed(meta: kopf.Meta, **_: Any) -> None:
         post(sink.runtime, meta["namespace"], meta["name"])
 
-    async def child_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
-        post(lambda raw: sink.child(raw, gone=type == "DELETED"), dict(body))
-
     ours: Any = {LABEL_SERVICE: kopf.PRESENT}
-    for group, version, plural in CHILD_KINDS:
-        kopf.on.event(group, version, plural, labels=ours, registry=handlers)(child_changed)
+    for kind in WATCHED:
+
+        @kopf.on.event(kind.api_version, kind.plural, param=kind, labels=ours, registry=handlers)
+        async def child_changed(
+            type: str | None, meta: kopf.Meta, param: Any = None, **_: Any
+        ) -> None:
+            post(partial(sink.child, gone=type == "DELETED"), param, dict(meta))
 
     return handlers
 
@@ -144,8 +141,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.connect_timeout = 10
     # Short, so that the end of an outage is seen at once; after the last one `watch` starts anew.
     chosen.networking.error_backoffs = (1, 1, 2, 3, 5, 5, 5, 5)
-    for _, _, plural in CHILD_KINDS:
-        chosen.watching.label_selectors[plural] = CHILD_SELECTOR
+    for kind in WATCHED:
+        chosen.watching.label_selectors[kind.plural] = CHILD_SELECTOR
     return chosen
 
 

@@ -50,11 +50,10 @@ class Views:
             if (number := fingerprint(o for o in objects if labelled(o, key.name)))
         }
 
-    def knows(self, key: Key, raw: Object) -> bool:
+    def knows(self, key: Key, kind: str, metadata: Object) -> bool:
         """Whether the last reconcile of a service read this object, its only one of the kind."""
-        metadata = raw["metadata"]
         number = version(metadata["uid"], metadata["resourceVersion"])
-        return self._seen.get(key, {}).get(raw.get("kind", "")) == number
+        return self._seen.get(key, {}).get(kind) == number
 
     def forget(self, key: Key) -> None:
         """Forget a service that is gone."""

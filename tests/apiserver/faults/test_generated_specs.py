@@ -35,8 +35,8 @@ EDITS = 15
 # A path, or the words for what has none: no JSON, too large, another version. An unknown field at
 # the top of an object has no path beside its name.
 NAMED = re.compile(
-    r"(spec|metadata|apiVersion|kind)\b|unknown field \"|API version|too large|larger than|exceeded|json|JSON|"
-    r"invalid character|unmarshal|nesting|not valid|the name of the object"
+    r"(spec|metadata|apiVersion|kind)\b|unknown field \"|API version|too large|larger than|"
+    r"exceeded|json|JSON|invalid character|unmarshal|nesting|not valid|the name of the object"
 )
 
 

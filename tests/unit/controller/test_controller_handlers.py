@@ -9,6 +9,7 @@ import kopf
 import pytest
 
 from overspill.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
+from overspill.cluster.kinds import DEPLOYMENT, POD, SERVICE
 from overspill.controller import handlers
 from overspill.controller.addresses import Addresses
 from overspill.controller.catalog import Catalog, Key
@@ -36,10 +37,10 @@ def service(name: str, served: str = "") -> dict[str, Any]:
     return {"kind": "InferenceService", "metadata": metadata, "spec": spec}
 
 
-def child(service: str, rv: int, kind: str = "Deployment", name: str = "engine") -> dict[str, Any]:
+def child(service: str, rv: int, name: str = "engine") -> dict[str, Any]:
     labels = {LABEL_SERVICE: service, LABEL_MANAGED_BY: MANAGED_BY}
     metadata = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(rv)}
-    return {"kind": kind, "metadata": {**metadata, "labels": labels}}
+    return {**metadata, "labels": labels}
 
 
 def test_events_mark_what_they_concern() -> None:
@@ -52,7 +53,7 @@ def test_events_mark_what_they_concern() -> None:
     assert keys.marked[1:] == [a, b]
     sink.provider("ns", "openai")
     assert keys.marked[3:] == [Key.provider("ns", "openai"), a, b]
-    sink.child(child("a", 1), gone=False)
+    sink.child(DEPLOYMENT, child("a", 1), gone=False)
     assert keys.marked[6:] == [a]
     sink.service(service("a", "qwen"), gone=True)
     assert keys.marked[7:] == [a, b]
@@ -62,16 +63,17 @@ def test_what_the_last_reconcile_read_is_no_news() -> None:
     keys, views = Marks(), Views()
     sink = Sink(keys, Catalog(), views)
     a, raw = Key.service("ns", "a"), service("a")
-    pods = [child("a", 5, "Pod", "x"), child("a", 6, "Pod", "y")]
-    views.saw(a, version("uid-a", "1"), {"Deployment": [child("a", 3)], "Pod": pods})
+    pods = [child("a", 5, "x"), child("a", 6, "y")]
+    read = {"Deployment": [child("a", 3)], "Pod": pods}
+    views.saw(a, version("uid-a", "1"), {k: [{"metadata": m} for m in v] for k, v in read.items()})
     sink.service(raw, gone=False)
-    sink.child(child("a", 3), gone=False)
+    sink.child(DEPLOYMENT, child("a", 3), gone=False)
     assert keys.marked == []
     assert a in sink.catalog.entries
-    sink.child(child("a", 2), gone=False)  # older: whoever reads again knows
-    sink.child(child("a", 3, "Service"), gone=False)
-    sink.child(pods[0], gone=False)  # one of several
-    sink.child(child("a", 3), gone=True)
+    sink.child(DEPLOYMENT, child("a", 2), gone=False)  # older: whoever reads again knows
+    sink.child(SERVICE, child("a", 3), gone=False)
+    sink.child(POD, pods[0], gone=False)  # one of several
+    sink.child(DEPLOYMENT, child("a", 3), gone=True)
     assert keys.marked == [a] * 4
     sink.service(service("b", "a"), gone=False)  # wants the name of the first
     assert keys.marked[4:] == [a, Key.service("ns", "b")]
