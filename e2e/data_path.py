@@ -92,10 +92,16 @@ def reach_each_gateway(story: Story, name: str) -> None:
 
 def _answered(pod: dict[str, Any]) -> bool:
     """Whether a gateway has answered a request since it started."""
-    url = f"http://{pod['status']['podIP']}:9090/metrics"
+    series = metrics(pod, 9090)
+    return any(n for name, n in series.items() if name.startswith("overspill_requests_total{"))
+
+
+def metrics(pod: dict[str, Any], port: int) -> dict[str, float]:
+    """The series that a pod exports now."""
+    url = f"http://{pod['status']['podIP']}:{port}/metrics"
     with urllib.request.urlopen(url, timeout=5) as answer:
-        counts = [line for line in answer if line.startswith(b"overspill_requests_total{")]
-    return any(float(line.rpartition(b" ")[2]) for line in counts)  # series begin at 0
+        lines = [line.decode().rpartition(" ") for line in answer if not line.startswith(b"#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 def streams(story: Story, name: str, seconds: float = STREAM_SECONDS, rate: float = RATE) -> Load:
@@ -122,6 +128,32 @@ def faulty_server(story: Story, namespace: str, name: str, **labels: str) -> Non
     pod["metadata"]["labels"] = labels
     pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
     start_server(story.kube, namespace, pod, 8000)
+
+
+@contextmanager
+def provider(story: Story, name: str, **spec: Any) -> Iterator[None]:
+    """Make a provider of the server of this name in the cloud's namespace; both go afterwards.
+
+    It uses the stand-in cloud's key, whose Secret then names this host as well.
+    """
+    host = f"{name}.{platform.CLOUD}.svc.cluster.local:8000"
+    made = platform.stand_in(["*"])
+    made["metadata"]["name"] = name
+    made["spec"] |= {"baseURL": f"http://{host}/v1"} | spec
+    try:
+        _let_key_go_to(story.kube, f"{platform.CLOUD_HOST},{host}")
+        story.kube.apply(made)
+        yield
+    finally:
+        _let_key_go_to(story.kube, platform.CLOUD_HOST)
+        story.kube.delete("infprov", name, platform.CLOUD)
+        story.kube.delete("service", name, platform.CLOUD)
+        story.kube.delete("pod", name, platform.CLOUD, "--grace-period=1")
+
+
+def _let_key_go_to(kube: Kube, hosts: str) -> None:
+    annotate = ("annotate", "secret", platform.SECRET, "-n", platform.CLOUD, "--overwrite")
+    kube.kubectl(*annotate, f"{platform.HOSTS}={hosts}")
 
 
 def tell(story: Story, namespace: str, name: str, mode: str, file: str = "mode") -> None:

@@ -6,33 +6,15 @@ from lab import platform
 from lab.kube import eventually
 
 NAME = "faulty"
-HOST = f"{NAME}.{platform.CLOUD}.svc.cluster.local:8000"
+MODELS = [{"name": platform.CLOUD_MODEL, "price": platform.PRICE}]
 # In this order, since its rests double with every failure but a 429, up to 60 s.
 REASONS = {"401": "KeyRefused", "500": "ServerError", "hang": "TimedOut", "429": "RateLimited"}
 
 
-def allow(story: Story, hosts: str) -> None:
-    """Say where the stand-in cloud's key may go."""
-    annotate = ("annotate", "secret", platform.SECRET, "-n", platform.CLOUD, "--overwrite")
-    story.kube.kubectl(*annotate, f"{platform.HOSTS}={hosts}")
-
-
-def provider(story: Story) -> None:
-    """A provider of its own, with the key of the stand-in cloud."""
-    allow(story, f"{platform.CLOUD_HOST},{HOST}")
-    made = platform.stand_in(["*"])
-    made["metadata"]["name"] = NAME
-    made["spec"] |= {
-        "baseURL": f"http://{HOST}/v1",
-        "timeouts": {"connect": "1s", "firstByte": "2s"},
-    }
-    story.kube.apply(made)
-
-
 def test_provider_faults(story: Story) -> None:
     data_path.faulty_server(story, platform.CLOUD, NAME)
-    try:
-        provider(story)
+    timeouts = {"connect": "1s", "firstByte": "2s"}
+    with data_path.provider(story, NAME, models=MODELS, timeouts=timeouts):
         spillover = platform.spillover(["MaxReplicas", "ObjectiveAtRisk"])
         spillover["providers"][0]["name"] = NAME
         scaling = {"minReplicas": 1, "maxReplicas": 1, "objective": {"queueWait": {"p95": "100ms"}}}
@@ -56,8 +38,3 @@ def test_provider_faults(story: Story) -> None:
                 f"provider {mode}: {len(load.sent)} requests, 0 failed, all answered locally, "
                 f"slowest {slowest:.1f} s; SpilloverReady=False {reason}"
             )
-    finally:
-        allow(story, platform.CLOUD_HOST)
-        story.kube.delete("infprov", NAME, platform.CLOUD)
-        story.kube.delete("service", NAME, platform.CLOUD)
-        story.kube.delete("pod", NAME, platform.CLOUD, "--grace-period=1")

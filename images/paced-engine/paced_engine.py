@@ -43,6 +43,8 @@ class Engine:
     running: int = 0
     waiting: int = 0
     answered: int = 0
+    prompt_tokens: int = 0  # of what it has begun
+    tokens: int = 0  # made so far, of answers that broke off too
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
@@ -82,6 +84,9 @@ class Engine:
             f"# TYPE paced_active gauge\npaced_active {self.running}\n"
             f"# TYPE paced_pending gauge\npaced_pending {self.waiting}\n"
             f"# TYPE paced_answers_total counter\npaced_answers_total {self.answered}\n"
+            "# TYPE paced_prompt_tokens_total counter\n"
+            f"paced_prompt_tokens_total {self.prompt_tokens}\n"
+            f"# TYPE paced_tokens_total counter\npaced_tokens_total {self.tokens}\n"
         )
 
     async def _answer(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
@@ -105,6 +110,7 @@ class Engine:
         usage = {"prompt_tokens": len(prompt) // 4 + 1, "completion_tokens": count}
         usage["total_tokens"] = sum(usage.values())
         chat = path.endswith("/chat/completions")
+        self.prompt_tokens += usage["prompt_tokens"]
         await asyncio.sleep(self.prefill)
         await _fail(fault, 0)
         if body.get("stream"):
@@ -113,6 +119,7 @@ class Engine:
             return
         for number in range(1, count + 1):
             await asyncio.sleep(1 / self.rate)
+            self.tokens += 1
             await _fail(fault, number)
         text = "".join(f"{n} " for n in range(1, count + 1))
         choice = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -134,6 +141,7 @@ class Engine:
         start = loop.time()
         for number in range(1, count + 1):
             await asyncio.sleep(start + number / self.rate - loop.time())
+            self.tokens += 1
             text = f"{number} "
             part: dict[str, Any] = {"delta": {"content": text}} if chat else {"text": text}
             await _event(writer, head | {"choices": [_choice(part)]})

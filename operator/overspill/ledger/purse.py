@@ -170,7 +170,7 @@ class Purse:
         """Need less of what is held; settled requests leave most of their worst cases over."""
         if pot.account not in self._waiting:
             limit = self._limits.get(pot.account, {}).get(pot.window, 0)
-            soon = 0 if now - pot.used >= IDLE else 2 * max(limit // SLICES, pot.last)
+            soon = 0 if now - pot.used >= IDLE else limit // SLICES + pot.last
             pot.allowed = min(pot.allowed, pot.spent + pot.reserved + soon)
         if pot.reserved == 0 and now >= pot.until:
             pot.allowed = pot.spent

@@ -1,0 +1,110 @@
+"""A budget of one dollar and three gateways, of which one is killed again and again: rows 1 to 4.
+
+The provider is the paced engine, which counts the tokens that it made: its bill is theirs.
+"""
+
+from typing import Any
+
+from e2e import data_path
+from e2e.fixtures import start_server
+from e2e.story import Story, restricted_pod
+from lab import platform
+from lab.kube import eventually, is_ready
+
+NAME = "paid"
+PRICE = {"inputPerMTok": "10", "outputPerMTok": "100"}
+TOKENS = 10  # of an answer: $0.001
+WORST = 0.0025  # dollars that one may cost at most: TOKENS, and 150 bytes of a prompt
+BUDGET = 1.0
+KILLS = 10
+BETWEEN = 0.07  # dollars of the bill from one kill to the next
+LOOPS = 6
+OPERATOR_PODS = "app.kubernetes.io/component=operator"
+
+
+def start_paid(story: Story) -> None:
+    """Run the paced engine as somebody else's server."""
+    command = ["python3", "/opt/paced_engine.py", "--sequences", "64", "--rate", "50"]
+    pod = restricted_pod(NAME, command)
+    pod["spec"]["containers"][0]["image"] = platform.images()["paced-engine"]
+    pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
+    start_server(story.kube, platform.CLOUD, pod, 8000)
+
+
+def bill(story: Story) -> float:
+    """Dollars that the provider would ask for."""
+    pod = story.kube.get("pod", NAME, platform.CLOUD) or {}
+    counted = data_path.metrics(pod, 8000)
+    return (
+        counted["paced_prompt_tokens_total"] * float(PRICE["inputPerMTok"])
+        + counted["paced_tokens_total"] * float(PRICE["outputPerMTok"])
+    ) / 1e6
+
+
+def kill_a_gateway(story: Story, number: int) -> None:
+    """SIGKILL the gateway that has run longest, and let another pod take its place at once."""
+
+    def oldest() -> dict[str, Any]:
+        ready = [pod for pod in data_path.gateway_pods(story.kube) if is_ready(pod)]
+        started = sorted(ready, key=lambda pod: str(pod["status"]["startTime"]))
+        return started[0] if len(started) == 3 else {}
+
+    victim = eventually(f"three gateways before kill {number}", oldest, timeout=60)
+    data_path.kill(victim, "gateway")
+    story.kube.delete(
+        "pod", victim["metadata"]["name"], platform.NAMESPACE, "--force", "--grace-period=0"
+    )
+
+
+def settled_bill(story: Story) -> float:
+    """The bill when it has not grown for five seconds."""
+    seen: list[float] = []
+
+    def settled() -> bool:
+        seen.append(bill(story))
+        return len(seen) > 10 and seen[-1] == seen[-11]
+
+    eventually("the bill does not grow any more", settled, timeout=60)
+    return seen[-1]
+
+
+def charged(story: Story) -> float:
+    """Dollars that the ledger has charged to the service this month, what gateways hold too."""
+    (pod,) = story.kube.list("pods", platform.NAMESPACE, OPERATOR_PODS)
+    series = data_path.metrics(pod, 9090)
+    account = f'{{account="service/{story.namespace}/chat",window="month"}}'
+    return series[f"overspill_budget_charged_dollars{account}"]
+
+
+def test_a_dollar_lasts_for_a_dollar(story: Story) -> None:
+    start_paid(story)
+    models = [{"name": platform.CLOUD_MODEL, "price": PRICE}]
+    with data_path.provider(story, NAME, models=models), data_path.gateways(story.kube, 3):
+        spillover = platform.spillover(
+            ["MaxReplicas", "ObjectiveAtRisk"], budget={"perMonth": str(BUDGET)}
+        )
+        spillover["providers"][0]["name"] = NAME
+        scaling = {"minReplicas": 1, "maxReplicas": 1, "objective": {"queueWait": {"p95": "100ms"}}}
+        data_path.paced(
+            story, "chat", replicas=1, slots=1, rate=2, scaling=scaling, spillover=spillover
+        )
+        data_path.reach_each_gateway(story, "chat")
+        with story.load("chat", max_tokens=TOKENS).running(LOOPS) as load:
+            for number in range(1, KILLS + 1):
+                eventually(
+                    f"${number * BETWEEN:.2f} are spent",
+                    lambda number=number: bill(story) >= number * BETWEEN,  # type: ignore[misc]
+                    timeout=60,
+                )
+                kill_a_gateway(story, number)
+            story.wait_condition("chat", "WithinBudget", "False", timeout=120)
+            spent = settled_bill(story)
+        spilled = [s for s in load.sent if s.destination == NAME and not s.failed]
+        known = charged(story)
+    data_path.record(
+        f"budget of ${BUDGET:.2f}, three gateways, {KILLS} of them killed: the bill is "
+        f"${spent:.4f}, the ledger has charged ${known:.4f}; {len(spilled)} requests answered by "
+        f"the provider, the dearest could cost ${WORST}"
+    )
+    assert 0.9 * BUDGET <= spent <= BUDGET
+    assert spent <= known <= BUDGET
