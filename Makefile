@@ -179,9 +179,10 @@ soak-ledger: venv ## A million schedules of the ledger, and its model three step
 	  tests/unit/ledger/test_ledger_schedules.py tests/unit/ledger/test_ledger_model.py
 
 .PHONY: fuzz
-fuzz: venv ## 10,000 generated resources (the cluster must be up; FUZZ_SEED repeats a run)
+fuzz: venv ## 10,000 generated resources and pods (the cluster must be up; FUZZ_SEED repeats a run)
 	OVERSPILL_FUZZ=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
-	  $(PY) -m pytest tests/apiserver/faults/test_generated_specs.py -rP --junitxml=build/reports/fuzz.xml
+	  $(PY) -m pytest tests/apiserver/faults/test_generated_specs.py tests/apiserver/security -rP \
+	    --junitxml=build/reports/fuzz.xml
 
 .PHONY: test
 test: venv ## Everything CI runs

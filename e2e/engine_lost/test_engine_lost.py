@@ -11,7 +11,8 @@ from lab import platform
 from lab.kube import eventually, is_ready
 from lab.load import Sent, failures, send_one
 
-LONG_SECONDS = 25  # of a stream, so that a kill meets streams after their first byte
+# Of a stream, so that a kill meets streams after their first byte.
+LONG_SECONDS = max(25, data_path.STREAM_SECONDS)
 RESTART_GRAIN = 1.0  # seconds: the kubelet's times have no fractions
 SIGKILLED = 128 + 9  # exit code
 

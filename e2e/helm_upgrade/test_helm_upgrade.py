@@ -27,7 +27,7 @@ from lab import platform
 from lab.kube import ROOT, Kube, eventually
 from lab.load import Load
 
-LOOPS = 10  # half of short answers, half of streams
+LOOPS = data_path.LOOPS if LONG else 10  # half of short answers, half of streams
 SECONDS = STREAM_SECONDS if LONG else 10  # of one stream
 SHAPES_THE_CHART = ("charts/overspill/templates", "crds")  # other files may change in words only
 BUILD_TIMEOUT = 1800  # seconds, for the two images of the version before

@@ -4,6 +4,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
+from overspill.autoscaler.health import judge
 from overspill.autoscaler.readings import Readings
 from overspill.prometheus.client import PrometheusUnavailable
 from overspill.prometheus.queries import (
@@ -14,18 +15,19 @@ from overspill.prometheus.queries import (
     OwnMetrics,
     signals,
 )
-from overspill.prometheus.samples import Samples
+from overspill.prometheus.samples import Samples, parse
 
 
 class Source:
     """Answers, or fails with ``problem``."""
 
-    problem = ""
+    def __init__(self) -> None:
+        self.problem, self.found = "", Samples()
 
     async def query(self, promql: str) -> Samples:
         if self.problem:
             raise PrometheusUnavailable(self.problem, retry=True)
-        return {}
+        return self.found
 
 
 async def test_unknown_costs_are_told_once_for_each_problem() -> None:
@@ -42,6 +44,39 @@ async def test_unknown_costs_are_told_once_for_each_problem() -> None:
 
 
 KEY = "team-a/chat"
+LABELS = {"service_namespace": "team-a", "service_name": "chat"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "value", "shown"),
+    [
+        ("away", "1", "PrometheusUnavailable"),
+        ("", None, "NoMetrics"),
+        ("", "NaN", "NoMetrics"),
+        ("", "+Inf", "NoMetrics"),
+    ],
+)
+async def test_a_fault_is_shown_by_the_next_round_and_forgotten_by_the_next(
+    problem: str, value: str | None, shown: str
+) -> None:
+    """Whatever was read before: three rounds are the age of readings, not of what is shown."""
+    source = Source()
+    readings = Readings(source, 1.0, clock=lambda: 0.0)
+
+    async def told(problem: str, value: str | None) -> str:
+        source.problem = problem
+        source.found = parse([{"metric": LABELS, "value": [0, value]}] if value else [])
+        await readings._poll_signals()
+        complete = readings.signals(KEY).complete
+        return judge(
+            outage=readings.outage, asked=True, complete=complete, known=True, age=0, replicas=1
+        ).reason
+
+    assert await told("", "1") == "Active"
+    assert await told(problem, value) == shown
+    assert await told("", "1") == "Active"
+
+
 OWN = OwnMetrics("team-a", running="own_running")
 ENGINES = {"engine_running": 7.0}
 
