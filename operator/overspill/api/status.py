@@ -12,9 +12,12 @@ class CapacityStatus(Model):
 
     full: bool = Field(description="A wanted replica cannot be placed for lack of capacity.")
     reason: str = Field(
-        "", max_length=64, description="Unschedulable, SchedulingGated, QuotaExceeded."
+        "",
+        max_length=64,
+        description="Unschedulable, Provisioning (a node is on its way), SchedulingGated, "
+        "QuotaExceeded.",
     )
-    message: str = Field("", max_length=1024, description="In the scheduler's own words.")
+    message: str = Field("", max_length=1024, description="In the words of whoever said so.")
     since: str | None = Field(
         None, json_schema_extra={"format": "date-time"}, description="Full since then."
     )

@@ -1,12 +1,15 @@
 """Is the cluster full for a service? Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from overspill.api.status import CapacityStatus
-from overspill.controller.facts import Facts, Object
+from overspill.controller.facts import Facts, Object, Pod
 from overspill.controller.reasons import Reason
 
 HOLD_SECONDS = 30.0  # that a lack is shown after its last sign
+LOOK_SECONDS = 30.0  # until we ask again whether a node is on its way: nothing of the pod tells
+DECIDED_SECONDS = 300.0  # after which whoever adds nodes has decided; then the resyncs ask
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ def shown(found: Capacity, before: CapacityStatus | None, quiet: float) -> Capac
     if found.reason or before is None or not before.full or quiet >= HOLD_SECONDS:
         return found
     return Capacity(before.reason, before.message)
+
+
+def look_again(pods: Iterable[Pod], now: float) -> float | None:
+    """Return seconds until it is worth asking again whether a node is on its way; None: never.
+
+    :param now: seconds since the epoch.
+    """
+    young = (p.unplaced_since and now - p.unplaced_since < DECIDED_SECONDS for p in pods)
+    return LOOK_SECONDS if any(young) else None
 
 
 def _wanted(deployment: Object | None) -> int:

@@ -6,9 +6,10 @@ scheduler's or the quota's own words.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from overspill.api.budget import Window
@@ -17,7 +18,7 @@ from overspill.api.provider import InferenceProvider
 from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.api.status import CostStatus, DecisionStatus, TrafficStatus
-from overspill.controller.reasons import Reason
+from overspill.controller.reasons import EngineReason, Reason
 from overspill.runtimes.base import selector
 
 Object = dict[str, Any]
@@ -31,7 +32,8 @@ LOOP = 2  # restarts of an engine that is not up yet, from which on it is a loop
 # The scheduler tries filters in order, resources late: a node that says "Insufficient" has
 # passed selectors, affinity and taints, so that capacity is all that is missing there.
 _CAPACITY = re.compile(r"Insufficient \S+|Too many pods")
-_ENGINE_FAULT = re.compile(r"^([A-Z][A-Za-z]{2,62}): (.+)", re.DOTALL)
+# Of other words before a colon, an engine that is not ours may write any.
+_ENGINE_FAULT = re.compile(rf"({'|'.join(EngineReason)}): (.+)", re.DOTALL)
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*": ')
 _PULL_REASONS = frozenset(
     {
@@ -68,6 +70,7 @@ class Pod:
     starting: bool = False  # placed, for the first time, nothing wrong so far
     lacks_capacity: Reason | None = None
     message: str = ""  # the scheduler's
+    unplaced_since: float | None = None  # seconds since the epoch, as the scheduler says
     fault: Fault | None = None
     boot: float | None = None  # seconds from its place on a node until it was ready (last)
 
@@ -194,19 +197,35 @@ def made_for(raw: Iterable[Object], service: str) -> list[Object]:
     ]
 
 
-def read_pods(raw: Iterable[Object], model_image: str) -> tuple[Pod, ...]:
+def read_pods(
+    raw: Iterable[Object], model_image: str, nodes: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Pod, ...]:
     """Return the pods that live, by name: those that end are no replicas any more.
 
     :param model_image: reference of the image volume, "" without one; tells its faults from the
         engine's.
+    :param nodes: by name of a pod without a place: what was said of a node that comes for it.
     """
-    living = (
-        pod
-        for pod in raw
-        if not pod["metadata"].get("deletionTimestamp")
-        and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    pods = (_pod(pod, model_image, nodes) for pod in raw if _lives(pod))
+    return tuple(sorted(pods, key=lambda p: p.name))
+
+
+def without_a_place(raw: Iterable[Object]) -> Iterator[Object]:
+    """Yield the living pods that the scheduler finds no place for, whatever the cause."""
+    for pod in raw:
+        scheduled = _conditions(pod).get("PodScheduled", {})
+        if _lives(pod) and scheduled.get("reason") == "Unschedulable":
+            yield pod
+
+
+def _lives(pod: Object) -> bool:
+    return not pod["metadata"].get("deletionTimestamp") and (
+        pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     )
-    return tuple(sorted((_pod(pod, model_image) for pod in living), key=lambda p: p.name))
+
+
+def _conditions(pod: Object) -> dict[str, Object]:
+    return {c["type"]: c for c in pod.get("status", {}).get("conditions") or []}
 
 
 def count_terminating(raw: Iterable[Object]) -> int:
@@ -232,9 +251,9 @@ def loader_addresses(raw: Iterable[Object]) -> list[str]:
     return found
 
 
-def _pod(raw: Object, model_image: str) -> Pod:
+def _pod(raw: Object, model_image: str, nodes: Mapping[str, str]) -> Pod:
     status = raw.get("status", {})
-    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    conditions, name = _conditions(raw), raw["metadata"]["name"]
     ready = conditions.get("Ready", {}).get("status") == "True"
     placed = bool(raw.get("spec", {}).get("nodeName"))
     # Others may have put containers of theirs beside the engine.
@@ -243,19 +262,22 @@ def _pod(raw: Object, model_image: str) -> Pod:
     # What ended an engine before it came up again is no fault of the one that is up.
     up = ready or container.get("started")
     fault = None if up else _first_fault([*_before(status), container], model_image)
-    lacks, message = None, ""
+    lacks, message, since = None, "", None
     if not placed:
-        lacks, message = _lack(conditions.get("PodScheduled", {}))
+        scheduled = conditions.get("PodScheduled", {})
+        lacks, message = _lack(scheduled, nodes.get(name, ""))
+        since = _seconds(scheduled) if scheduled.get("reason") == "Unschedulable" else None
         if message and not lacks:
             fault = Fault(Reason.NOT_SCHEDULABLE, message)
     first = not container.get("started") and not container.get("restartCount")
     return Pod(
-        name=raw["metadata"]["name"],
+        name=name,
         placed=placed,
         ready=ready,
         starting=placed and not ready and first and not fault,
         lacks_capacity=lacks,
         message=message,
+        unplaced_since=since,
         fault=fault,
         boot=_boot(conditions) if ready and not container.get("restartCount") else None,
     )
@@ -263,10 +285,14 @@ def _pod(raw: Object, model_image: str) -> Pod:
 
 def _boot(conditions: Mapping[str, Object]) -> float | None:
     """Return how long a ready pod took; longer where its readiness came and went since."""
-    placed, ready = (conditions.get(c, {}).get("lastTransitionTime") for c in _BOOT)
-    if not placed or not ready:
-        return None
-    return (datetime.fromisoformat(ready) - datetime.fromisoformat(placed)).total_seconds()
+    placed, ready = (_seconds(conditions.get(c, {})) for c in _BOOT)
+    return None if placed is None or ready is None else ready - placed
+
+
+def _seconds(condition: Object) -> float | None:
+    """Return since when a condition is what it is, in seconds since the epoch."""
+    since = condition.get("lastTransitionTime")
+    return datetime.fromisoformat(since).timestamp() if since else None
 
 
 def _before(status: Object) -> list[Object]:
@@ -284,13 +310,19 @@ def _first_fault(containers: Iterable[Object], model_image: str) -> Fault | None
     return next((fault for fault in faults if fault), None)
 
 
-def _lack(scheduled: Object) -> tuple[Reason | None, str]:
-    """Return which lack of capacity keeps a pod from being placed, and the scheduler's message."""
+def _lack(scheduled: Object, node: str) -> tuple[Reason | None, str]:
+    """Return which lack of capacity keeps a pod from being placed, and who says so how.
+
+    A node that comes for it mends whatever the scheduler misses on those that are here, a label
+    as well as devices.
+    """
     message = scheduled.get("message", "")
     if scheduled.get("reason") == "SchedulingGated":
         return Reason.SCHEDULING_GATED, message or "a scheduling gate (a queue) holds the pod"
     if scheduled.get("reason") != "Unschedulable":
         return None, ""
+    if node:
+        return Reason.PROVISIONING, f"a node is on its way: {node}"
     return (Reason.UNSCHEDULABLE if _CAPACITY.search(message) else None), message
 
 

@@ -30,7 +30,7 @@ from overspill.cluster.kinds import (
     SERVICE_ACCOUNT,
     Kind,
 )
-from overspill.controller import capacity
+from overspill.controller import capacity, provisioning
 from overspill.controller.accelerators import Accelerators
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.facts import (
@@ -111,7 +111,8 @@ class Observer:
         seen = {kind: [child] for kind, child in by_kind.items() if child}
         self._views.saw(key, own, {**seen, POD.kind: labelled})
         pods = made_for(labelled, service.metadata.name)
-        replicas = read_pods(pods, _model_image(service))
+        nodes = await provisioning.promises(self._cluster, pods, time.time())
+        replicas = read_pods(pods, _model_image(service), nodes)
         facts = Facts(
             service=service,
             children=by_kind,

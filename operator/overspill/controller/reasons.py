@@ -1,6 +1,6 @@
 """Every reason that a condition or an event of ours can bear; documented, never renamed.
 
-Reasons of the engine (``ModelNotFound`` …) and of the autoscaler come from their own lists.
+Reasons of the autoscaler and of providers come from their own lists.
 """
 
 from enum import StrEnum
@@ -44,6 +44,7 @@ class Reason(StrEnum):
     # CapacityAvailable
     AVAILABLE = "Available"
     UNSCHEDULABLE = "Unschedulable"
+    PROVISIONING = "Provisioning"  # a node is on its way for the pod
     SCHEDULING_GATED = "SchedulingGated"
     QUOTA_EXCEEDED = "QuotaExceeded"
 
@@ -72,3 +73,25 @@ class EventReason(StrEnum):
     """Reasons of events beside those of conditions."""
 
     SCALED = "Scaled"
+
+
+class EngineReason(StrEnum):
+    """Reasons with which our engine and its loader end, by their last line ``Reason: text``.
+
+    The classes of overspill.engine.errors and overspill.engine.fetch, which this layer does not
+    import.
+    """
+
+    INVALID_OPTIONS = "InvalidOptions"
+    ENGINE_CRASHED = "EngineCrashed"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_AMBIGUOUS = "ModelAmbiguous"
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
+    MODEL_FORBIDDEN = "ModelForbidden"
+    MODEL_DIGEST_MISMATCH = "ModelDigestMismatch"
+    MODEL_SECRET_REFUSED = "ModelSecretRefused"  # noqa: S105 - no password
+    MODEL_SOURCE_UNREACHABLE = "ModelSourceUnreachable"
+    MODEL_DISK_FULL = "ModelDiskFull"
+    MODEL_PATH_UNSAFE = "ModelPathUnsafe"
+    MODEL_VOLUME_FAILED = "ModelVolumeFailed"

@@ -91,6 +91,7 @@ class Reconciler:
             await self._status(key, raw, facts),
             STUCK_SECONDS if facts.foreign or facts.refused else None,
             LOADING_SECONDS if facts.loading else None,
+            capacity.look_again(facts.pods, time.time()),
             self.contests.again(key, time.monotonic()),
             *(_until_anew(b) for b in (facts.budget, *facts.provider_budgets.values())),
         ]

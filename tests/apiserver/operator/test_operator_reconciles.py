@@ -1,6 +1,7 @@
 """One operator, one service, a real API server."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -40,6 +41,34 @@ def test_a_service_becomes_its_children_and_says_how_it_stands(world: World) -> 
         and e["involvedObject"]["kind"] == "InferenceService" and "Capacity" in e["message"]
     ]  # fmt: skip
     assert event["type"] == "Warning"
+
+
+def test_a_node_that_is_on_its_way_is_told_as_such(world: World) -> None:
+    """Said of the pod as Cluster Autoscaler says it; a change of the pod makes us look at once."""
+    world.start()
+    world.apply()
+    world.eventually("full", lambda: world.condition("CapacityAvailable")[1] == "Unschedulable")
+    [pod] = world.kube.list("pods", world.namespace)
+    said = "pod triggered scale-up: [{gpus 0->1 (max: 4)}]"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    place = {"name": pod["metadata"]["name"], "namespace": world.namespace}
+    event = {
+        "apiVersion": "v1", "kind": "Event", "type": "Normal", "reason": "TriggeredScaleUp",
+        "metadata": {**place, "name": f"{place['name']}.18"}, "message": said,
+        "involvedObject": {"kind": "Pod", "uid": pod["metadata"]["uid"], **place},
+        "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        "source": {"component": "cluster-autoscaler"},
+    }  # fmt: skip
+    world.kube.kubectl("create", "-f", "-", stdin=json.dumps(event))
+    world.kube.kubectl("annotate", "pod", place["name"], "-n", world.namespace, "a=b")
+    capacity = world.eventually(
+        "a node is on its way",
+        lambda: (c := world.condition("CapacityAvailable"))[1] == "Provisioning" and c,
+    )
+    assert capacity[0] == "False"
+    assert said in capacity[2]
+    assert world.get("infsvc", "chat")["status"]["capacity"]["full"] is True  # so requests spill
+    assert world.condition("Ready")[:2] == ("False", "Provisioning")
 
 
 def test_a_service_with_minimum_zero_never_starts_a_pod(world: World) -> None:

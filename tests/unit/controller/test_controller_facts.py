@@ -54,6 +54,24 @@ def test_full_is_lack_of_capacity_and_nothing_else(pod: Any, lacks: Any, fault: 
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("pod", "lacks"),
+    [
+        (unscheduled("Unschedulable", NO_GPU), Reason.PROVISIONING),
+        # No node of today has the label: the one that comes will.
+        (unscheduled("Unschedulable", SELECTOR), Reason.PROVISIONING),
+        (unscheduled("SchedulingGated", ""), Reason.SCHEDULING_GATED),
+        (raw(phase="Pending"), None),
+        (raw(node="n", phase="Running"), None),
+    ],
+)
+def test_a_pod_for_which_a_node_is_on_its_way_waits_for_that(pod: Any, lacks: Any) -> None:
+    said = "pod triggered scale-up: [{gpus 0->1 (max: 4)}]"
+    [read] = read_pods([pod], MODEL, {"p": said, "other": "x"})
+    assert (read.lacks_capacity, read.fault) == (lacks, None)
+    assert (said in read.message) is (lacks is Reason.PROVISIONING)
+
+
 def test_a_boot_is_from_the_place_on_a_node_until_ready() -> None:
     def pod(begun: str, done: str, restarts: int, ready: str = "True") -> dict[str, Any]:
         times = {"PodScheduled": ("True", begun), "Ready": (ready, done)}
@@ -111,6 +129,12 @@ def ended(message: str, code: int = 3, reason: str = "Error") -> dict[str, Any]:
             {**waiting("CrashLoopBackOff"), "lastState": ended("one\ntwo", 1)},
             "CrashLoop",
             "exit code 1: two",
+            False,
+        ),
+        (  # of an engine that is not ours: no reason of our list
+            {**waiting("CrashLoopBackOff"), "lastState": ended("ValueError: no such device", 1)},
+            "CrashLoop",
+            "exit code 1: ValueError: no such device",
             False,
         ),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from overspill.autoscaler import health
 from overspill.autoscaler.readings import Outage
-from overspill.controller.reasons import Reason
+from overspill.controller.reasons import EngineReason, Reason
 from overspill.engine import base, errors
 from overspill.engine.fetch import errors as fetch_errors
 from overspill.engine.fetch import store
@@ -37,12 +37,15 @@ def scaling_reasons() -> set[str]:
 
 
 def known() -> set[str]:
-    assert {base, fetch_errors, store}  # their faults exist once they are imported
     files = [*(PACKAGE / "gateway").glob("*.py")]
     secrets = {name for f in files for name in SECRET_REASONS.findall(f.read_text())}
     assert len(secrets) >= 5
-    engine = leaves(errors.EngineError)
-    return {*Reason, *Fault, *engine, *secrets, *scaling_reasons()}
+    return {*Reason, *EngineReason, *Fault, *secrets, *scaling_reasons()}
+
+
+def test_the_operator_knows_every_reason_with_which_our_engine_ends_and_no_other() -> None:
+    assert {base, fetch_errors, store}  # their faults exist once they are imported
+    assert leaves(errors.EngineError) == set(EngineReason)
 
 
 def test_each_reason_is_explained_and_each_explained_one_exists() -> None:

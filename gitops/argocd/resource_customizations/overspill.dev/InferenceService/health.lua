@@ -10,6 +10,7 @@ local on_the_way = {
   Starting = true,
   RollingOut = true,
   Unschedulable = true,
+  Provisioning = true,
   QuotaExceeded = true,
   SchedulingGated = true,
   WaitingForCapacity = true,

@@ -1,0 +1,59 @@
+"""Whether a node is on its way for pods that have no place: whoever adds nodes says so in events.
+
+Cluster Autoscaler does in ``TriggeredScaleUp``, Karpenter in ``Nominated``, both of the pod. What
+was said longer ago than a node may take counts no more. Events are a help and nothing more:
+without the right to read them such a pod lacks capacity, and that is all.
+https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
+https://karpenter.sh/docs/troubleshooting/
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from overspill.cluster import Cluster, Forbidden
+from overspill.cluster.kinds import EVENT
+from overspill.controller.facts import Object, without_a_place
+
+PROMISES = frozenset({"TriggeredScaleUp", "Nominated"})
+NODE_SECONDS = 900.0  # after which both give up a node that did not come
+ASKED = 4  # pods of one service at most; usually one waits
+
+
+async def promises(cluster: Cluster, pods: Iterable[Object], now: float) -> dict[str, str]:
+    """Return what was said of a node for those of the pods that have no place, by their names.
+
+    :param now: seconds since the epoch.
+    :raises ClusterError: when the API server does not answer.
+    """
+    found = {}
+    for pod in list(without_a_place(pods))[:ASKED]:
+        metadata = pod["metadata"]
+        of_pod = f"involvedObject.uid={metadata['uid']}"
+        try:
+            events = await cluster.list(EVENT, metadata["namespace"], fields=of_pod)
+        except Forbidden:
+            return {}
+        if promise := newest(events.items, now):
+            found[metadata["name"]] = promise
+    return found
+
+
+def newest(events: Iterable[Object], now: float) -> str:
+    """Return the newest promise of a node that still counts, "" without one.
+
+    :param now: seconds since the epoch.
+    """
+    made = [(_time(e), str(e.get("message", ""))) for e in events if e.get("reason") in PROMISES]
+    at, message = max(made, default=(0.0, ""))
+    return message if now - at < NODE_SECONDS else ""
+
+
+def _time(event: Object) -> float:
+    """Return when it happened last; recorders of the older API and of the newer say it apart."""
+    times = (
+        event["metadata"].get("creationTimestamp"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        (event.get("series") or {}).get("lastObservedTime"),
+    )
+    return max(datetime.fromisoformat(t).timestamp() for t in times if t)
