@@ -29,12 +29,18 @@ FIGURES = tuple(CostStatus().model_dump(by_alias=True))
 _TITLES = ("GPU-h", "own $", "cloud $", "$/h", "$/1M", "own $/1M", "cloud $/1M", "saved $", "even")
 
 
-def run(target: Target, by: Grouping, since: Since | None, output: CostsOutput) -> None:
+def run(
+    target: Target, by: Grouping, since: Since | None, output: CostsOutput, namespace: str
+) -> None:
     """Print costs.
 
     :param since: None: the last 24 hours of services, every window of others.
+    :param namespace: of the services or providers to show, "" for all.
     :raises CommandError: when there is no record of what is asked for.
     """
+    if namespace and by is Grouping.KEY:
+        text = "keys are in no namespace of their services: leave --namespace out with --by key"
+        raise CommandError(text, USAGE)
     of_status = by is Grouping.SERVICE and since in (None, Since.LAST_24H)
     if not of_status and (since is Since.LAST_24H or output is CostsOutput.FOCUS):
         raise CommandError(
@@ -43,7 +49,7 @@ def run(target: Target, by: Grouping, since: Since | None, output: CostsOutput) 
             USAGE,
         )
     if of_status:
-        found = connected(target, _services)
+        found = connected(target, lambda cluster: _services(cluster, namespace))
         rows = [_of_service(service) for service in found]
         if output is CostsOutput.FOCUS:
             show.csv_table(focus.COLUMNS, focus.charges(found, time.time()))
@@ -52,7 +58,7 @@ def run(target: Target, by: Grouping, since: Since | None, output: CostsOutput) 
         return
     windows = list(Window) if since is None else [Window(since)]
     treasury = connected(target, lambda cluster: _ledger(cluster, target))
-    rows = list(_of_ledger(treasury, by, windows, time.time()))
+    rows = list(_of_ledger(treasury, by, windows, time.time(), namespace))
     _print(rows, output, (by, "window", "since", "spent $", "limit $", "left $"))
 
 
@@ -73,9 +79,9 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-async def _services(cluster: Cluster) -> list[InferenceService]:
+async def _services(cluster: Cluster, namespace: str) -> list[InferenceService]:
     found = []
-    for raw in (await cluster.list(INFERENCE_SERVICE, "")).items:
+    for raw in (await cluster.list(INFERENCE_SERVICE, namespace)).items:
         try:
             found.append(InferenceService.parse(raw))
         except InvalidObject as error:
@@ -103,12 +109,12 @@ async def _ledger(cluster: Cluster, target: Target) -> Treasury:
 
 
 def _of_ledger(
-    treasury: Treasury, by: Grouping, windows: list[Window], now: float
+    treasury: Treasury, by: Grouping, windows: list[Window], now: float, namespace: str
 ) -> Iterable[Row]:
     """Yield what accounts of a kind have spent in the windows of this moment."""
     for account, window, pot in sorted(treasury.current(now), key=lambda found: found[:2]):
         kind, _, name = account.partition("/")
-        if kind == by and window in windows:
+        if kind == by and window in windows and namespace in ("", name.partition("/")[0]):
             yield {
                 by.value: name,
                 "window": window.value,

@@ -168,6 +168,9 @@ def costs(
             "of what has a budget. Default: 24h by service, else all windows."
         ),
     ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Only services or providers in it.")
+    ] = "",
     system: SystemOption = SYSTEM_NAMESPACE,
     release: ReleaseOption = RELEASE,
     context: ContextOption = "",
@@ -185,7 +188,7 @@ def costs(
     """
     from overspill.cli import costs as command
 
-    command.run(Target(context, kubeconfig, system, release), by, since, output)
+    command.run(Target(context, kubeconfig, system, release), by, since, output, namespace)
 
 
 @keys_app.command("create")

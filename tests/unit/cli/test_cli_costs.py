@@ -4,14 +4,16 @@ import csv
 import io
 import json
 import time
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from cli_world import Command, World
 from prometheus_client import CollectorRegistry
 
-from overspill.api import metrics
-from overspill.api.budget import Window
+from overspill.api import crd, metrics
+from overspill.api.budget import SpentStatus, Window
+from overspill.api.service import InferenceService
 from overspill.api.values import NANO
 from overspill.autoscaler.meter import Meter
 from overspill.cli.focus import COLUMNS
@@ -30,6 +32,8 @@ SPEC = {
 }
 USE = economy.Use(24, 19.2, 7.125, 4e6, 1e6, 2e6, 1.2345e6, 0.8, 0.31)
 COST = economy.cost(USE, 0.8, Rates(1_750_000_000, 175_000_000, 14_000_000_000, 0))
+OF_CHAT = "service/team-a/chat"
+COLUMNS_OF_SERVICE = crd.COLUMNS[InferenceService]
 SERIES = {
     "dollarsPerHour": (metrics.COST_RATE, {}),
     "dollarsPerMTok": (metrics.PER_MILLION, {"side": "all"}),
@@ -55,7 +59,7 @@ def busy(world: World) -> World:
 def record() -> str:
     """What the operator writes."""
     treasury, now = Treasury(), time.time()
-    for account in ("provider/platform/openai", "service/team-a/chat", "key/key-ci"):
+    for account in ("provider/platform/openai", OF_CHAT, "key/key-ci"):
         for window, limit in ((Window.DAY, 60 * NANO), (Window.MONTH, 900 * NANO)):
             share = Share(allowed=5 * NANO, spent=1_234_567_890)
             pot = Pot(limit, closed=NANO, shares={"gateway-1": share})
@@ -63,20 +67,31 @@ def record() -> str:
     return treasury.record(now)
 
 
+def column(name: str, service: dict[str, Any]) -> Any:
+    """Return what `kubectl get` shows of a service."""
+    (path,) = (c["jsonPath"] for c in COLUMNS_OF_SERVICE if c["name"] == name)
+    for field in path.removeprefix(".").split("."):
+        service = service[field]
+    return service
+
+
 def told(overspill: Command, *arguments: str) -> Any:
     return json.loads(overspill("costs", *arguments, "-o", "json").stdout)
 
 
-def test_status_metrics_and_command_agree(busy: World, overspill: Command) -> None:
+def test_status_metrics_columns_and_command_agree(busy: World, overspill: Command) -> None:
     registry = CollectorRegistry()
     Meter(registry).show(lambda: [("team-a/chat", COST)])
-    status = busy.objects[INFERENCE_SERVICE.path("team-a", "chat")]["status"]["cost"]
+    found = busy.objects[INFERENCE_SERVICE.path("team-a", "chat")]
+    status = found["status"]["cost"]
     row, idle = told(overspill)
     service = dict(zip(metrics.SERVICE_LABELS, ("team-a", "chat"), strict=True))
     for field, (name, labels) in SERIES.items():
         exported = registry.get_sample_value(name, service | labels)
         assert exported is not None, field
         assert two_digits(exported) == status[field] == row[field], field
+    assert column("$/h", found) == row["dollarsPerHour"]
+    assert column("$/1M", found) == row["dollarsPerMTok"]
     assert row == {"service": "team-a/chat"} | status
     assert idle == {"service": "team-a/idle"} | dict.fromkeys(status)
     (first, _) = csv.DictReader(io.StringIO(overspill("costs", "-o", "csv").stdout))
@@ -101,6 +116,33 @@ def test_the_ledger_has_what_has_a_budget(
     assert told(overspill, "--by", by, "--since", "hour") == []
     if by != "service":
         assert [r["window"] for r in told(overspill, "--by", by)] == ["day", "month"]
+
+
+def test_the_column_of_what_is_left_agrees_with_the_ledger(busy: World, overspill: Command) -> None:
+    pots = {w: pot for a, w, pot in Treasury.read(record()).current(time.time()) if a == OF_CHAT}
+    spent = {window: pot.spent for window, pot in pots.items()}
+    limits = {window: pot.limit for window, pot in pots.items()}
+    status = {"spent": SpentStatus.of(spent, limits).to_dict()}
+    rows = [r for w in pots for r in told(overspill, "--by", "service", "--since", w)]
+    assert len(rows) == 2
+    least = min(Decimal(row["left"]) for row in rows)
+    assert Decimal(column("Left", {"status": status})) == round(least, 2)
+    for row in rows:
+        shown = status["spent"][f"per{row['window'].title()}"]
+        assert Decimal(shown) == round(Decimal(row["spent"]), 2)
+
+
+def test_one_namespace_alone_is_shown(busy: World, overspill: Command) -> None:
+    busy.put(INFERENCE_SERVICE, "chat", "team-b", spec=SPEC)
+    assert [r["service"] for r in told(overspill, "-n", "team-b")] == ["team-b/chat"]
+    assert [r["service"] for r in told(overspill)] == ["team-a/chat", "team-a/idle", "team-b/chat"]
+    by_provider = ("--by", "provider", "--since", "day")
+    assert len(told(overspill, *by_provider, "--namespace", "platform")) == 1
+    assert told(overspill, *by_provider, "--namespace", "team-a") == []
+    assert told(overspill, *by_provider, "--namespace", "plat") == []
+    refused = overspill("costs", "--by", "key", "-n", "team-a")
+    assert refused.returncode == 2
+    assert "leave --namespace out" in refused.stderr
 
 
 def test_what_is_not_recorded_is_said(busy: World, overspill: Command) -> None:
