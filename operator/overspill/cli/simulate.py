@@ -221,18 +221,20 @@ def _print(answer: Answer, question: Question, output: ReportOutput) -> None:
 
 
 def _plot(answer: Answer, path: Path) -> None:
-    """Draw demand and replicas over time, one panel for each policy."""
+    """Draw demand, replicas and spill over time, one panel for each policy, to one scale."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise CommandError("--plot needs matplotlib: pip install 'overspill[report]'") from None
     figure = Figure(figsize=(10, 2.2 * len(answer.lines)), layout="constrained")
-    panels = figure.subplots(len(answer.lines), sharex=True, squeeze=False)
+    panels = figure.subplots(len(answer.lines), sharex=True, sharey=True, squeeze=False)
     for axes, line, curves in zip(panels[:, 0], answer.lines, answer.timelines, strict=True):
         hours = [index * curves.step / 3600 for index in range(len(curves.demand))]
         axes.plot(hours, curves.demand, color="0.7", linewidth=0.5, label="demand")
+        axes.plot(hours, curves.spilled, color="tab:red", linewidth=0.5, label="to the cloud")
         axes.step(hours, curves.ready, where="post", linewidth=1, label="ready")
         axes.set(title=f"{line.policy}: {line.cost:.2f} USD", ylabel="replicas")
+    panels[0, 0].set_ylim(bottom=0)
     panels[0, 0].legend(loc="upper right")
     panels[-1, 0].set_xlabel("hours")
     try:

@@ -1,13 +1,14 @@
 """One self-contained HTML page of a simulation: plain SVG, no script, nothing from the network.
 
 For each policy replicas against demand, what went to the cloud, and latency where there is one;
-for all of them the cost over time. Long runs are drawn in ``COLUMNS`` stretches: a thin band shows
-the lowest and the highest of each, a line the mean. Colours are those of Okabe and Ito
+for all of them the cost over time. Charts of one kind have one scale, so that policies compare.
+Long runs are drawn in ``COLUMNS`` stretches: a thin band shows the lowest and the highest of each,
+a line the mean. Colours are those of Okabe and Ito
 (https://jfly.uni-koeln.de/color/), which colour-blind people can tell apart.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -44,6 +45,29 @@ class Curve:
     band: bool = False  # show lowest and highest of each stretch
 
 
+@dataclass(frozen=True)
+class Tops:
+    """Where the scales of all policies' charts end."""
+
+    replicas: float
+    spilled: float
+    ttft: float
+
+    @classmethod
+    def of(cls, timelines: Sequence[Timeline]) -> "Tops":
+        """Return room for everything there is."""
+        return cls(
+            _top(values for t in timelines for values in (t.demand, t.billed, t.ready)),
+            _top(t.spilled for t in timelines),
+            _top(t.ttft or () for t in timelines),
+        )
+
+
+def _top(series: Iterable[Sequence[float | None]]) -> float:
+    known = (value for values in series for value in values if value is not None)
+    return _round_up(max(known, default=0.0))
+
+
 def page(
     title: str,
     facts: Sequence[str],
@@ -58,7 +82,8 @@ def page(
     :param rows: its cells, the cheapest policy first.
     :param timelines: in the same order.
     """
-    sections = "".join(_section(timeline) for timeline in timelines)
+    tops = Tops.of(timelines)
+    sections = "".join(_section(timeline, tops) for timeline in timelines)
     said = " ".join(escape(fact) for fact in facts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -77,30 +102,31 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _costs(timelines: Sequence[Timeline]) -> str:
     curves = [Curve(t.policy, PALETTE[n % len(PALETTE)], t.cost) for n, t in enumerate(timelines)]
-    return _chart("USD since the beginning", curves, timelines[0].step)
+    top = _top(t.cost for t in timelines)
+    return _chart("USD since the beginning", curves, timelines[0].step, top)
 
 
-def _section(timeline: Timeline) -> str:
+def _section(timeline: Timeline, tops: Tops) -> str:
     replicas = [
         Curve("demand", GREY, timeline.demand, band=True),
         Curve("billed", ORANGE, timeline.billed),
         Curve("ready", BLUE, timeline.ready),
     ]
     spilled = [Curve("to the cloud", RED, timeline.spilled, band=True)]
+    step, work = timeline.step, "in replicas' worth of work"
     charts = [
-        _chart("replicas, and demand in replicas' worth of work", replicas, timeline.step),
-        _chart("spilled, in replicas' worth of work", spilled, timeline.step),
+        _chart(f"replicas, and demand {work}", replicas, step, tops.replicas),
+        _chart(f"spilled, {work}", spilled, step, tops.spilled),
     ]
     if timeline.ttft is not None:
         latency = [Curve("TTFT p95", GREEN, timeline.ttft, band=True)]
-        charts.append(_chart("seconds to the first token, local answers", latency, timeline.step))
+        charts.append(_chart("seconds to the first token, local answers", latency, step, tops.ttft))
     return f"<section><h2>{escape(timeline.policy)}</h2>{''.join(charts)}</section>"
 
 
-def _chart(caption: str, curves: Sequence[Curve], step: float) -> str:
+def _chart(caption: str, curves: Sequence[Curve], step: float, top: float) -> str:
     """Draw curves over one axis of time, with their key."""
     shrunk = [(curve, list(_stretches(curve.values))) for curve in curves]
-    top = _round_up(max((high for _, points in shrunk for *_, high in points), default=0.0))
     hours = len(curves[0].values) * step / 3600
     drawn = "".join(_curve(curve, points, top) for curve, points in shrunk)
     key = "".join(
@@ -157,7 +183,7 @@ def _axes(top: float, hours: float) -> str:
         lines.append(
             f'<line x1="{x}" x2="{WIDTH - 8}" y1="{y}" y2="{y}" stroke="#ddd"/>'
             f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" font-size="11" text-anchor="end">'
-            f"{part * top:.3g}</text>"
+            f"{part * top:,.12g}</text>"
         )
     unit, every = next(((u, h) for u, h in TICKS if hours / h <= 8), TICKS[-1])
     for count in range(int(hours / every) + 1):

@@ -39,3 +39,13 @@ def test_long_runs_are_drawn_in_stretches() -> None:
 def test_a_run_that_is_empty_has_a_page() -> None:
     empty = Timeline("cloud", 15.0, [0.0], [0], [0], [0.0], [0.0], [None])
     assert "cloud" in page("x", [], [], [], [empty])
+
+
+def test_policies_are_drawn_to_one_scale() -> None:
+    large = Timeline("large", 15.0, [3000.0], [1], [1], [0.5], [0.0], [2.0])
+    small = Timeline("small", 15.0, [1.0], [1], [1], [0.1], [0.0], [0.3])
+    html = page("x", [], [], [], [large, small])
+    charts = re.findall(r"<svg.*?</svg>", html, re.DOTALL)[1:]
+    scales = [re.findall(r'text-anchor="end">([^<]*)<', chart) for chart in charts]
+    assert scales[0] == ["0", "1,500", "3,000"]
+    assert scales[:3] == scales[3:]
