@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from overspill.gateway.errors import ApiError, bad_request
+from overspill.gateway.memory import look_at
 from overspill.providers import messages_to_chat
 from overspill.providers.base import Api, Request, Unsupported
 
@@ -94,7 +95,7 @@ ENDPOINTS = {e.path: e for e in (CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, COUNT_
 _TOOLS = ("tools", "functions")  # templates put them before the messages
 
 # field: (lowest, highest, whole numbers only)
-_BOUNDS: dict[str, tuple[float, float, bool]] = {
+BOUNDS: dict[str, tuple[float, float, bool]] = {
     "temperature": (0, 2, False),
     "top_p": (0, 1, False),
     "n": (1, 8, True),
@@ -113,7 +114,7 @@ _BOUNDS: dict[str, tuple[float, float, bool]] = {
     "repetition_penalty": (0, 10, False),
     "dimensions": (1, 65_536, True),
 }
-_BOOLEANS = frozenset({"stream", "echo", "store", "parallel_tool_calls", "ignore_eos"})
+BOOLEANS = frozenset({"stream", "echo", "store", "parallel_tool_calls", "ignore_eos"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,7 @@ def _start(model: str) -> bytes:
 
 
 def _object(body: bytes) -> Fields:
+    look_at(body)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -246,13 +248,13 @@ def _object(body: bytes) -> Fields:
 
 def _check(name: str, value: Any) -> None:
     """Hold one field against its type and bounds."""
-    if name in _BOUNDS:
-        low, high, whole = _BOUNDS[name]
+    if name in BOUNDS:
+        low, high, whole = BOUNDS[name]
         number = type(value) is int or (not whole and type(value) is float)
         if not number or not low <= value <= high:
             kind = "an integer" if whole else "a number"
             raise bad_request(f"{name} must be {kind} from {low:g} to {high:g}", name)
-    elif name in _BOOLEANS:
+    elif name in BOOLEANS:
         if type(value) is not bool:
             raise bad_request(f"{name} must be true or false", name)
     elif name == "stop":

@@ -6,6 +6,7 @@ holds its part of one budget from its first byte to its end: while it is read fo
 or what has come, and then for what it takes, parsed and written anew. No I/O.
 """
 
+import re
 from sys import getsizeof
 from typing import Any
 
@@ -17,6 +18,11 @@ PART = 3
 # Strings, numbers, lists and objects in one body. OpenAI takes 300,000 tokens in one request for
 # embeddings; at 60 ns each, this many are weighed in 30 ms.
 MAX_VALUES = 500_000
+# Bytes of a body that holds too little to be worth a look before it is parsed.
+SMALL = 65_536
+# A list, an object or a member of one takes the parser 0.25 to 0.45 µs, a number or a string 0.05.
+CONTAINER = 3
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class Memory:
@@ -69,6 +75,34 @@ class Share:
         self._bytes = number
 
 
+def look_at(body: bytes) -> None:
+    """Refuse a body of too many values before it is parsed: 10 MB of ``[]`` would take a second.
+
+    Nothing else runs meanwhile. Of what might be too many, the strings are left out and the rest is
+    counted again: a prompt may hold as many brackets as it likes.
+
+    :raises ApiError: 400 when there are too many.
+    """
+    if len(body) <= SMALL or _values(body) <= MAX_VALUES:
+        return
+    strings = body.count(b'"') - body.count(b'\\"')  # one for each at least
+    if strings > MAX_VALUES or _values(_STRING.sub(b"", body)) > MAX_VALUES:
+        raise _too_many()
+
+
+def _values(body: bytes) -> int:
+    """Return how many values a body has at most, as far as they take time."""
+    containers = body.count(b"[") + body.count(b"{") + body.count(b":")
+    return body.count(b",") + CONTAINER * containers
+
+
+def _too_many() -> ApiError:
+    return bad_request(
+        f"the body holds more than {MAX_VALUES} values; send several requests",
+        code="too_many_values",
+    )
+
+
 def weigh(fields: dict[str, Any]) -> int:
     """Return the bytes of memory that a parsed body takes.
 
@@ -83,10 +117,7 @@ def weigh(fields: dict[str, Any]) -> int:
         total += getsizeof(container)
         count += len(container)
         if count > MAX_VALUES:
-            raise bad_request(
-                f"the body holds more than {MAX_VALUES} values; send several requests",
-                code="too_many_values",
-            )
+            raise _too_many()
         if isinstance(container, dict):
             total += sum(map(getsizeof, container))
             container = container.values()

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from gateway_world import encoded, service
 
-from overspill.api.keys import ClientKey, InvalidKey, key_secret, new_key, parse_key, rotated
+from overspill.api.keys import (
+    ClientKey,
+    InvalidKey,
+    digest,
+    key_secret,
+    new_key,
+    parse_key,
+    rotated,
+)
 from overspill.gateway.app import _may_leave, _read_headers
 from overspill.gateway.errors import ApiError
 from overspill.gateway.keys import KeyIndex, authenticate
@@ -114,6 +122,21 @@ def test_a_revoked_key_is_dead_and_a_changed_one_follows() -> None:
     keys.put(key_secret("overspill-system", "ci", digest, "team-a"))
     assert keys.find(KEY.encode()) is None
     assert keys.find(other.encode()) is not None
+
+
+def test_keys_that_begin_alike_open_nothing_of_each_other() -> None:
+    """A proxy that remembers a part of a key opens one client's account to another."""
+    keys = KeyIndex()
+    known = {f"{KEY}{n}".encode(): f"key-{n}" for n in range(50)}
+    secrets = [
+        key_secret("overspill-system", name, digest(key.decode()), "team-a")
+        for key, name in known.items()
+    ]
+    keys.replace(secrets)
+    tried = (f"{KEY[:-1]}{n}".encode() for n in range(100_000))
+    found = {key.id for token in (*known, *tried) if (key := keys.find(token)) is not None}
+    assert found == set(known.values())
+    assert all(keys.find(key).id == name for key, name in known.items())  # type: ignore[union-attr]
 
 
 def test_a_rotated_key_opens_the_same_until_the_overlap_ends() -> None:
