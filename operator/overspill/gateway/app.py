@@ -125,8 +125,10 @@ class Gateway:
         may_leave = _may_leave(headers) and endpoint.spills
         with Share(self.memory) as share:
             here = scope.get(WHOLE_KEY, False)
-            body = await read_body(receive, headers, self.max_body, share, here=here)
-            call = parse(endpoint, body)
+            # No name for the client's bytes: they are not held while the request is served.
+            call = parse(
+                endpoint, await read_body(receive, headers, self.max_body, share, here=here)
+            )
             parsed = weigh(call.fields) + (weigh(call.messages) if call.messages else 0)
             share.hold(parsed + len(call.body))
             service = self.resolver.resolve(key, call.model)

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from overspill.api.bodies import json_body
 from overspill.gateway.errors import ApiError, bad_request
 from overspill.gateway.memory import look_at
 from overspill.providers import messages_to_chat
@@ -213,7 +214,7 @@ def _written(endpoint: Endpoint, fields: Fields, *, ask_usage: bool) -> bytes:
     if ask_usage:
         changed["stream_options"] = {"include_usage": True}
     try:
-        return orjson.dumps(changed)
+        return json_body(changed)
     except orjson.JSONEncodeError:
         raise bad_request("the body nests too deep", code="invalid_json") from None
 

@@ -5,10 +5,11 @@ listening, and requests get the drain time to end. The second server goes last.
 """
 
 import asyncio
+import ctypes
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,6 +40,10 @@ log = structlog.get_logger(__name__)
 # Seconds in which a stopping gateway still takes what load balancers send to it.
 LAME_DUCK_SECONDS = 3.0
 INTERNAL_DRAIN_SECONDS = 1.0
+# Bytes. Free memory that is kept for the next requests, of the 1 GiB that the chart gives; and the
+# size from which a piece is one of its own, which goes back to the kernel at once.
+KEEP_FREE, OWN_PIECE = 64 << 20, 4 << 20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclass
@@ -147,6 +152,20 @@ def run_loop(log_level: str, program: Coroutine[None, None, None]) -> None:
     logs.configure(log_level)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     allow_files()
+    keep_free_memory()
     gc.collect()
     gc.freeze()
     uvloop.run(program)
+
+
+def keep_free_memory() -> None:
+    """Let glibc keep what requests free, up to a bound; other C libraries have no such setting.
+
+    By itself it gives back what is free beyond twice the largest piece that it has seen: with
+    bodies of 220 KB nearly all of it after every request, and the next one takes a page fault per
+    4 KiB of each copy (a third to a half of its CPU). https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, OWN_PIECE)
+        mallopt(M_TRIM_THRESHOLD, KEEP_FREE)

@@ -228,6 +228,7 @@ class Pool:
             if connection.transport is None or connection.failure is not None:
                 raise ReplicaFailed(connection.failure or "not connected", sent=False)
             connection.transport.write(data)
+            del data  # a copy of the body, which may be large, and the engine takes its time
             await connection.head(seconds)
         except BaseException:
             connection.fail("cancelled")

@@ -1,7 +1,6 @@
 """To the right API: which module speaks with an account, and what it cannot say."""
 
-import orjson
-
+from overspill.api.bodies import json_body
 from overspill.api.provider import ModelInput, ProviderType
 from overspill.providers import anthropic, openai
 from overspill.providers.base import Account, Answer, Request, Unsupported
@@ -34,14 +33,14 @@ class ProviderClient:
         """
         # Only bytes stay until the answer begins: parsed, a body takes several times as much.
         if account.type is ProviderType.ANTHROPIC:
-            body = orjson.dumps(anthropic.body_for(request, model))
+            body = json_body(anthropic.body_for(request, model))
             headers = anthropic.headers(account)
             answer = await self._http.post(account, anthropic.PATH, body, headers, patience)
             return anthropic.as_chat(answer) if request.messages is None else answer
         if account.type is ProviderType.REPLICATE:
             made = await self._predictions.send(account, request, model, patience)
             return in_clients_form(request, made)
-        body = orjson.dumps(openai.body_for(account.type, request, model))
+        body = json_body(openai.body_for(account.type, request, model))
         path, headers = openai.path_of(account, request, model), openai.headers(account)
         answer = await self._http.post(account, path, body, headers, patience)
         return in_clients_form(request, answer)

@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from overspill.api import sse
+from overspill.api.bodies import json_body
 from overspill.api.identifiers import URL_PATTERN
 from overspill.api.provider import destination
 from overspill.providers import openai
@@ -100,7 +101,7 @@ class Predictions:
             headers["Prefer"] = f"wait={max(1, min(WAIT, int(patience)))}"
         path = f"/models/{quote(model, safe='/')}/predictions"
         made = min(patience, account.first_byte + WAIT)
-        answer = await self._http.post(account, path, orjson.dumps(body), headers, made)
+        answer = await self._http.post(account, path, json_body(body), headers, made)
         try:
             return await _prediction(answer, account.idle)
         except AnswerBroken as error:

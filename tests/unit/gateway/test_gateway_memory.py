@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -58,6 +60,26 @@ async def test_waiting_requests_hold_no_more_than_the_budget(
             assert headers["Retry-After"] == "1"
     await until(lambda: held(gateway) == 0)
     assert (await gateway.post("/v1/chat/completions", LARGE))[0] == 200
+
+
+async def test_while_an_engine_works_a_request_takes_no_more_than_it_holds(
+    gateway: World, engine: Upstream
+) -> None:
+    """The client's bytes are gone, and so is what went to the engine."""
+    engine.gate.clear()
+    tracemalloc.start()
+    try:
+        asking = asyncio.create_task(gateway.post("/v1/chat/completions", LARGE))
+        await asyncio.wait_for(engine.arrived.wait(), 5)
+        statistics = tracemalloc.take_snapshot().statistics("filename")
+    finally:
+        tracemalloc.stop()
+    taken = {Path(found.traceback[0].filename).name: found.size for found in statistics}
+    copies = ("app.py", "httptools_impl.py", "upstream.py")
+    assert sum(taken.get(name, 0) for name in copies) < MIB
+    assert taken["call.py"] + taken["bodies.py"] <= held(gateway)
+    engine.gate.set()
+    assert (await asking)[0] == 200
 
 
 @pytest.mark.parametrize("announced", [True, False])
