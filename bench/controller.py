@@ -14,8 +14,9 @@ that no node limits anything. Measured for each size:
 * idle        writes within 60 s without a change; and writes after a restart
 * peak RSS    of the process, over all of it; CPU seconds until all are settled
 
-Writes build/bench/operator.json after each row, and operator.png at the end. Limits: the API
-server, etcd, the controllers and what measures share the machine's cores with the operator.
+Writes build/bench/operator.json after each row, and operator.png at the end; says which of the
+project's bars are met. Limits: the API server, etcd, the controllers and what measures share the
+machine's cores with the operator.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from controller_bars import bars
 from controller_load import LONGEST, Audit, Load, Target, measure
 from lab.account import OPERATOR, log_in, operator_rights, watches_all
 from lab.kube import ROOT, Kube
@@ -194,7 +196,10 @@ def main() -> None:
     rows.sort(key=lambda row: (row["services"], row["target"]))
     write(rows)
     plot(rows, RESULT.with_suffix(".png"))
-    print(f"\n{table(rows)}\n\n{RESULT.relative_to(ROOT)} written")
+    print(f"\n{table(rows)}\n")
+    for met, text in bars(rows):
+        print(f"{'met   ' if met else 'MISSED'}  {text}")
+    print(f"\n{RESULT.relative_to(ROOT)} written")
 
 
 if __name__ == "__main__":
