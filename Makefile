@@ -217,6 +217,10 @@ bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the 
 bench-routing: venv build/tools/vllm-router/.ready build/tools/sglang-router/.ready ## Hits and load of routing, ours and others'
 	$(PY) bench/routing.py --traces $(TRACES) --http $(BENCH)
 
+.PHONY: bench-ttft
+bench-ttft: venv ## Time to first token of conversations on two real replicas, ours and at random
+	$(PY) bench/ttft.py $(BENCH)
+
 .PHONY: bench-gateway
 bench-gateway: venv $(PEERS:%=build/tools/%/.ready) build/tools/load/.ready build/tools/streams ## What a gateway costs, ours and others'
 	$(PY) bench/gateway.py $(BENCH)

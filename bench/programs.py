@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from overspill.gateway.balance import Address
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "build" / "tools"
 KEY = "osk-bench"
+STAND_IN = {"batching": {"maxSequences": 1024}, "runtime": "vllm"}  # servers that compute nothing
 START_SECONDS = 300.0  # LiteLLM takes 15 s of a whole core
 
 
@@ -47,21 +48,23 @@ class Program:
 Maker = Callable[[Sequence[Address], Path], Program]
 
 
-def ours(addresses: Sequence[Address], folder: Path) -> Program:
+def ours(
+    addresses: Sequence[Address], folder: Path, engine: Mapping[str, Any] = STAND_IN
+) -> Program:
     """Return our gateway.
 
     :param addresses: of the replicas.
     :param folder: an empty one, for its objects.
+    :param engine: what they are, as in the service's spec.
     """
     port, internal = free_port(), free_port()
     space = {"namespace": "team-a"}
     label = {"labels": {"kubernetes.io/service-name": "m"}}
-    engine = {"batching": {"maxSequences": 1024}, "runtime": "vllm"}
     objects: list[dict[str, Any]] = [
         {
             "kind": "InferenceService",
             "metadata": {"name": "m", **space},
-            "spec": {"model": {"uri": "hf://a/b"}, "engine": engine},
+            "spec": {"model": {"uri": "hf://a/b"}, "engine": dict(engine)},
         },
         {
             "kind": "Secret",

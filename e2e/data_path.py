@@ -31,10 +31,10 @@ RATE = 5.0  # tokens per second
 def paced(story: Story, name: str, *, replicas: int = 2, **options: Any) -> None:
     """Apply a service on paced engines and wait for its replicas.
 
-    :param options: ``rate``, ``prefill``, ``slots``, and fields of its spec.
+    :param options: ``rate``, ``prefill``, ``boot``, ``slots``, and fields of its spec.
     """
-    rate, prefill = options.pop("rate", RATE), options.pop("prefill", 0.05)
-    story.kube.apply(platform.paced_runtime(rate, prefill), namespace=story.namespace)
+    pace = [options.pop("rate", RATE), options.pop("prefill", 0.05), options.pop("boot", 0.0)]
+    story.kube.apply(platform.paced_runtime(*pace), namespace=story.namespace)
     spec = {
         "model": {"uri": f"oci://{platform.MODEL}"},
         "engine": {
@@ -128,6 +128,15 @@ def faulty_server(story: Story, namespace: str, name: str, **labels: str) -> Non
     pod["metadata"]["labels"] = labels
     pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
     start_server(story.kube, namespace, pod, 8000)
+
+
+def paced_server(story: Story, name: str, rate: float) -> None:
+    """Run the paced engine as somebody else's server in the cloud's namespace."""
+    command = ["python3", "/opt/paced_engine.py", "--sequences", "64", "--rate", str(rate)]
+    pod = restricted_pod(name, command)
+    pod["spec"]["containers"][0]["image"] = platform.images()["paced-engine"]
+    pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
+    start_server(story.kube, platform.CLOUD, pod, 8000)
 
 
 @contextmanager

@@ -6,8 +6,7 @@ The provider is the paced engine, which counts the tokens that it made: its bill
 from typing import Any
 
 from e2e import data_path
-from e2e.fixtures import start_server
-from e2e.story import Story, restricted_pod
+from e2e.story import Story
 from lab import platform
 from lab.kube import eventually, is_ready
 
@@ -20,15 +19,6 @@ KILLS = 10
 BETWEEN = 0.07  # dollars of the bill from one kill to the next
 LOOPS = 6
 OPERATOR_PODS = "app.kubernetes.io/component=operator"
-
-
-def start_paid(story: Story) -> None:
-    """Run the paced engine as somebody else's server."""
-    command = ["python3", "/opt/paced_engine.py", "--sequences", "64", "--rate", "50"]
-    pod = restricted_pod(NAME, command)
-    pod["spec"]["containers"][0]["image"] = platform.images()["paced-engine"]
-    pod["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8000}]
-    start_server(story.kube, platform.CLOUD, pod, 8000)
 
 
 def bill(story: Story) -> float:
@@ -77,7 +67,7 @@ def charged(story: Story) -> float:
 
 
 def test_a_dollar_lasts_for_a_dollar(story: Story) -> None:
-    start_paid(story)
+    data_path.paced_server(story, NAME, rate=50)
     models = [{"name": platform.CLOUD_MODEL, "price": PRICE}]
     with data_path.provider(story, NAME, models=models), data_path.gateways(story.kube, 3):
         spillover = platform.spillover(

@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -180,6 +180,28 @@ class Load:
     def since(self, t: float) -> list[Sent]:
         """Requests that were sent at or after ``t`` (seconds since the epoch)."""
         return [s for s in list(self.sent) if s.t >= t]
+
+
+def send_at(client: Client, moments: Sequence[float]) -> list[Sent]:
+    """Send a request at each moment, whatever becomes of the others; return how they ended.
+
+    :param moments: seconds from now, the first one first.
+    """
+
+    async def all_of_them() -> list[Sent]:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+        connector = aiohttp.TCPConnector(limit=0)
+        begun = time.monotonic()
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            async with asyncio.TaskGroup() as group:
+                tasks = []
+                for number, moment in enumerate(moments):
+                    await asyncio.sleep(begun + moment - time.monotonic())
+                    prompt = f"Question {number}: what is the capital of France?"
+                    tasks.append(group.create_task(client.send(session, "", prompt)))
+            return [task.result() for task in tasks]
+
+    return asyncio.run(all_of_them())
 
 
 def send_one(client: Client, prompt: str = "What is the capital of France?") -> Sent:

@@ -139,12 +139,14 @@ def service(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def paced_runtime(rate: float, prefill: float = 0.05) -> dict[str, Any]:
+def paced_runtime(rate: float, prefill: float = 0.05, boot: float = 0.0) -> dict[str, Any]:
     """The InferenceRuntime of the paced engine, which computes nothing.
 
     :param rate: tokens per second of one answer.
     :param prefill: seconds before its first.
+    :param boot: seconds that it takes to start.
     """
+    pace = {"--rate": rate, "--prefill": prefill, "--boot": boot}
     args = ["--port", "$(PORT)", "--sequences", "$(MAX_SEQUENCES)", "--name", "$(SERVED_NAME)"]
     return {
         "apiVersion": "overspill.dev/v1alpha1",
@@ -152,7 +154,7 @@ def paced_runtime(rate: float, prefill: float = 0.05) -> dict[str, Any]:
         "metadata": {"name": PACED},
         "spec": {
             "image": images()["paced-engine"],
-            "args": [*args, "--rate", str(rate), "--prefill", str(prefill)],
+            "args": [*args, *(str(word) for option in pace.items() for word in option)],
             "metrics": {"running": "paced_active", "waiting": "paced_pending"},
         },
     }

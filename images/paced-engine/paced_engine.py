@@ -216,7 +216,9 @@ async def main() -> None:
     parser.add_argument("--sequences", type=int, default=8, help="computed at the same time")
     parser.add_argument("--rate", type=float, default=20.0, help="tokens per second of an answer")
     parser.add_argument("--prefill", type=float, default=0.05, help="seconds before the first")
+    parser.add_argument("--boot", type=float, default=0.0, help="seconds before it listens")
     options = parser.parse_args()
+    await asyncio.sleep(options.boot)
     engine = Engine(
         options.name, options.rate, options.prefill, asyncio.Semaphore(options.sequences)
     )

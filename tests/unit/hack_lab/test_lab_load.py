@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lab.kube import eventually
-from lab.load import Client, Load, send_one
+from lab.load import Client, Load, send_at, send_one
 
 WORD = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
 END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -87,3 +87,10 @@ def test_a_broken_answer_is_counted_and_does_not_end_the_load(gateway: Gateway) 
     with load.running(2):
         eventually("both clients went on", lambda: len(load.sent) > 2, timeout=30)
     assert all(sent.failed for sent in load.sent)
+
+
+def test_requests_go_at_their_moments_and_come_back_in_that_order(gateway: Gateway) -> None:
+    gateway.answer = (200, WORD + END + USAGE + DONE, {})
+    sent = send_at(Client(gateway.url, "key", "chat"), [0.0, 0.0, 0.1])
+    assert not any(s.failed for s in sent)
+    assert sent[2].t - sent[0].t >= 0.09
