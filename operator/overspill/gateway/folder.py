@@ -25,6 +25,7 @@ from overspill.api.base import InvalidObject, Metadata, describe
 from overspill.api.keys import InvalidKey, parse_key
 from overspill.api.names import ENGINE_PORT_NAME, LABEL_KEY, LABEL_SERVICE, LABEL_SLICE_OF
 from overspill.api.provider import DEFAULT_BASE_URL, InferenceProvider
+from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
 from overspill.gateway.provider import Provider
 from overspill.gateway.secret import read_secret
@@ -112,6 +113,7 @@ class Folder:
         state.replace_providers(kinds["InferenceProvider"])
         for provider in state.providers.values():
             self._set_secret(provider, objects)
+        state.replace_runtimes(kinds["InferenceRuntime"])
         state.replace_services(kinds["InferenceService"])
         state.replace_slices(kinds["EndpointSlice"])
         state.generation += 1
@@ -248,6 +250,11 @@ def _service(raw: Object) -> Object:
     return raw
 
 
+def _runtime(raw: Object) -> Object:
+    InferenceRuntime.parse(raw, unknown="forbid")
+    return raw
+
+
 def _provider(raw: Object) -> Object:
     """What the definition's rules say of a base URL holds here, too."""
     spec = InferenceProvider.parse(raw, unknown="forbid").spec
@@ -284,6 +291,7 @@ def _slice(raw: Object) -> Object:
 _CHECKS: dict[str, Callable[[Object], Object]] = {
     "InferenceService": _service,
     "InferenceProvider": _provider,
+    "InferenceRuntime": _runtime,
     "Secret": _secret,
     "EndpointSlice": _slice,
 }

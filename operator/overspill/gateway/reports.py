@@ -7,7 +7,8 @@ its size is bounded, and its numbers are checked.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from overspill.api import metrics
 from overspill.api.engine import LLAMACPP, VLLM
 from overspill.api.names import DEFAULT_METRICS_PATH
+from overspill.api.runtime import InferenceRuntimeSpec
+from overspill.api.service import InferenceService
 from overspill.gateway.balance import Replica
 from overspill.gateway.concurrency import Report
 from overspill.gateway.errors import ReplicaFailed, StreamBroken
@@ -29,11 +32,45 @@ AT_ONCE = 16  # pages that are waited for
 MAX_PAGE = 2**20  # bytes; vLLM's has 60 KB
 MOST = 1_000_000  # requests; more is no count of an engine's
 
-# Gauges by runtime: of the requests that are computed, and of those that wait.
-GAUGES = {
+MOST_SEQUENCES = 1024  # that anything may be taken to compute at a time, as batching.maxSequences
+
+BUNDLED = {
     LLAMACPP: (metrics.LLAMACPP_RUNNING, metrics.LLAMACPP_WAITING),
     VLLM: (metrics.VLLM_RUNNING, metrics.VLLM_WAITING),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Where an engine says what it does.
+
+    :param running: the gauge of the requests that it computes.
+    :param waiting: the gauge of those that wait in it.
+    :param bound: requests that it may be taken to compute at a time, at most.
+    """
+
+    path: str
+    running: str
+    waiting: str
+    bound: int
+
+
+def gauges_of(
+    service: InferenceService, runtimes: Mapping[str, InferenceRuntimeSpec]
+) -> Gauges | None:
+    """Return where a service's engine says what it does, None where it does not say both.
+
+    An engine that is told ``maxSequences`` computes no more than that.
+    """
+    most = service.max_sequences
+    if service.runtime in BUNDLED:
+        return Gauges(DEFAULT_METRICS_PATH, *BUNDLED[service.runtime], most)
+    spec = runtimes.get(f"{service.metadata.namespace}/{service.runtime}")
+    if spec is None or not (spec.metrics.running and spec.metrics.waiting):
+        return None
+    told = any("$(MAX_SEQUENCES)" in word for word in (*spec.command, *spec.args))
+    bound = most if told else max(most, MOST_SEQUENCES)
+    return Gauges(spec.metrics.path, spec.metrics.running, spec.metrics.waiting, bound)
 
 
 class Reports:
@@ -61,30 +98,30 @@ class Reports:
         for key, service in self._state.services.items():
             service.forget(self._state.clock())
             self._arrivals[key] = service.arrivals
-            gauges = GAUGES.get(service.resource.runtime)
+            gauges = gauges_of(service.resource, self._state.runtimes)
             if gauges and (service.in_flight or before.get(key, 0) != service.arrivals):
                 for replica in service.admission.replicas.values():
                     if replica not in self._asked:
                         self._ask(service, replica, gauges)
 
-    def _ask(self, service: Service, replica: Replica, gauges: tuple[str, str]) -> None:
+    def _ask(self, service: Service, replica: Replica, gauges: Gauges) -> None:
         task = asyncio.create_task(self._hear(service, replica, gauges))
         self._asked[replica] = task
         task.add_done_callback(lambda _: self._asked.pop(replica))
 
-    async def _hear(self, service: Service, replica: Replica, gauges: tuple[str, str]) -> None:
-        path = DEFAULT_METRICS_PATH.encode()
+    async def _hear(self, service: Service, replica: Replica, gauges: Gauges) -> None:
+        path = gauges.path.encode()
         try:
             async with self._places, asyncio.timeout(PAGE_SECONDS):
                 own = replica.load
                 page = await self._pool.page(replica.address, path, MAX_PAGE, PAGE_SECONDS)
-            report = Report(*counts(page, gauges))
+            report = Report(*counts(page, (gauges.running, gauges.waiting)))
         except (ReplicaFailed, StreamBroken, TimeoutError, ValueError) as error:
             log.debug("no report", service=service.key, replica=replica.address, error=str(error))
             return
         now = self._state.clock()
         if service.admission.replicas.get(replica.address) is replica:
-            service.hear(replica, report, own, now)
+            service.hear(replica, report, own, gauges.bound, now)
 
 
 def counts(page: bytes, names: Iterable[str]) -> list[int]:

@@ -17,6 +17,7 @@ from overspill.api.base import InvalidObject
 from overspill.api.conditions import find
 from overspill.api.names import ENGINE_PORT_NAME, LABEL_SERVICE, ConditionType
 from overspill.api.provider import InferenceProvider
+from overspill.api.runtime import InferenceRuntime, InferenceRuntimeSpec
 from overspill.api.service import DataPolicy, InferenceService, ProviderRef
 from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
@@ -174,9 +175,10 @@ class Service:
         self.ever_ready = frozenset(e.uid for e in endpoints if e.ready or e.uid in known)
         self._divide(now)
 
-    def hear(self, replica: Replica, report: Report, own: int, now: float) -> None:
+    def hear(self, replica: Replica, report: Report, own: int, bound: int, now: float) -> None:
         """Take what a replica says of its work.
 
+        :param bound: requests that it may be taken to compute at a time, at most.
         :param own: requests that this gateway had there when it asked. Those that it has now may
             count as well; whichever are more, so that none of ours is taken for another's.
         """
@@ -184,7 +186,7 @@ class Service:
         replica.others = max(0, report.running + report.waiting - max(own, replica.load))
         before = self._at_a_time(replica.address)
         limit = replica.limit or Limit(before)
-        replica.limit = learn(limit, report, self.resource.max_sequences, now)
+        replica.limit = learn(limit, report, bound, now)
         if replica.limit.value != before:
             self._divide(now)
 
@@ -238,6 +240,7 @@ class State:
         self.clock, self.queue_limit = clock, queue_limit
         self.services: dict[str, Service] = {}
         self.providers: dict[str, Provider] = {}
+        self.runtimes: dict[str, InferenceRuntimeSpec] = {}
         self.keys = KeyIndex()
         self.generation = 0  # grows with every change of names or keys
         self.share = Share()
@@ -270,6 +273,25 @@ class State:
     def replace_services(self, items: Iterable[Object], namespace: str = "") -> None:
         """Know exactly these services of a namespace ("" for all)."""
         self._replace(items, namespace, self.services, self.put_service, self.remove_service)
+
+    # engines that are not ours
+
+    def put_runtime(self, raw: Object) -> None:
+        """Add or change an InferenceRuntime; one that does not parse changes nothing."""
+        try:
+            runtime = InferenceRuntime.parse(raw)
+        except InvalidObject as error:
+            log.warning("runtime ignored", runtime=raw["metadata"]["name"], error=str(error))
+            return
+        self.runtimes[runtime.key] = runtime.spec
+
+    def remove_runtime(self, key: str) -> None:
+        """Forget an InferenceRuntime."""
+        self.runtimes.pop(key, None)
+
+    def replace_runtimes(self, items: Iterable[Object], namespace: str = "") -> None:
+        """Know exactly these runtimes of a namespace ("" for all)."""
+        self._replace(items, namespace, self.runtimes, self.put_runtime, self.remove_runtime)
 
     # endpoints
 

@@ -17,6 +17,7 @@ from overspill.cluster.errors import ClusterError, Forbidden
 from overspill.cluster.kinds import (
     ENDPOINT_SLICE,
     INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
     INFERENCE_SERVICE,
     SECRET,
     Kind,
@@ -68,6 +69,10 @@ class Feeder:
             self._follow(
                 INFERENCE_SERVICE, namespace, "", state.put_service,
                 lambda raw: state.remove_service(_key(raw)), state.replace_services,
+            )  # fmt: skip
+            self._follow(
+                INFERENCE_RUNTIME, namespace, "", state.put_runtime,
+                lambda raw: state.remove_runtime(_key(raw)), state.replace_runtimes,
             )  # fmt: skip
             self._follow(
                 ENDPOINT_SLICE, namespace, LABEL_SERVICE, state.put_slice,

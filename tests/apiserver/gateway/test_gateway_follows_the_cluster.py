@@ -39,7 +39,7 @@ BODY = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 RULES = [
     {
         "apiGroups": ["overspill.dev"],
-        "resources": ["inferenceservices", "inferenceproviders"],
+        "resources": ["inferenceservices", "inferenceproviders", "inferenceruntimes"],
         "verbs": ["list", "watch"],
     },
     {

@@ -170,6 +170,13 @@ def provider(
     }
 
 
+def runtime(name: str = "own", **spec: Any) -> Object:
+    return {
+        "metadata": {"name": name, "namespace": "team-a"},
+        "spec": {"image": "own/engine:1", **spec},
+    }
+
+
 def spillover(*names: str, **more: Any) -> Object:
     return {"providers": [{"name": n, "model": "big-1"} for n in names or ("cloud",)], **more}
 

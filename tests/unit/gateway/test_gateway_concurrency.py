@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from gateway_world import Upstream, World, chat, service, until
+from gateway_world import Upstream, World, chat, runtime, service, until
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overspill.api.service import InferenceService
 from overspill.gateway.balance import Replica
 from overspill.gateway.concurrency import FITS, TOLERATED, Limit, Report, learn
-from overspill.gateway.reports import counts
+from overspill.gateway.reports import Gauges, counts, gauges_of
 from overspill.gateway.share import Share
-from overspill.gateway.state import FRESH_SECONDS, LEARNED_SECONDS
+from overspill.gateway.state import FRESH_SECONDS, LEARNED_SECONDS, State
 
 STEP = 0.05  # seconds of an engine's step, and of the clock
+LLAMACPP = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
 NAMES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
@@ -159,6 +161,31 @@ def test_any_page_is_a_report_or_none(ends: list[bytes]) -> None:
         assert len(counts(text, NAMES)) == 2
 
 
+@pytest.mark.parametrize(
+    ("engine", "args", "found"),
+    [
+        ({"runtime": "vllm"}, [], Gauges("/metrics", *NAMES, 64)),
+        ({}, [], Gauges("/metrics", *LLAMACPP, 4)),
+        ({"runtime": "own"}, ["-n", "$(MAX_SEQUENCES)"], Gauges("/m", "r", "w", 8)),
+        ({"runtime": "own"}, [], Gauges("/m", "r", "w", 1024)),
+        ({"runtime": "silent"}, [], None),
+        ({"runtime": "gone"}, [], None),
+    ],
+)
+def test_where_an_engine_says_what_it_does(
+    engine: dict[str, Any], args: list[str], found: Gauges | None
+) -> None:
+    state = State(lambda: 0.0, 1)
+    gauges = {"path": "/m", "running": "r", "waiting": "w"}
+    state.put_runtime(runtime(args=args, metrics=gauges))
+    state.put_runtime(runtime("silent", metrics={"running": "r"}))
+    state.put_runtime(runtime(image=1))  # of a later version: the old form holds
+    resource = InferenceService.parse(service(engine=engine))
+    assert gauges_of(resource, state.runtimes) == found
+    state.replace_runtimes([])
+    assert not state.runtimes
+
+
 @pytest.fixture
 def spec() -> dict[str, Any]:
     return {"engine": {"runtime": "vllm", "batching": {"maxSequences": 9}}}
@@ -177,10 +204,11 @@ async def test_what_others_have_at_a_replica_counts(gateway: World, engine: Upst
 
 def heard(gateway: World, engine: Upstream) -> Callable[[int, int, int, float], Replica]:
     known = gateway.state.services["team-a/chat"]
+    bound = known.resource.max_sequences
 
     def hear(running: int, waiting: int, own: int, now: float) -> Replica:
         replica = known.admission.replicas[engine.address]
-        known.hear(replica, Report(running, waiting), own, now)
+        known.hear(replica, Report(running, waiting), own, bound, now)
         return replica
 
     return hear

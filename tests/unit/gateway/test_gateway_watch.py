@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from fake_cluster import FakeCluster
-from gateway_world import Upstream, encoded, endpoint_slice, provider, service, until
+from gateway_world import Upstream, encoded, endpoint_slice, provider, runtime, service, until
 
 from overspill.api.keys import key_secret, new_key
 from overspill.api.provider import InferenceProvider
 from overspill.cluster.kinds import (
     ENDPOINT_SLICE,
     INFERENCE_PROVIDER,
+    INFERENCE_RUNTIME,
     INFERENCE_SERVICE,
     SECRET,
 )
@@ -76,8 +77,12 @@ async def test_the_state_follows(fed: tuple[FakeCluster, State, Feeder]) -> None
     cluster.send(INFERENCE_SERVICE, "SYNC", service())
     cluster.send(SECRET, "SYNC", key_secret("overspill-system", "ci", digest, "team-a"))
     cluster.send(INFERENCE_PROVIDER, "SYNC", provider(Upstream(address=("llm.example.com", 80))))
+    cluster.send(INFERENCE_RUNTIME, "SYNC", runtime())
     cluster.peers("SYNC", "b")
     await until(lambda: feeder.synced)
+    assert list(state.runtimes) == ["team-a/own"]
+    cluster.send(INFERENCE_RUNTIME, "DELETED", runtime())
+    await until(lambda: not state.runtimes)
     assert list(state.services["team-a/chat"].admission.replicas) == [("10.0.0.1", 8000)]
     assert state.keys.find(key.encode()) is not None
     assert cluster.selectors["endpointslices"] == ("", "overspill.dev/service")
