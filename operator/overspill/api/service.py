@@ -122,6 +122,13 @@ class ScalingMode(StrEnum):
 class ScalingSpec(Model):
     """How many replicas there may be, and what they are for."""
 
+    priority: int = Field(
+        0,
+        ge=-1000,
+        le=1000,
+        description="Among services that want the same GPUs while the cluster is full: the higher "
+        "gets them first, after services that may not spill and miss their objective.",
+    )
     mode: ScalingMode = Field(
         ScalingMode.OBJECTIVE,
         description="Objective: the autoscaler decides how many replicas run. Manual: replicas "

@@ -15,7 +15,7 @@ class CapacityStatus(Model):
         "",
         max_length=64,
         description="Unschedulable, Provisioning (a node is on its way), SchedulingGated, "
-        "QuotaExceeded.",
+        "QuotaExceeded, ClusterShared.",
     )
     message: str = Field("", max_length=1024, description="In the words of whoever said so.")
     since: str | None = Field(

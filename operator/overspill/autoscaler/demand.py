@@ -44,6 +44,7 @@ class ScalingReason(StrEnum):
     MIN_REPLICAS = "MinReplicas"
     MAX_REPLICAS = "MaxReplicas"
     CLUSTER_FULL_PROBE = "ClusterFullProbe"
+    CLUSTER_SHARED = "ClusterShared"
     HOLDING_NO_DATA = "HoldingNoData"
 
 

@@ -116,6 +116,13 @@ class Choice:
         """
         return replica_hour * (replicas + self.ratio * sum(self.busy[replicas:]))
 
+    def savings(self, replica_hour: float) -> tuple[float, ...]:
+        """Return what each replica saves against the cloud, US dollars per hour, first to last.
+
+        :param replica_hour: US dollars.
+        """
+        return tuple(replica_hour * (self.ratio * share - 1) for share in self.busy)
+
     def _cloud(self, replica: int, replica_hour: float) -> str:
         return f"{dollars(self.ratio * self.busy[replica - 1] * replica_hour)}/h"
 

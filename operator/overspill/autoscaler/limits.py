@@ -81,6 +81,11 @@ def cap_after_full(wanted: int, current: int, held: int) -> int:
     return min(wanted, max(current, held + 1))
 
 
+def cap_grant(wanted: int, replicas: Replicas) -> int:
+    """Return at most what a pool that others want as well has for this service."""
+    return min(wanted, replicas.grant.most) if replicas.grant else wanted
+
+
 def clamp(wanted: int, rules: Rules) -> int:
     """Return the count within minReplicas and maxReplicas; these are the user's and win."""
     return max(rules.min_replicas, min(wanted, rules.max_replicas))

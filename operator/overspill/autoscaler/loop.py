@@ -10,7 +10,8 @@ Runs on the leader only. A restart begins with the counts that the cluster has.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +26,9 @@ from overspill.autoscaler.health import ScalingHealth, judge
 from overspill.autoscaler.meter import Meter
 from overspill.autoscaler.offers import Offer, costs
 from overspill.autoscaler.policy import Decision, PolicyState, decide
+from overspill.autoscaler.pool import EMPTY, Member, PoolState, Stake, divide
 from overspill.autoscaler.readings import Readings, Source
+from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Replicas, Rules, Signals, number
 from overspill.autoscaler.subject import Subject, remembered
 from overspill.cluster.backoff import backoff
@@ -109,6 +112,7 @@ class Autoscaler:
         self._meter = meter or Meter()
         self._on_change = on_change
         self._subjects: dict[str, Subject] = {}
+        self._pools: dict[str, PoolState] = {}
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._passed_at = time.monotonic()
@@ -129,6 +133,7 @@ class Autoscaler:
         own: OwnMetrics | None = None,
         offer: Offer | None = None,
         cloud: Rates | None = None,
+        stake: Stake | None = None,
     ) -> None:
         """Take note of a service and its replicas.
 
@@ -137,6 +142,7 @@ class Autoscaler:
         :param own: metric names of its engine, where that is not one of ours.
         :param offer: what replicas and the cloud cost; None: the objective alone decides.
         :param cloud: of the first of its providers that has a price.
+        :param stake: its part in a pool of accelerators; None: it has none that we share out.
         """
         windows = (self._settings.up_window, self._settings.down_window)
         rules = Rules.of(service, slots, *windows)
@@ -153,6 +159,7 @@ class Autoscaler:
                 own,
                 offer,
                 cloud,
+                stake,
                 decisions=remembered(service),
             )
             if not subject.decisions and self._informed(key):
@@ -164,7 +171,7 @@ class Autoscaler:
         subject.rules, subject.replicas = rules, replicas
         subject.devices, subject.hourly = devices, hourly
         subject.stale, subject.own = False, own
-        subject.offer, subject.cloud = offer, cloud
+        subject.offer, subject.cloud, subject.stake = offer, cloud, stake
         if changed or subject.write_due(self.now()):
             self._wake_up(key)
 
@@ -186,6 +193,11 @@ class Autoscaler:
     def decisions(self, key: str) -> list[Decision]:
         """Return the last decisions, newest first."""
         return list(self._subjects[key].decisions)
+
+    def withheld(self, key: str) -> str:
+        """Return why an observed service has less than it wants of a full pool, "" if it has it."""
+        grant = self._subjects[key].grant
+        return grant.why if grant else ""
 
     def health(self, key: str) -> ScalingHealth:
         """Return whether scaling works for an observed service."""
@@ -259,9 +271,10 @@ class Autoscaler:
         What was seen before may be another leader's past by now: each service waits until it is
         observed again.
         """
+        self._pools.clear()
         for key, subject in self._subjects.items():
             subject.state, subject.stale, subject.seen_at = None, True, self.now()
-            subject.known = False
+            subject.known, subject.want, subject.grant = False, None, None
             self._on_change(key)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -280,6 +293,8 @@ class Autoscaler:
             keys = list(self._subjects) if with_all else list(self._woken)
             self._woken.clear()
             self._wake.clear()
+            if with_all:
+                self._share_out()
             for index, key in enumerate(keys):
                 self._step(key, tasks)
                 if index % BATCH == BATCH - 1:
@@ -289,6 +304,31 @@ class Autoscaler:
                 last = self.now()
             self._passed_at = time.monotonic()
             await self._sleep(last + interval - self.now())
+
+    def _share_out(self) -> None:
+        """Divide each full pool anew, by what its services wanted in the last pass."""
+        pools = defaultdict[str, list[Member]](list)
+        for key, subject in self._subjects.items():
+            member = subject.member(key)
+            if member is None:
+                self._grant(key, subject, None)
+            else:
+                pools[member.stake.pool].append(member)
+        before, self._pools = self._pools, {}
+        for pool, members in pools.items():
+            grants: Mapping[str, Grant] = {}
+            try:
+                grants, self._pools[pool] = divide(self.now(), before.get(pool, EMPTY), members)
+            except Exception:  # one pool that cannot be divided must not stop the others
+                log.exception("pool not divided", services=[m.service for m in members])
+            for member in members:
+                key = member.service
+                self._grant(key, self._subjects[key], grants.get(key))
+
+    def _grant(self, key: str, subject: Subject, grant: Grant | None) -> None:
+        before, subject.grant = subject.grant, grant
+        if (before is None) != (grant is None):
+            self._on_change(key)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -320,7 +360,9 @@ class Autoscaler:
         signals, live = self._readings.signals(key), self._gateways.demand(key)
         priced = costs(subject.offer, self._readings.mix(key))
         rules = replace(subject.rules, costs=priced) if priced else subject.rules
-        decision, subject.state = decide(now, subject.state, rules, subject.replicas, signals, live)
+        replicas = replace(subject.replicas, grant=subject.grant)
+        decision, subject.state = decide(now, subject.state, rules, replicas, signals, live)
+        subject.want = decision.want
         self._meter.desired(key, decision.replicas_to)
         health, before = self._judge(subject, signals), subject.health
         subject.health = health

@@ -17,6 +17,7 @@ from overspill.autoscaler import demand, economics, limits
 from overspill.autoscaler.capacity import UNKNOWN, Capacity
 from overspill.autoscaler.demand import Load, Miss, Pressure, ScalingReason, Squeeze, Wish
 from overspill.autoscaler.economics import Choice, Costs, EconomicsState, Prices
+from overspill.autoscaler.pool import Want
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals, number
 
 MAX_MESSAGE = 512  # characters, as in the CRD
@@ -25,6 +26,7 @@ GAP = 60.0  # seconds without a look after which the load in between is unknown
 QUIET = 600.0  # seconds in which a reason for the same count is told once
 # What no price outweighs.
 URGENT = (ScalingReason.FROM_ZERO, ScalingReason.IDLE, ScalingReason.KV_CACHE_FULL)
+THROUGH_ZERO = (ScalingReason.FROM_ZERO, ScalingReason.IDLE)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Decision:
     message: str
     inputs: dict[str, float]
     weighed: dict[str, float] = field(default_factory=dict)  # named as in ``Weighed``
+    want: Want | None = None  # in an empty cluster; None: decided before this process began
 
     @property
     def seen(self) -> dict[str, float]:
@@ -150,13 +153,15 @@ def decide(
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
-    count = _limit(now, state, history, rules, replicas, wish)
+    paced = _pace(now, state, history, rules, wish)
+    count = _fit(now, state, history, rules, replicas, wish, paced)
     final = limits.clamp(count, rules)
-    reason = _reason(now, state, wish, count, final, replicas, may_fall=signals.complete)
+    want = _want(limits.clamp(paced, rules), called, choice, rules.costs)
+    reason = _reason(now, state, wish, count, final, replicas, want, may_fall=signals.complete)
     message = _message(state.replicas, wish, final, reason, rules, replicas)
     inputs = _inputs(signals, live, replicas, load)
     weighed = _weighed(called.replicas, final, choice, rules.costs)
-    decision = Decision(now, state.replicas, final, reason, message, inputs, weighed)
+    decision = Decision(now, state.replicas, final, reason, message, inputs, weighed, want)
     return decision, replace(state, replicas=final, history=history)
 
 
@@ -306,29 +311,43 @@ def _unknown(work: float | None) -> str:
     return f"a load of {work:.2g} replicas is watched before a count changes"
 
 
-def _limit(
+def _pace(now: float, state: PolicyState, history: limits.History, rules: Rules, wish: Wish) -> int:
+    """Layer 3 in time: windows and rates. The ways through zero wait for neither."""
+    if wish.reason in THROUGH_ZERO:
+        return wish.replicas
+    current, count = state.replicas, wish.replicas
+    if wish.steady and now - state.since < rules.down_window:
+        count = max(count, current)  # what was there when we began has a window's grace
+    if not wish.steady:
+        count = limits.stabilise(current, history, now, rules)
+    return limits.cap_rate(current, count)
+
+
+def _fit(
     now: float,
     state: PolicyState,
     history: limits.History,
     rules: Rules,
     replicas: Replicas,
     wish: Wish,
+    count: int,
 ) -> int:
-    """Layer 3 but for minimum and maximum. The ways through zero wait for no window."""
-    if wish.reason in (ScalingReason.FROM_ZERO, ScalingReason.IDLE):
-        return wish.replicas
-    current = state.replicas
-    count = wish.replicas
-    if wish.steady and now - state.since < rules.down_window:
-        count = max(count, current)  # what was there when we began has a window's grace
-    if not wish.steady:
-        count = limits.stabilise(current, history, now, rules)
+    """Layer 3 in space: the cluster's room, and this service's part of it."""
+    granted = limits.cap_grant(count, replicas)
+    if wish.reason in THROUGH_ZERO:
+        return granted
     recent = limits.in_force(history, now - rules.up_window)
     called_for = max(n for _, n in recent)
-    count = limits.cap_rate(current, count)
     if _was_full(now, state):
-        count = limits.cap_after_full(count, current, state.held)
-    return limits.cap_cluster(count, replicas, called_for)
+        granted = limits.cap_after_full(granted, state.replicas, state.held)
+    return limits.cap_cluster(granted, replicas, called_for)
+
+
+def _want(replicas: int, called: Wish, choice: Choice | None, costs: Costs | None) -> Want:
+    """Return what a service would have in an empty cluster, and what that saves."""
+    late = called.late or called.reason in (ScalingReason.FROM_ZERO, ScalingReason.KV_CACHE_FULL)
+    savings = choice.savings(costs.replica_hour) if choice and costs else ()
+    return Want(replicas, late, savings)
 
 
 def _was_full(now: float, state: PolicyState) -> bool:
@@ -342,15 +361,18 @@ def _reason(
     count: int,
     final: int,
     replicas: Replicas,
+    want: Want,
     *,
     may_fall: bool,
 ) -> ScalingReason:
     """Name what decided: the outermost limit that holds, else the wish."""
-    current = state.replicas
+    current, grant = state.replicas, replicas.grant
     if final > count:
         return ScalingReason.MIN_REPLICAS
     if final < count:
         return ScalingReason.MAX_REPLICAS
+    if grant and not grant.probe and final == grant.replicas < want.replicas:
+        return ScalingReason.CLUSTER_SHARED
     if replicas.unplaceable and final > replicas.placed + replicas.terminating:
         return ScalingReason.CLUSTER_FULL_PROBE
     if _was_full(now, state) and state.held < final < wish.replicas:
@@ -381,11 +403,14 @@ def _note(reason: ScalingReason, rules: Rules, replicas: Replicas) -> str:
         return f"; maxReplicas is {rules.max_replicas}"
     if reason is ScalingReason.HOLDING_NO_DATA:
         return "; nothing falls without Prometheus"
+    share = f"; {replicas.grant.why}" if replicas.grant else ""
+    if reason is ScalingReason.CLUSTER_SHARED:
+        return share
     if reason is not ScalingReason.CLUSTER_FULL_PROBE:
         return ""
     if replicas.unplaceable:
         room = f"; the cluster has room for {replicas.placed}"
-        return f"{room}, one more stays Pending to see when it has more"
+        return f"{room}, one more stays Pending to see when it has more{share}"
     return (
         "; the cluster was full a moment ago, and more than one more waits until it has had room "
         f"for {limits.FULL_MEMORY:g} s"
@@ -419,6 +444,8 @@ def _inputs(
     numbers = signals.numbers()
     numbers |= {"placed": replicas.placed, "ready": replicas.ready}
     numbers |= {"unplaceable": replicas.unplaceable}
+    if replicas.grant is not None:
+        numbers["granted"] = replicas.grant.replicas
     if live is not None:
         numbers |= {f"gateway_{k}": v for k, v in vars(live).items() if v is not None}
     if load is not None:

@@ -11,6 +11,7 @@ from typing import Self
 from overspill.api.service import InferenceService
 from overspill.api.values import parse_duration
 from overspill.autoscaler.economics import Costs
+from overspill.autoscaler.sharing import Grant
 from overspill.prometheus.samples import Missing, Samples, Value
 
 NO_DATA = Missing.NO_DATA
@@ -98,6 +99,7 @@ class Replicas:
     unplaceable: int = 0  # the cluster has no room for them
     terminating: int = 0  # still on a node, whose room they will give back
     resource_version: str = ""  # of the Deployment, when this was seen
+    grant: Grant | None = None  # where a full pool is shared and has less than is wanted
 
 
 @dataclass(frozen=True)

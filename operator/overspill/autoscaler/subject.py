@@ -9,6 +9,8 @@ from overspill.api.status import MAX_DECISIONS, DecisionStatus
 from overspill.autoscaler.health import ScalingHealth
 from overspill.autoscaler.offers import Offer
 from overspill.autoscaler.policy import Decision, PolicyState
+from overspill.autoscaler.pool import Member, Stake, Want
+from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Replicas, Rules
 from overspill.ledger.prices import Rates
 from overspill.prometheus.queries import OwnMetrics
@@ -26,6 +28,9 @@ class Subject:
     own: OwnMetrics | None = None  # of an engine that is not ours
     offer: Offer | None = None  # None: the objective alone decides
     cloud: Rates | None = None  # of the first provider that has a price
+    stake: Stake | None = None  # None: its replicas are not shared out
+    want: Want | None = None  # by the last decision
+    grant: Grant | None = None  # where a full pool has less than it wants
     stale: bool = False  # not observed since this process leads again
     known: bool = False  # to Prometheus, at some time since this process leads
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
@@ -48,6 +53,21 @@ class Subject:
             return self.state.replicas
         existing = self.replicas.desired
         return self.rules.min_replicas if existing is None else existing
+
+    def member(self, key: str) -> Member | None:
+        """Return what it is in its pool; None where it has no part, or nobody has looked yet."""
+        if self.stake is None or self.want is None or self.stale:
+            return None
+        pods = self.replicas
+        return Member(
+            key,
+            self.stake,
+            self.want,
+            self.rules.min_replicas,
+            self.decided,
+            pods.placed,
+            pods.terminating,
+        )
 
     def write_due(self, now: float) -> bool:
         """Whether the Deployment shows another count than the wanted one and may be written."""

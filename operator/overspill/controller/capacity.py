@@ -46,9 +46,11 @@ def judge(facts: Facts) -> Capacity:
         # At least one was refused: with all that are wanted here, the one that a roll would add.
         missing = max(1, _wanted(facts.deployment) - len(facts.pods))
         return Capacity(Reason.QUOTA_EXCEEDED, refused.message, len(waiting) + missing)
-    if not waiting:
-        return Capacity()
-    return Capacity(waiting[0].lacks_capacity, waiting[0].message, len(waiting))
+    withheld = facts.scaling.withheld
+    if not waiting:  # none is asked for that would not get a place
+        return Capacity(Reason.CLUSTER_SHARED, withheld) if withheld else Capacity()
+    message = f"{withheld}; {waiting[0].message}" if withheld else waiting[0].message
+    return Capacity(waiting[0].lacks_capacity, message, len(waiting))
 
 
 def shown(found: Capacity, before: CapacityStatus | None, quiet: float) -> Capacity:

@@ -120,6 +120,7 @@ class Scaling:
     message: str = ""
     asked: bool = True  # Prometheus, so that what it was said to be is no news
     decided: int = 0  # replicas that the autoscaler wants: advice where somebody sets the count
+    withheld: str = ""  # why it has less than it wants of a full pool
     decisions: tuple[DecisionStatus, ...] = ()
     traffic: TrafficStatus | None = None
     cost: CostStatus | None = None

@@ -46,6 +46,7 @@ from overspill.controller.facts import (
 )
 from overspill.controller.offer import first_rates, offer
 from overspill.controller.progress import Loaders
+from overspill.controller.stake import stake
 from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views, version
 from overspill.ledger.messages import OF_PROVIDER, OF_SERVICE
@@ -154,7 +155,14 @@ class Observer:
         slots = facts.service.max_sequences
         own = _own_metrics(facts)
         self._autoscaler.observe(
-            key, facts.service, replicas, slots, own, offer(facts), first_rates(facts)
+            key,
+            facts.service,
+            replicas,
+            slots,
+            own,
+            offer=offer(facts),
+            cloud=first_rates(facts),
+            stake=stake(facts),
         )
         health = self._autoscaler.health(key)
         scaling = Scaling(
@@ -164,6 +172,7 @@ class Observer:
             reason=health.reason,
             message=health.message,
             asked=health.asked,
+            withheld=self._autoscaler.withheld(key),
             decisions=tuple(d.to_status() for d in self._autoscaler.decisions(key)),
             traffic=self._autoscaler.traffic(key),
             cost=self._autoscaler.cost(key),

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     PROVISIONING = "Provisioning"  # a node is on its way for the pod
     SCHEDULING_GATED = "SchedulingGated"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    CLUSTER_SHARED = "ClusterShared"  # what there is does more for other services
 
     # SpilloverReady; a provider's own faults are in the gateway's list
     NOT_CONFIGURED = "NotConfigured"

@@ -62,7 +62,7 @@ class Fixed:
     def __init__(self, wish: Wish, path: str) -> None:
         self.wish, self.path = wish, path
 
-    def observe(self, *_: Any) -> None:
+    def observe(self, *_: Any, **__: Any) -> None:
         pass
 
     def forget(self, _: str) -> None:
@@ -72,6 +72,9 @@ class Fixed:
         return self.wish.count
 
     decided = desired
+
+    def withheld(self, _: str) -> str:
+        return ""
 
     def decisions(self, _: str) -> list[Any]:
         return []

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from overspill.autoscaler.policy import Decision, PolicyState, decide
+from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Demand, Replicas, Rules, Signals
 
 RULES = Rules(
@@ -51,6 +52,7 @@ class World:
         self.state = PolicyState.start(self.now, replicas, replicas)
         self.started = [self.now - boot] * replicas  # of placed pods
         self.decisions: list[Decision] = []
+        self.grant: Grant | None = None
 
     @property
     def count(self) -> int:
@@ -73,7 +75,7 @@ class World:
     def tick(self, signals: Signals, live: Demand | None = None, seconds: float = TICK) -> int:
         """Turn time by ``seconds``, decide once, return the count."""
         self.now += seconds
-        pods = self.pods()
+        pods = replace(self.pods(), grant=self.grant)
         decision, self.state = decide(self.now, self.state, self.rules, pods, signals, live)
         self.decisions.append(decision)
         return self.count

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from overspill.api.service import InferenceService
 from overspill.autoscaler.loop import Autoscaler, Settings
 from overspill.autoscaler.meter import Meter
 from overspill.autoscaler.offers import Offer
+from overspill.autoscaler.pool import Stake
 from overspill.autoscaler.readings import Source
 from overspill.autoscaler.signals import Replicas
 from overspill.cluster.errors import Conflict, Unavailable
@@ -61,6 +63,7 @@ class Cluster:
         self.scaler: Autoscaler | None = None
         self.service = service()
         self.offer: Offer | None = None
+        self.stake: Stake | None = None
 
     async def write_scale(self, key: str, replicas: int, resource_version: str) -> None:
         self.tries += 1
@@ -77,7 +80,7 @@ class Cluster:
 
     def tell(self) -> None:
         pods = Replicas(self.count, self.count, self.count, 0, 0, str(self.version))
-        self.scaler.observe(KEY, self.service, pods, slots=4, offer=self.offer)
+        self.scaler.observe(KEY, self.service, pods, slots=4, offer=self.offer, stake=self.stake)
 
 
 def service(**scaling: object) -> InferenceService:
@@ -469,3 +472,23 @@ async def test_traffic_and_cost(rig):
         sides = {side: r.metric(metrics.PER_MILLION, side=side) for side in ("all", "own", "cloud")}
         assert sides == {"all": 1.0, "own": cost.own_dollars_per_m_tok, "cloud": 2.8}
         assert r.metric(metrics.SAVED) is None, "there is no price to compare with"
+
+
+async def test_a_full_pool_is_shared_out_and_the_controller_is_told(rig, monkeypatch):
+    """Room for five: the one with priority gets the two that it wants, the other the rest."""
+    monkeypatch.setattr("overspill.autoscaler.pool.SETTLE", 0.1)
+    monkeypatch.setattr("overspill.autoscaler.pool.HOLD", 0.1)
+    async with rig(4, minReplicas=1) as r:
+        r.prometheus.values["in_flight"] = 14.0  # work for four
+        r.cluster.stake = Stake("gpus", 2, may_spill=True)
+        r.cluster.tell()
+        full = replace(r.cluster.stake, priority=1, lacking=True)
+        r.scaler.observe("team-a/rival", service(), Replicas(2, 1, 1, 1), slots=4, stake=full)
+        await until(lambda: r.cluster.count == 3)
+        assert r.scaler.decisions(KEY)[0].reason == "ClusterShared"
+        why = "cluster full: 3 of 4 wanted replicas granted; priority 1 of rival goes before 0"
+        assert r.scaler.withheld(KEY) == why
+        assert KEY in r.changes
+        r.scaler.forget("team-a/rival")
+        await until(lambda: r.cluster.count == 4)
+        assert r.scaler.withheld(KEY) == ""

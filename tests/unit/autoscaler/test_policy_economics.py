@@ -7,6 +7,7 @@ from scaling_world import CALM, World, busy, told
 
 from overspill.api.service import InferenceService
 from overspill.autoscaler.economics import Costs
+from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Signals
 from overspill.autoscaler.subject import remembered
 
@@ -133,3 +134,42 @@ def test_a_decision_tells_what_other_counts_would_cost() -> None:
     assert again.to_status() == world.decisions[-1].to_status()
     without = settled(None, 6.6, 2.0).decisions[-1].to_status().weighed
     assert (without.by_demand, without.by_price, without.decided_hourly) == (3, None, None)
+
+
+def test_a_grant_bounds_the_count_and_not_what_is_wanted() -> None:
+    world = settled(DEAR, 18.0, 4.0, replicas=5)
+    want = world.decisions[-1].want
+    assert want is not None
+    assert (world.count, want.replicas, want.late) == (5, 5, False)
+    assert len(want.savings) > 5
+    assert want.savings[0] == pytest.approx(0.8 * 2, rel=0.05), "it is busy all of the time"
+
+    world.grant = Grant(3, probe=False, why="cluster full: 3 of 5 wanted replicas granted; x")
+    assert world.run(300, busy(18.0, 4.0), told(18.0, arrivals_rate=4.0)) == 3
+    last = world.decisions[-1]
+    assert (last.reason, last.inputs["granted"]) == ("ClusterShared", 3)
+    assert "; cluster full: 3 of 5 wanted replicas granted; x: replicas stay at 3" in last.message
+    assert last.want is not None
+    assert last.want.replicas > 3
+
+    world.grant, world.room = replace(world.grant, probe=True), 3
+    assert world.run(60, busy(18.0, 4.0), told(18.0, arrivals_rate=4.0)) == 4
+    last = world.decisions[-1]
+    assert last.reason == "ClusterFullProbe"
+    assert last.message.endswith(
+        "; the cluster has room for 3, one more stays Pending to see when it has more; cluster "
+        "full: 3 of 5 wanted replicas granted; x: replicas stay at 4"
+    )
+
+
+def test_a_grant_of_nothing_stops_the_last_replica_and_the_first_one() -> None:
+    world = World(replicas=1, min_replicas=0)
+    world.grant = Grant(0, probe=False, why="cluster full")
+    assert world.run(60, busy(2.0), told(2.0, arrivals_rate=1.0)) == 0
+    waiting = told(queued=1.0, held=1.0)
+    assert world.tick(CALM, waiting) == 0
+    want = world.decisions[-1].want
+    assert want is not None
+    assert (world.reason, want.replicas, want.late) == ("ClusterShared", 1, True)
+    world.rules = replace(world.rules, min_replicas=1)
+    assert world.tick(CALM, waiting) == 1, "the user's minimum wins"

@@ -12,6 +12,7 @@ local on_the_way = {
   Unschedulable = true,
   Provisioning = true,
   QuotaExceeded = true,
+  ClusterShared = true,
   SchedulingGated = true,
   WaitingForCapacity = true,
 }
