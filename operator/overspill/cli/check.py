@@ -229,6 +229,12 @@ def _prometheus(facts: Facts) -> Finding:
     return Finding("prometheus", Verdict.OK, f"{url} is ready")
 
 
+_ON_THE_WAY = {
+    "Loading": "its model is on the way: wait",
+    "Provisioning": "a node for it is on the way: wait",
+}
+
+
 def _resource(what: str, obj: Object) -> Finding:
     """Judge a service or provider by its Ready; what else is False is what to look at."""
     metadata = obj["metadata"]
@@ -239,8 +245,8 @@ def _resource(what: str, obj: Object) -> Finding:
     remedy = "; ".join(f"{c.type}={c.status} {c.reason}: {c.message}" for c in others)
     if ready.status == "True":
         return Finding(name, Verdict.WARNING if others else Verdict.OK, text, remedy)
-    if ready.reason == "Loading":
-        return Finding(name, Verdict.WARNING, text, "its model is on the way: wait")
+    if ready.reason in _ON_THE_WAY:
+        return Finding(name, Verdict.WARNING, text, _ON_THE_WAY[ready.reason])
     if not ready.reason:
         return Finding(name, Verdict.FAILED, "not looked at yet", "is the operator ready?")
     kind = "infsvc" if what == "service" else "infprov"

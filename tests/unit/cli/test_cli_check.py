@@ -140,7 +140,15 @@ def test_what_is_wrong_is_named_with_its_remedy(
         (
             [condition("Ready", "False", "Loading", "3.1 of 16.0 GB (19 %)")],
             Verdict.WARNING,
-            "on the way",
+            "model is on the way",
+        ),
+        (
+            [
+                condition("Ready", "False", "Provisioning", "a node is on its way: x"),
+                condition("CapacityAvailable", "False", "Provisioning", "a node is on its way: x"),
+            ],
+            Verdict.WARNING,
+            "node for it is on the way",
         ),
     ],
 )
