@@ -17,15 +17,22 @@ MAX_KEY = 4096  # bytes of a key's file
 
 
 def run(
-    url: str, model: str, key_file: Path | None, plan: Plan, write: Path | None, output: Output
+    url: str,
+    model: str,
+    timeout: float,
+    key_file: Path | None,
+    plan: Plan,
+    write: Path | None,
+    output: Output,
 ) -> None:
     """Load the endpoint, fit, print, and write the file.
 
     :param url: of an OpenAI-compatible API, with or without /v1.
+    :param timeout: seconds for one answer.
     :param write: the file, None for none.
     :raises CommandError: wrong use, a request that fails, or too little measured.
     """
-    endpoint = Endpoint(_base(url), model, _key(key_file) if key_file else "")
+    endpoint = Endpoint(_base(url), model, timeout, _key(key_file) if key_file else "")
     if write is not None and not write.parent.is_dir():
         raise CommandError(f"{write.parent} is no folder: give another --write", USAGE)
     show.note(

@@ -22,7 +22,6 @@ from overspill.cli.reply import error_message
 from overspill.simulator.calibration import Measured
 from overspill.simulator.traces import Request
 
-REQUEST_SECONDS = 120.0  # for one answer
 CONNECT_SECONDS = 10.0
 MAX_ERROR = 65_536  # bytes of an error that are read
 # Each is one token in the vocabularies of common models.
@@ -45,10 +44,12 @@ class Endpoint:
     """Where to ask, and for what.
 
     :param url: of the API, with its version: ``http://127.0.0.1:8000/v1``.
+    :param timeout: seconds for one answer.
     """
 
     url: str
     model: str
+    timeout: float
     key: str = field(default="", repr=False)
 
 
@@ -97,9 +98,17 @@ def prompt_of(words: int) -> str:
 class Client:
     """Asks one endpoint."""
 
-    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint) -> None:
-        """Ask through a session that the caller closes."""
-        self._session, self._endpoint = session, endpoint
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: Endpoint,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Ask through a session that the caller closes.
+
+        :param clock: seconds, by which answers are measured.
+        """
+        self._session, self._endpoint, self._clock = session, endpoint, clock
         self._headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
 
     async def ask(self, prompt: str, tokens: int) -> Measured:
@@ -117,10 +126,10 @@ class Client:
             "stream_options": {"include_usage": True},
         }
         url = f"{self._endpoint.url}/completions"
-        stream, begin = _Stream(), time.perf_counter()
+        stream, begin = _Stream(self._clock), self._clock()
         try:
             async with (
-                asyncio.timeout(REQUEST_SECONDS),
+                asyncio.timeout(self._endpoint.timeout),
                 self._session.post(
                     url, json=body, headers=self._headers, allow_redirects=False
                 ) as response,
@@ -131,7 +140,8 @@ class Client:
                     stream.feed(chunk)
         except TimeoutError:
             raise CommandError(
-                f"no whole answer within {REQUEST_SECONDS:g} s: lower --concurrency or --prompt"
+                f"no whole answer within {self._endpoint.timeout:g} s: "
+                "lower --concurrency or --prompt, or give more --timeout"
             ) from None
         except (aiohttp.ClientError, EventTooLarge) as error:
             text = str(error) or type(error).__name__
@@ -142,8 +152,8 @@ class Client:
 class _Stream:
     """What an answer's events say, and when they came."""
 
-    def __init__(self) -> None:
-        self._splitter = EventSplitter()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._splitter = clock, EventSplitter()
         self._usage: dict[str, Any] = {}
         self._times: list[float] = []  # of events with tokens
 
@@ -154,7 +164,7 @@ class _Stream:
                 raise CommandError(f"an answer broke off: {error_message(data_of(event).decode())}")
             self._usage = data.get("usage") or self._usage
             if data.get("choices"):
-                self._times.append(time.perf_counter())
+                self._times.append(self._clock())
 
     def measured(self, begin: float) -> Measured:
         prompt, answer = self._count("prompt_tokens"), self._count("completion_tokens")
@@ -195,18 +205,22 @@ def session() -> aiohttp.ClientSession:
 
 
 async def measure(
-    endpoint: Endpoint, plan: Plan, tell: Callable[[int, list[Measured]], None]
+    endpoint: Endpoint,
+    plan: Plan,
+    tell: Callable[[int, list[Measured]], None],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measured]:
     """Put the load on, in parts of ever more requests at a time.
 
     :param tell: what to do with a part's requests when it is over; the first argument says how
         many were under way.
+    :param clock: seconds, by which answers are measured.
     :raises CommandError: a request was not answered; nothing is known of such a batch.
     """
     found: list[Measured] = []
     levels, lengths = plan.levels(), plan.lengths()
     async with session() as connections:
-        client = Client(connections, endpoint)
+        client = Client(connections, endpoint, clock)
         await client.ask(prompt_of(SHORTEST), 8)  # cold, and the first to say what is wrong
         begin = time.perf_counter()
         for number, level in enumerate(levels, 1):

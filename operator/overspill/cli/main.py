@@ -409,6 +409,9 @@ def calibrate(
         float, typer.Option(min=1.0, max=3600.0, help="After which no request begins.")
     ] = 60.0,
     requests: Annotated[int, typer.Option(min=8, max=1000, help="Most requests altogether.")] = 200,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="Seconds for one answer.")
+    ] = 120.0,
     write: Annotated[
         Path | None, typer.Option(help="File for `overspill simulate --engine`.")
     ] = None,
@@ -423,7 +426,7 @@ def calibrate(
     from overspill.cli.calibrate_load import Plan
 
     plan = Plan(concurrency, prompt, answer, seconds, requests)
-    command.run(url, model, key_file, plan, write, output)
+    command.run(url, model, timeout, key_file, plan, write, output)
 
 
 def run() -> None:
