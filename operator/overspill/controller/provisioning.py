@@ -1,7 +1,8 @@
 """Whether a node is on its way for pods that have no place: whoever adds nodes says so in events.
 
 Cluster Autoscaler does in ``TriggeredScaleUp``, Karpenter in ``Nominated``, both of the pod. What
-was said longer ago than a node may take counts no more. Events are a help and nothing more:
+was said longer ago than a node may take counts no more, nor what Cluster Autoscaler took back since
+(``NotTriggerScaleUp``, after a node group that could not grow). Events are a help and nothing more:
 without the right to read them such a pod lacks capacity, and that is all.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
 https://karpenter.sh/docs/troubleshooting/
@@ -14,7 +15,8 @@ from overspill.cluster import Cluster, Forbidden
 from overspill.cluster.kinds import EVENT
 from overspill.controller.facts import Object, without_a_place
 
-PROMISES = frozenset({"TriggeredScaleUp", "Nominated"})
+# Reasons of events, and whether a node comes by them.
+WORDS = {"TriggeredScaleUp": True, "Nominated": True, "NotTriggerScaleUp": False}
 NODE_SECONDS = 900.0  # after which both give up a node that did not come
 ASKED = 4  # pods of one service at most; usually one waits
 
@@ -39,13 +41,17 @@ async def promises(cluster: Cluster, pods: Iterable[Object], now: float) -> dict
 
 
 def newest(events: Iterable[Object], now: float) -> str:
-    """Return the newest promise of a node that still counts, "" without one.
+    """Return the newest promise of a node if it still counts, else "".
 
     :param now: seconds since the epoch.
     """
-    made = [(_time(e), str(e.get("message", ""))) for e in events if e.get("reason") in PROMISES]
-    at, message = max(made, default=(0.0, ""))
-    return message if now - at < NODE_SECONDS else ""
+    said = [
+        (_time(e), WORDS[e["reason"]], str(e.get("message", "")))
+        for e in events
+        if e.get("reason") in WORDS
+    ]
+    at, comes, message = max(said, default=(0.0, False, ""))
+    return message if comes and now - at < NODE_SECONDS else ""
 
 
 def _time(event: Object) -> float:

@@ -37,13 +37,17 @@ def of_the_newer_api(reason: str, message: str, ago: float, last: float | None =
 
 FAILED = event("FailedScheduling", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", 1)
 
+NO_NODE = event("NotTriggerScaleUp", "pod didn't trigger scale-up: 1 in backoff", 5)
+
 
 @pytest.mark.parametrize(
     ("events", "said"),
     [
         ([], ""),
         ([FAILED], ""),
-        ([event("NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size", 1)], ""),
+        ([NO_NODE], ""),
+        ([event("TriggeredScaleUp", AUTOSCALER, 60), NO_NODE], ""),  # the node group failed
+        ([event("TriggeredScaleUp", AUTOSCALER, 2), NO_NODE], AUTOSCALER),
         ([FAILED, event("TriggeredScaleUp", AUTOSCALER, 20)], AUTOSCALER),
         ([event("Nominated", KARPENTER, 20)], KARPENTER),
         ([event("TriggeredScaleUp", AUTOSCALER, 60), event("Nominated", KARPENTER, 5)], KARPENTER),
