@@ -175,12 +175,13 @@ def _switch(
     due = [r > PATIENCE * boot for r in regret]
     if not due[current] and not (current and due[current - 1]):
         return current
-    left, served = outlook.lasting(0.0), outlook.lasting(boot)
     count = current
+    served = outlook.lasting(boot) if due[current] else 0.0
     while count < len(due) and due[count] and saving[count] * served > boot:
         count += 1
-    if count > current:
+    if count > current or not (current and due[current - 1]):
         return count
+    left = outlook.lasting(0.0)
     while count and due[count - 1] and -saving[count - 1] * left > boot:
         count -= 1
     return count

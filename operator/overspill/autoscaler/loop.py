@@ -10,6 +10,7 @@ Runs on the leader only. A restart begins with the counts that the cluster has.
 
 import asyncio
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from overspill.autoscaler.gateways import Gateways, ProviderReport
 from overspill.autoscaler.health import ScalingHealth, judge
 from overspill.autoscaler.meter import Meter
 from overspill.autoscaler.offers import Offer, costs
-from overspill.autoscaler.policy import Decision, PolicyState, decide
+from overspill.autoscaler.policy import LOOK, Decision, PolicyState, decide
 from overspill.autoscaler.pool import EMPTY, Member, PoolState, Stake, divide
 from overspill.autoscaler.readings import Readings, Source
 from overspill.autoscaler.sharing import Grant
@@ -356,7 +357,8 @@ class Autoscaler:
         """Decide once; return whether the controller does not know it all yet."""
         now = self.now()
         if subject.state is None:
-            subject.state = PolicyState.start(now, subject.decided, subject.replicas.ready)
+            ready = subject.replicas.ready
+            subject.state = PolicyState.start(now, subject.decided, ready, _turn(key))
         signals, live = self._readings.signals(key), self._gateways.demand(key)
         priced = costs(subject.offer, self._readings.mix(key))
         rules = replace(subject.rules, costs=priced) if priced else subject.rules
@@ -418,3 +420,8 @@ class Autoscaler:
     def _wake_up(self, key: str) -> None:
         self._woken.add(key)
         self._wake.set()
+
+
+def _turn(key: str) -> float:
+    """Spread services over the passes in which prices are looked at, always alike: 0 to LOOK."""
+    return zlib.crc32(key.encode()) / 2**32 * LOOK

@@ -45,11 +45,18 @@ class PolicyState:
     capacity: Capacity = UNKNOWN
     economics: EconomicsState | None = None
     since: float = 0.0  # first decision
+    turn: float = 0.0  # seconds by which its second look at prices is later than it could be
 
     @classmethod
-    def start(cls, now: float, replicas: int, ready: int) -> Self:
-        """Begin with a count that counts as recommended now, so that nothing falls at once."""
-        return cls(replicas, ((now, replicas),), now, ready, now, counted_at=now, since=now)
+    def start(cls, now: float, replicas: int, ready: int, turn: float = 0.0) -> Self:
+        """Begin with a count that counts as recommended now, so that nothing falls at once.
+
+        :param turn: seconds, less than ``LOOK``. Services that begin together look at prices in
+            different passes where this differs, else all of them do in the same.
+        """
+        return cls(
+            replicas, ((now, replicas),), now, ready, now, counted_at=now, since=now, turn=turn
+        )
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -256,7 +263,7 @@ def _economise(
     rate = capacity.rate(rules.slots)
     work = None if rate is None else min(arrivals / rate, float(rules.max_replicas))
     prices = rules.costs.prices(rate or 0.0)
-    choice, money = _worth(now, state.economics, current, work, prices)
+    choice, money = _worth(now, state.economics, current, work, prices, state.turn)
     state = replace(state, capacity=capacity, economics=money)
     worth = max(1, choice.replicas) if choice else current
     if wish.reason in URGENT or (wish.late and wish.replicas > worth):
@@ -288,7 +295,12 @@ def _by_price(current: int, count: int, wish: Wish, best: int | None) -> Scaling
 
 
 def _worth(
-    now: float, before: EconomicsState | None, current: int, work: float | None, prices: Prices
+    now: float,
+    before: EconomicsState | None,
+    current: int,
+    work: float | None,
+    prices: Prices,
+    turn: float,
 ) -> tuple[Choice | None, EconomicsState | None]:
     """Return how many replicas are cheaper than the cloud; None while nobody knows.
 
@@ -298,9 +310,10 @@ def _worth(
         return None, before
     if before is None:
         return None, EconomicsState.start(now, work)
-    if now - before.outlook.time > GAP:
+    age, first = now - before.outlook.time, before.outlook.since == before.outlook.time
+    if age > GAP:
         return None, before.resume(now, work)
-    if now - before.outlook.time >= LOOK:
+    if age >= (LOOK + turn if first else LOOK):
         return economics.choose(now, before, work, current, prices)
     return Choice(current, current, before.busy, prices.ratio) if before.busy else None, before
 

@@ -15,7 +15,7 @@ Limits: a few microseconds for each beginning that is kept, at most ``MAX_BEGINN
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import NamedTuple, Self
 
 REGIME = 1500.0  # seconds that a regime lasts, before anything is learned
@@ -114,16 +114,16 @@ class Outlook:
 
         :param after: seconds that do not count. No more than ``HORIZON`` are looked at.
         """
-        slot, remains, total = _slot(self.time), 1.0, 0.0
-        trust = _trust(self.hour)
-        for ahead in range(HORIZON // SLOT):
+        trust, next_slot = _trust(self.hour), _slot(self.time) + 1
+        hour = self.hour[next_slot:] + self.hour[:next_slot]
+        remains, lasts = 1.0, []
+        for learned in chain.from_iterable(repeat(hour, HORIZON // HOUR)):
             if remains < FORGONE:
                 break
-            if ahead * SLOT >= after:
-                total += remains * SLOT
-            slot = (slot + 1) % SLOTS
-            remains *= 1 - _chance(trust * self.hour[slot])
-        return total
+            lasts.append(remains)
+            chance = trust * learned  # within its bounds but for few, and a call costs more
+            remains *= 1 - (chance if LEAST < chance < MOST else _chance(chance))
+        return SLOT * sum(lasts[math.ceil(after / SLOT) :])
 
 
 def observe(now: float, outlook: Outlook, load: float) -> Outlook:

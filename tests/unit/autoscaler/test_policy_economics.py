@@ -1,12 +1,15 @@
 """Stories about money: what prices change, and what they do not outweigh."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from scaling_world import CALM, World, busy, told
 
 from overspill.api.service import InferenceService
 from overspill.autoscaler.economics import Costs
+from overspill.autoscaler.loop import _turn
+from overspill.autoscaler.policy import LOOK
 from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Signals
 from overspill.autoscaler.subject import remembered
@@ -173,3 +176,30 @@ def test_a_grant_of_nothing_stops_the_last_replica_and_the_first_one() -> None:
     assert (world.reason, want.replicas, want.late) == ("ClusterShared", 1, True)
     world.rules = replace(world.rules, min_replicas=1)
     assert world.tick(CALM, waiting) == 1, "the user's minimum wins"
+
+
+def looks(world: World, seconds: float, signals: Signals) -> list[float]:
+    """Pass every 5 s; return the times between looks at prices."""
+    times: list[float] = []
+    for _ in range(int(seconds / 5)):
+        world.tick(signals, told(6.0, arrivals_rate=2.0))
+        seen = world.state.economics
+        if seen and seen.outlook.time not in times[-1:]:
+            times.append(seen.outlook.time)
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+@pytest.mark.parametrize(("turn", "first"), [(0.0, 10.0), (0.1, 15.0), (5.0, 15.0), (9.9, 20.0)])
+def test_services_take_turns_with_their_looks_at_prices(turn: float, first: float) -> None:
+    """So that no pass looks for all of them: from the first on, and again after an outage."""
+    world = World(replicas=3, costs=DEAR)
+    world.state = replace(world.state, turn=turn)
+    assert looks(world, 300, busy(6.0, 2.0))[:4] == [first, 10.0, 10.0, 10.0]
+    world.run(90, Signals(), told(6.0, arrivals_rate=2.0))
+    assert looks(world, 60, busy(6.0, 2.0))[:3] == [first, 10.0, 10.0]
+
+
+def test_turns_are_spread_over_the_passes() -> None:
+    turns = [_turn(f"team-{n % 20}/service-{n}") for n in range(1000)]
+    assert 0.0 <= min(turns) <= max(turns) < LOOK
+    assert 450 < sum(turn < LOOK / 2 for turn in turns) < 550
