@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from external_metrics import adapter
 from operator_world import World
 
 from lab.kube import CommandFailed
+from overspill.api import metrics
 
 BY_HAND = {"scaling": {"mode": "Manual", "minReplicas": 0, "maxReplicas": 3, "replicas": 0}}
 
@@ -60,3 +62,40 @@ def test_in_objective_nobody_but_the_autoscaler_does(world: World) -> None:
     patch(world, mode="Manual", replicas=2)
     patch(world, mode="Objective", replicas=1)  # who leaves Manual may tidy up
     assert world.get("infsvc", "chat")["spec"]["scaling"]["replicas"] == 1
+
+
+def hpa(namespace: str) -> str:
+    """The HorizontalPodAutoscaler of docs/how-to/scale-by-hand-hpa-keda.md, falling at once."""
+    labels = dict(zip(metrics.SERVICE_LABELS, (namespace, "chat"), strict=True))
+    metric = {"name": metrics.DESIRED_REPLICAS, "selector": {"matchLabels": labels}}
+    target = {"type": "AverageValue", "averageValue": "1"}
+    return json.dumps({
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "chat", "namespace": namespace},
+        "spec": {
+            "scaleTargetRef": {
+                "apiVersion": "overspill.dev/v1alpha1", "kind": "InferenceService", "name": "chat",
+            },
+            "minReplicas": 1,
+            "maxReplicas": 8,
+            "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+        },
+    })  # fmt: skip
+
+
+def test_an_hpa_follows_the_advice(world: World) -> None:
+    """Kubernetes' own controller; it looks every 15 s. The operator writes no count of the spec."""
+    operator = world.start()
+    world.apply(scaling={"mode": "Manual", "minReplicas": 3, "maxReplicas": 4})
+
+    def follows(replicas: int) -> bool:
+        scaling = world.get("infsvc", "chat")["spec"]["scaling"]
+        return bool(scaling["replicas"] == replicas) and runs(world, replicas)
+
+    with adapter(world, f"http://127.0.0.1:{operator.port}/metrics"):
+        world.kube.kubectl("apply", "-f", "-", stdin=hpa(world.namespace))
+        world.eventually("three replicas, as advised", lambda: follows(3), timeout=60)
+        patch(world, minReplicas=1, maxReplicas=2)
+        world.eventually("two, as advised", lambda: follows(2), timeout=60)
