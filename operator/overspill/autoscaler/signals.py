@@ -15,6 +15,7 @@ from overspill.autoscaler.sharing import Grant
 from overspill.prometheus.samples import Missing, Samples, Value
 
 NO_DATA = Missing.NO_DATA
+UP_WINDOW, DOWN_WINDOW = 10.0, 300.0  # seconds, where the operator is told no others
 # A gateway has a series per provider only where the service lists one. All others are there from
 # the moment the gateway knows the service, so that their absence means that nobody looked, or
 # looked only once: a rate needs two scrapes.
@@ -113,14 +114,18 @@ class Rules:
     itl: float
     queue_wait: float
     idle_after: float
-    up_window: float = 10.0
-    down_window: float = 300.0
+    up_window: float = UP_WINDOW
+    down_window: float = DOWN_WINDOW
     costs: Costs | None = None  # None: the objective alone decides
     set_count: int | None = None  # replicas that somebody has set: what we decide is advice
 
     @classmethod
     def of(
-        cls, service: InferenceService, slots: int, up_window: float, down_window: float
+        cls,
+        service: InferenceService,
+        slots: int,
+        up_window: float = UP_WINDOW,
+        down_window: float = DOWN_WINDOW,
     ) -> Self:
         """Read them from a service.
 

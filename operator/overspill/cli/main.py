@@ -133,6 +133,14 @@ def why(
             help="Name or namespace/name of a service, or an answer's x-overspill-request-id.",
         ),
     ],
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=VALUE",
+            help="Of a service: what its last decisions would have been, and cost, under another "
+            "setting, for example scaling.maxReplicas=4. May be repeated.",
+        ),
+    ] = None,
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="Of the service, if its name says none.")
     ] = "default",
@@ -150,12 +158,14 @@ def why(
 
     target = Target(context, kubeconfig, system, release)
     if why.is_request(subject):
+        if replay:
+            raise typer.BadParameter("only of a service, not of a request", param_hint="--replay")
         why.request(target, subject, output)
         return
     from overspill.cli import why_service
 
     name = subject if "/" in subject else f"{namespace}/{subject}"
-    why_service.run(target, name, output)
+    why_service.run(target, name, replay or (), output)
 
 
 @app.command()

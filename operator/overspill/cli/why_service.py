@@ -4,12 +4,12 @@ All of it is in the service's status, so the right to read the service is enough
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from overspill.api.identifiers import DNS_LABEL
 from overspill.api.service import InferenceService
 from overspill.api.status import DecisionStatus, Weighed
-from overspill.cli import show
+from overspill.cli import show, why_replay
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output, Target, connected
 from overspill.cluster import Cluster, NotFound
@@ -18,18 +18,24 @@ from overspill.cluster.kinds import INFERENCE_SERVICE
 _SERVICE = re.compile(f"{DNS_LABEL[1:-1]}/{DNS_LABEL[1:-1]}")
 
 
-def run(target: Target, service: str, output: Output) -> None:
+def run(target: Target, service: str, replayed: Sequence[str], output: Output) -> None:
     """Print the last decision with what it saw, and those before in a line each.
 
     :param service: ``namespace/name``.
-    :raises CommandError: when there is no such service, or nothing was decided yet.
+    :param replayed: ``SETTING=VALUE``: print what would have been decided under these instead.
+    :raises CommandError: when there is no such service or setting, or nothing was decided yet.
     """
+    settings = why_replay.parse(replayed)
     if not _SERVICE.fullmatch(service):
         text = f"{service} is neither a request (an answer's x-overspill-request-id) nor a service"
         raise CommandError(f"{text} (its name, or namespace/name)", USAGE)
-    decisions = connected(target, lambda cluster: _read(cluster, service)).status.last_decisions
+    found = connected(target, lambda cluster: _read(cluster, service))
+    decisions = found.status.last_decisions
     if not decisions:
         raise CommandError(f"nothing was decided for {service} yet: see `overspill check`")
+    if settings:
+        why_replay.run(found, settings, output)
+        return
     if output is Output.JSON:
         told = [decision.to_dict() for decision in decisions]
         show.as_json({"service": service, "lastDecisions": told})

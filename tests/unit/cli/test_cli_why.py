@@ -124,3 +124,67 @@ def test_a_services_count_is_told_with_what_others_would_cost(
     for name, words in (("none", "there is no InferenceService"), ("new", "nothing was decided")):
         refused = overspill("why", f"team-a/{name}")
         assert (refused.returncode, words in refused.stderr) == (1, True)
+
+
+CROWDED = {
+    "time": "2026-11-30T11:00:00Z",
+    "replicasFrom": 2,
+    "replicasTo": 6,
+    "reason": "LoadAboveCapacity",
+    "inputs": {
+        "gateways": 1, "arrivals_rate": 1, "in_flight": 17, "spilled_in_flight": 0, "queued": 0,
+        "residence": 17, "local_rate": 1, "placed": 2, "ready": 2, "unplaceable": 0, "load": 17,
+    },
+}  # fmt: skip
+
+
+def test_a_replay_tells_what_another_setting_would_have_decided_and_cost(
+    world: World, overspill: Command
+) -> None:
+    spec = {
+        "model": {"uri": "oci://models/small"},
+        "engine": {"batching": {"maxSequences": 4}},
+        "resources": {"accelerator": {"count": 2}},
+        "scaling": {"maxReplicas": 8},
+        "cost": {"gpuHour": "0.8"},
+    }
+    status = {"lastDecisions": [{**CROWDED, "replicasTo": 5, "reason": "X"}, CROWDED]}
+    world.put(INFERENCE_SERVICE, "chat", "team-a", spec=spec, status=status)
+    fewer = ("why", "team-a/chat", "--replay", "scaling.maxReplicas=3")
+    assert overspill(*fewer).stdout.splitlines() == [
+        "team-a/chat with scaling.maxReplicas=3, on what each decision saw:",
+        "2026-11-30T11:00:00Z  from 2: decided 6 (LoadAboveCapacity, $9.60/h); "
+        "would be 3 (MaxReplicas, $4.80/h)",
+        "2026-11-30T11:00:00Z  from 2: decided 5 (X, $8.00/h); would be 3 (MaxReplicas, $4.80/h); "
+        "replayed without a change it is 6",
+    ]
+    told = json.loads(overspill(*fewer, "--replay", "cost.gpuHour=2", "-o", "json").stdout)
+    assert told["decisions"][0]["replayed"] == {
+        "replicas": 3, "reason": "MaxReplicas", "dollarsPerHour": 12.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("scaling.maxReplica=3", "--replay scaling.maxReplica: no such setting; it can be"),
+        ("model.uri=hf://a/b", "--replay model.uri: no such setting"),
+        ("scaling.maxReplicas", "scaling.maxReplicas=VALUE"),
+        ("scaling.maxReplicas=many", "spec.scaling.maxReplicas"),
+        ("scaling.idleAfter=soon", "spec.scaling.idleAfter"),
+        ("scaling.minReplicas=3", "scaling.minReplicas (3) is more than scaling.maxReplicas (1)"),
+    ],
+)
+def test_a_setting_that_cannot_be_replayed_is_named(
+    world: World, overspill: Command, setting: str, words: str
+) -> None:
+    spec, status = {"model": {"uri": "oci://models/small"}}, {"lastDecisions": [CROWDED]}
+    world.put(INFERENCE_SERVICE, "chat", "team-a", spec=spec, status=status)
+    refused = overspill("why", "team-a/chat", "--replay", setting)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+
+
+def test_a_request_is_not_replayed(world: World, overspill: Command) -> None:
+    refused = overspill("why", ID, "--replay", "scaling.maxReplicas=3")
+    assert (refused.returncode, "only of a service" in refused.stderr) == (2, True)
