@@ -7,6 +7,7 @@ says which service to look at, and thousands of whole objects would be in memory
 https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-metadata-only
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,6 +22,10 @@ from overspill.cluster.decoding import cut, loads
 from overspill.controller.views import CHILD_SELECTOR
 
 log = structlog.get_logger(__name__)
+
+MAX_TASKS = 1000  # of kopf's loop, with which the next page of a list waits
+ROOM_SECONDS = 20.0  # that it waits at most
+LOOK_SECONDS = 0.1
 
 _TOO_LONG = f"a line of the watch exceeds {MAX_LINE} bytes, which no API server sends"
 # To kopf a watch that ended: it lists again. A broken one it would go on with, at the same line.
@@ -70,6 +75,17 @@ class ShallowLines:
             yield await cut(bytes(rest))
 
 
+async def _room() -> None:
+    """Wait until kopf has looked at most of what it listed before: it makes a task of each object.
+
+    Bounded, so that a task that hangs cannot keep a list back.
+    """
+    for _ in range(round(ROOM_SECONDS / LOOK_SECONDS)):
+        if len(asyncio.all_tasks()) < MAX_TASKS:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
 class ShallowResponse(aiohttp.ClientResponse):
     """A response whose JSON is cut where it is too deep."""
 
@@ -77,13 +93,14 @@ class ShallowResponse(aiohttp.ClientResponse):
         """Return the parsed body, a list's objects without who owns which of their fields.
 
         That is most of an object's metadata, is read by nobody here, and kopf holds what it lists.
-        A list of metadata that is empty comes as null.
+        A page of a list comes when kopf has room for it. A list of metadata that is empty is null.
         """
         body = await loads(await self.read())
         if isinstance(body, dict) and "items" in body:
             body["items"] = body["items"] or []
             for item in body["items"]:
                 item["metadata"].pop("managedFields", None)
+            await _room()
         return body
 
     async def start(self, connection: Any) -> "ShallowResponse":

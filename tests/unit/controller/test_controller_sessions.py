@@ -1,5 +1,6 @@
 """What kopf asks the API server for, and what of it is kept."""
 
+import asyncio
 from typing import Any
 
 import aiohttp
@@ -8,7 +9,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from overspill.controller import handlers
-from overspill.controller.sessions import ShallowResponse, metadata_of_children
+from overspill.controller.sessions import (
+    LOOK_SECONDS,
+    MAX_TASKS,
+    ShallowResponse,
+    metadata_of_children,
+)
 from overspill.controller.views import CHILD_SELECTOR
 
 ITEM = {"metadata": {"name": "chat-engine", "managedFields": [{"manager": "overspill"}]}}
@@ -39,6 +45,18 @@ async def test_a_watch_of_children_tells_metadata_and_other_answers_stay_as_they
     body, asked = await exchange({"labelSelector": CHILD_SELECTOR, "watch": "true"}, ITEM)
     assert asked == "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
     assert body == ITEM
+
+
+async def test_a_page_waits_until_the_objects_of_others_were_looked_at() -> None:
+    looked = asyncio.Event()
+    objects = [asyncio.create_task(looked.wait()) for _ in range(MAX_TASKS)]
+    page = asyncio.create_task(exchange({}, {"items": [ITEM]}))
+    done, _ = await asyncio.wait([page], timeout=3 * LOOK_SECONDS)
+    assert not done
+    looked.set()
+    await asyncio.gather(*objects)
+    body, _asked = await page
+    assert len(body["items"]) == 1
 
 
 def test_all_that_is_watched_by_label_is_asked_for_in_this_way() -> None:
