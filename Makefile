@@ -154,7 +154,7 @@ e2e: venv redis ## The stories on the local cluster; COUNT=3 runs them three tim
 	  $(PY) -m pytest e2e -rP --junitxml=build/reports/e2e-$$i.xml || exit 1; done
 
 DATA_PATH := $(addprefix e2e/,gateway_roll gateway_killed engine_lost node_drain provider_faults \
-  helm_upgrade prometheus_lies step_spill)
+  helm_upgrade prometheus_lies budget_kept cold_start step_spill)
 .PHONY: chaos
 chaos: venv ## The faults that `make test` shortens, at their full lengths (the cluster must be up)
 	OVERSPILL_CHAOS=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from e2e.data_path import LONG
 from e2e.story import Story
 from lab import platform
 from lab.kube import Kube
+
+# Measurements, whose seconds want a machine with little else to do: `make chaos` takes them.
+collect_ignore = [] if LONG else ["cold_start", "step_spill"]
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,23 @@
-"""A budget of one dollar and three gateways, of which one is killed again and again: rows 1 to 4.
+"""A budget and three gateways, of which one is killed again and again: rows 1 to 4.
 
 The provider is the paced engine, which counts the tokens that it made: its bill is theirs.
 """
 
+import secrets
 from typing import Any
 
 from e2e import data_path
+from e2e.data_path import LONG
 from e2e.story import Story
 from lab import platform
 from lab.kube import eventually, is_ready
 
 NAME = "paid"
-PRICE = {"inputPerMTok": "10", "outputPerMTok": "100"}
-TOKENS = 10  # of an answer: $0.001
-WORST = 0.0025  # dollars that one may cost at most: TOKENS, and 150 bytes of a prompt
-BUDGET = 1.0
-KILLS = 10
-BETWEEN = 0.07  # dollars of the bill from one kill to the next
+PRICE = {"inputPerMTok": "5", "outputPerMTok": "50"}
+TOKENS = 10  # of an answer: $0.0005
+WORST = 0.00125  # dollars that one may cost at most: TOKENS, and 150 bytes of a prompt
+BUDGET, KILLS = (1.0, 10) if LONG else (0.3, 3)
+BETWEEN = 0.7 * BUDGET / KILLS  # dollars of the bill from one kill to the next
 LOOPS = 6
 OPERATOR_PODS = "app.kubernetes.io/component=operator"
 
@@ -58,15 +59,16 @@ def settled_bill(story: Story) -> float:
     return seen[-1]
 
 
-def charged(story: Story) -> float:
+def charged(story: Story, name: str) -> float:
     """Dollars that the ledger has charged to the service this month, what gateways hold too."""
     (pod,) = story.kube.list("pods", platform.NAMESPACE, OPERATOR_PODS)
     series = data_path.metrics(pod, 9090)
-    account = f'{{account="service/{story.namespace}/chat",window="month"}}'
+    account = f'{{account="service/{story.namespace}/{name}",window="month"}}'
     return series[f"overspill_budget_charged_dollars{account}"]
 
 
 def test_a_dollar_lasts_for_a_dollar(story: Story) -> None:
+    name = f"chat-{secrets.token_hex(3)}"  # what was spent by this name before stays spent
     data_path.paced_server(story, NAME, rate=50)
     models = [{"name": platform.CLOUD_MODEL, "price": PRICE}]
     with data_path.provider(story, NAME, models=models), data_path.gateways(story.kube, 3):
@@ -76,10 +78,10 @@ def test_a_dollar_lasts_for_a_dollar(story: Story) -> None:
         spillover["providers"][0]["name"] = NAME
         scaling = {"minReplicas": 1, "maxReplicas": 1, "objective": {"queueWait": {"p95": "100ms"}}}
         data_path.paced(
-            story, "chat", replicas=1, slots=1, rate=2, scaling=scaling, spillover=spillover
+            story, name, replicas=1, slots=1, rate=5, scaling=scaling, spillover=spillover
         )
-        data_path.reach_each_gateway(story, "chat")
-        with story.load("chat", max_tokens=TOKENS).running(LOOPS) as load:
+        data_path.reach_each_gateway(story, name)
+        with story.load(name, max_tokens=TOKENS).running(LOOPS) as load:
             for number in range(1, KILLS + 1):
                 eventually(
                     f"${number * BETWEEN:.2f} are spent",
@@ -87,10 +89,10 @@ def test_a_dollar_lasts_for_a_dollar(story: Story) -> None:
                     timeout=60,
                 )
                 kill_a_gateway(story, number)
-            story.wait_condition("chat", "WithinBudget", "False", timeout=120)
+            story.wait_condition(name, "WithinBudget", "False", timeout=120)
             spent = settled_bill(story)
         spilled = [s for s in load.sent if s.destination == NAME and not s.failed]
-        known = charged(story)
+        known = charged(story, name)
     data_path.record(
         f"budget of ${BUDGET:.2f}, three gateways, {KILLS} of them killed: the bill is "
         f"${spent:.4f}, the ledger has charged ${known:.4f}; {len(spilled)} requests answered by "
