@@ -237,6 +237,10 @@ build/tools/streams: $(wildcard bench/streams/*)
 bench-spill: venv ## The spill decision on a virtual clock, against a planner with hindsight
 	$(PY) bench/spill.py --traces $(TRACES)
 
+.PHONY: bench-dollars
+bench-dollars: venv ## Dollars of serving a real hour: ours, all cloud, local only, fallback on error
+	$(PY) bench/dollars.py --traces $(TRACES) $(BENCH)
+
 .PHONY: clean
 clean: ## Remove build output (the cluster must be down)
 	rm -rf build dist .venv
