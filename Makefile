@@ -213,6 +213,14 @@ TRACES ?= ../shared/traces
 bench-autoscaler: venv ## Autoscaling policies on real traces, as cost over the optimum
 	$(PY) bench/autoscaler.py --traces $(TRACES)
 
+.PHONY: bench-simulator
+bench-simulator: venv ## How long simulations take
+	$(PY) bench/simulator.py --traces $(TRACES) $(BENCH)
+
+.PHONY: bench-calibrate
+bench-calibrate: venv ## The latency model against the real engine, over a minute of a trace
+	$(PY) bench/latency_model.py --traces $(TRACES) $(BENCH)
+
 .PHONY: bench-routing
 bench-routing: venv build/tools/vllm-router/.ready build/tools/sglang-router/.ready ## Hits and load of routing, ours and others'
 	$(PY) bench/routing.py --traces $(TRACES) --http $(BENCH)
