@@ -59,7 +59,15 @@ kind: Secret
 metadata: {{name: ci, labels: {{overspill.dev/key: "true"}}}}
 stringData: {{sha256: {digest("osk-1")}, tenant: team-a}}
 """
-ALL = "---".join([SERVICE, SLICE, PROVIDER, SECRET, KEY])
+RUNTIME = """
+apiVersion: overspill.dev/v1alpha1
+kind: InferenceRuntime
+metadata: {name: own, namespace: team-a}
+spec:
+  image: own/engine:1
+  metrics: {running: r, waiting: w}
+"""
+ALL = "---".join([SERVICE, SLICE, PROVIDER, SECRET, KEY, RUNTIME])
 
 
 @pytest.fixture
@@ -82,6 +90,7 @@ def test_all_kinds_are_read(tmp_path: Path, state: State) -> None:
         ("127.0.0.2", 8001),
     ]
     assert state.providers["team-a/cloud"].secret == "sk-1"
+    assert state.runtimes["team-a/own"].metrics.running == "r"
     found = state.keys.find(b"osk-1")
     assert found is not None
     assert found.tenant == "team-a"
@@ -111,6 +120,7 @@ def test_what_is_no_yaml_is_told_without_the_line_that_may_hold_a_key(tmp_path: 
     [
         (SERVICE, "{", "no YAML"),
         ("oci://registry/model}", "oci://registry/model, urll: x}", "spec.model.urll"),
+        ("metrics: {running: r", "metrics: {runing: r", "spec.metrics.runing"),
         ("kind: InferenceService", "kind: Deployment", "kind: must be one of InferenceService"),
         ("name: chat, namespace: team-a}\nspec", "namespace: team-a}\nspec", "metadata.name"),
         ("ports: [{name: http, port: 8001}]", "ports: [{port: 8001}]", "ports: one must be named"),
