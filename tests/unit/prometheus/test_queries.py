@@ -132,6 +132,10 @@ OWN = frozenset(
 )
 
 
+ASKED = signals(OWN) | SUMS
+RECORDED = signals(OWN, recorded=True) | RECORDED_SUMS
+
+
 class TextTarget(http.server.BaseHTTPRequestHandler):
     """Engines by path, each with a sample that is two windows old."""
 
@@ -144,6 +148,17 @@ class TextTarget(http.server.BaseHTTPRequestHandler):
         self.wfile.write(page.encode())
 
     def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Engines(http.server.ThreadingHTTPServer):
+    """Serves them; a scrape that gave up on a busy machine is no news.
+
+    Tracebacks of several threads at once make Python 3.11 fail elsewhere, in ``ast.parse``:
+    https://github.com/python/cpython/issues/106905.
+    """
+
+    def handle_error(self, *_: object) -> None:
         """Say nothing."""
 
 
@@ -183,7 +198,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
     """Run Prometheus over one round of work and ask it everything."""
     gateways = [FakeGateway(), FakeGateway()]
     one, two = (g.serve() for g in gateways)
-    engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TextTarget)
+    engine = Engines(("127.0.0.1", 0), TextTarget)
     threading.Thread(target=engine.serve_forever, args=(0.05,), daemon=True).start()
     folder = tmp_path_factory.mktemp("prometheus")
     address = f"127.0.0.1:{engine.server_port}"
@@ -195,7 +210,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
         wait_for(client, begun)
         for gateway in gateways:
             gateway.work()
-        yield wait_for(client, settled)
+        found = wait_for(client, settled)
+        recorded = wait_for(client, settled, RECORDED)
+        yield found | {f"recorded {name}": samples for name, samples in recorded.items()}
     finally:
         client.close()
         process.kill()  # its data is of no use any more
@@ -209,7 +226,7 @@ def start(folder: Path, config: str) -> tuple[str, subprocess.Popen[bytes]]:
     (folder / "prometheus.yml").write_text(config)
     rules = recording_rules()
     for group in rules["groups"]:
-        group["interval"] = "500ms"
+        group["interval"] = "1s"
     (folder / "recording.yaml").write_text(yaml.safe_dump(rules))
     command = [PROMETHEUS, f"--config.file={folder}/prometheus.yml"]
     command += [f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:0"]
@@ -226,7 +243,9 @@ def start(folder: Path, config: str) -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def wait_for(
-    client: PrometheusClient, condition: Callable[[dict[str, Samples]], bool]
+    client: PrometheusClient,
+    condition: Callable[[dict[str, Samples]], bool],
+    queries: dict[str, str] = ASKED,
 ) -> dict[str, Samples]:
     """Ask until the answers are as expected; after 60 s the tests say what they are instead."""
     answers: dict[str, Samples] = {}
@@ -234,15 +253,12 @@ def wait_for(
     while time.monotonic() < deadline and not (answers and condition(answers)):
         time.sleep(0.2)
         with suppress(PrometheusUnavailable):
-            answers = asyncio.run(ask(client))
+            answers = asyncio.run(ask(client, queries))
     assert answers, "Prometheus did not answer in 60 s"
     return answers
 
 
-async def ask(client: PrometheusClient) -> dict[str, Samples]:
-    queries = signals(OWN) | SUMS
-    recorded = signals(OWN, recorded=True) | RECORDED_SUMS
-    queries |= {f"recorded {name}": query for name, query in recorded.items()}
+async def ask(client: PrometheusClient, queries: dict[str, str]) -> dict[str, Samples]:
     return {name: await client.query(query) for name, query in queries.items()}
 
 
@@ -257,11 +273,9 @@ def settled(answers: dict[str, Samples]) -> bool:
     wanted = {"gateways": 2, "in_flight": 6, "spilled_in_flight": 2, "queued": 4} | DAY
     wanted |= {name: requests / WINDOW for name, requests in RATES.items()}
     found = {name: answers[name].get(KEY) for name in wanted}
-    recorded = {name: answers[f"recorded {name}"].get(KEY) for name in wanted}
     engines = [len(answers[n]) for n in ("engine_running", "engine_waiting", "kv_usage")]
     return (
         found == pytest.approx(wanted, rel=0.08)
-        and recorded == pytest.approx(wanted, rel=0.08)
         and answers["residence"].get(KEY) == pytest.approx(6.0 / found["local_rate"], rel=0.08)
         and engines == [4, 4, 3]
     )
