@@ -1,8 +1,9 @@
 """From an upstream's answer to the client: streams event by event, the rest as a whole.
 
 Nothing goes out before the upstream's first content, so that until then another target can
-be tried. Events are passed on as they came; only the usage chunk that we asked for and the
-client did not is taken out, and the cost is put before the end.
+be tried. After it, pieces of an engine's stream go from socket to socket without waking a task,
+as long as the client reads. Events are passed on as they came; only the usage chunk that we asked
+for and the client did not is taken out, and the cost is put before the end.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from overspill.gateway.call import EMBEDDINGS
 from overspill.gateway.errors import StreamBroken
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.metrics import DestinationMetrics
+from overspill.gateway.upstream import UpstreamConnection
 from overspill.gateway.wire import wire_of
 from overspill.ledger.prices import BYTES_PER_TOKEN, Usage
 from overspill.providers.base import MAX_ANSWER, Answer, AnswerBroken, Fault
@@ -62,6 +64,8 @@ class Relay:
         call = exchange.call
         answers = call.endpoint is not EMBEDDINGS
         self.wire = wire_of(exchange.reply.api, call.wants_usage, answers)
+        self.splitter = sse.EventSplitter()
+        self.out: list[bytes] = []  # events for the client
 
     async def run(self) -> None:
         """Relay to the end.
@@ -117,37 +121,60 @@ class Relay:
             self.series.ttft.observe(exchange.first_token)
 
     async def _stream(self) -> None:
-        splitter = sse.EventSplitter()
         reply, deadline = self.exchange.reply, self.clock() + self.first_byte
         begun = False
-        out: list[bytes] = []
-        kept = 0  # bytes in it
+        kept = 0  # bytes of what has come without content
         while not self.wire.done:
             data = await self.answer.read(self._timeout(deadline))
             if not data:
                 raise StreamBroken("the stream ended before its last event")
-            before = len(out)
-            self._inspect_all(_events(splitter, data), out)
+            kept += self._inspect(data)
             if self.exchange.first_token is not None or self.wire.done:
                 if not begun:
                     begun = True
                     self.began()
                     await reply.begin_stream(self.exchange.destination, self.exchange.reason)
-                if not self.wire.done:
-                    await reply.write(b"".join(out))
-                    out.clear()
-            elif (kept := kept + sum(map(len, out[before:]))) > MAX_BEFORE_CONTENT:
+                await self._pass_all_on()
+            elif kept > MAX_BEFORE_CONTENT:
                 raise StreamBroken(f"no content in {MAX_BEFORE_CONTENT} bytes of a stream")
             if self.wire.fault:
                 raise StreamBroken(self.wire.fault)
         cost = self.settle(self.exchange.usage)
-        out.append(sse.comment(f"{HEADER_COST}={format_money(cost)}"))
-        await reply.finish(b"".join(out) + self.wire.end)
+        self.out.append(sse.comment(f"{HEADER_COST}={format_money(cost)}"))
+        await reply.finish(b"".join(self.out) + self.wire.end)
         await self._finish_upstream()
 
-    def _inspect_all(self, events: list[bytes], out: list[bytes]) -> None:
-        """Look at the events of one piece, and keep those that the client gets."""
-        contents = 0
+    async def _pass_all_on(self) -> None:
+        """Send what is there, then what comes as long as nothing has to be waited for."""
+        await self._send()
+        if isinstance(self.answer, UpstreamConnection) and not (self.wire.done or self.wire.fault):
+            await self.answer.pour(self._pass_on, self.idle)
+            await self._send()
+
+    async def _send(self) -> None:
+        """Send what is there; the last piece waits for the end."""
+        if not self.wire.done:
+            await self.exchange.reply.write(b"".join(self.out))
+            self.out.clear()
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Send a piece at once; return whether the next may come like that."""
+        self._inspect(data)
+        if self.wire.done or self.wire.fault:
+            return False
+        if not self.exchange.reply.pass_on(b"".join(self.out)):
+            return False
+        self.out.clear()
+        return True
+
+    def _inspect(self, data: bytes) -> int:
+        """Look at the events of one piece; return the bytes of those that the client gets."""
+        try:
+            events = self.splitter.feed(data)
+        except sse.EventTooLarge as error:
+            self.wire.fault = str(error)
+            return 0
+        contents = size = 0
         for event in events:
             first = self.exchange.first_token is None
             keep, content = self.wire.see(event, first)
@@ -155,10 +182,12 @@ class Relay:
                 break
             contents += content
             if keep:
-                out.append(event)
+                self.out.append(event)
+                size += len(event)
         self.exchange.usage = self.wire.usage or self.exchange.usage
         if contents:
             self._time(contents)
+        return size
 
     def _time(self, contents: int) -> None:
         """Note the time of a piece that held that many events with content."""
@@ -189,10 +218,3 @@ class Relay:
                 pass
         except BROKEN:
             pass  # the answer was complete; only the connection is lost
-
-
-def _events(splitter: sse.EventSplitter, data: bytes) -> list[bytes]:
-    try:
-        return splitter.feed(data)
-    except sse.EventTooLarge as error:
-        raise StreamBroken(str(error)) from None

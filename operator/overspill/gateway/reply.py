@@ -84,6 +84,10 @@ class Reply:
         if data:
             await self._body(data)
 
+    def pass_on(self, data: bytes) -> bool:
+        """Send a piece of a stream that has begun at once; False when that cannot be."""
+        return self._connection is not None and (not data or self._connection.pass_on(data))
+
     async def finish(self, data: bytes) -> None:
         """Send the last piece of a stream."""
         await self._body(data, last=True)

@@ -48,6 +48,7 @@ class ClientConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.task: asyncio.Task[Any] | None = None
         self.left = False
+        self.answered: RequestResponseCycle | None = None  # the newest whose turn has come
         self._head_bytes = 0
         self._in_head = True  # between two messages, or in the head of the next
         self._head_begun = False
@@ -123,6 +124,11 @@ class ClientConnection(HttpToolsProtocol):
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
         self.cycle.transport = Parting(self)  # type: ignore[assignment]
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer a request; those that came before it on this connection have been answered."""
+        self.answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_message_complete(self) -> None:
         """What follows is the next head."""
         super().on_message_complete()
@@ -152,6 +158,17 @@ class ClientConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Nothing came for long."""
         self._end()
+
+    def pass_on(self, data: bytes) -> bool:
+        """Send a piece of a stream that has begun, past ASGI and without waiting.
+
+        :return: False when that cannot be, as the client reads too slowly or has gone.
+        """
+        cycle = self.answered
+        if cycle is None or cycle.disconnected or self.flow.write_paused:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
     def part(self) -> None:
         """End an answered connection whose client still sends; what comes now is thrown away.

@@ -47,6 +47,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = float("inf")
         self.failure: str | None = None
         self.waiter: asyncio.Future[None] | None = None
+        self.take: Callable[[bytes], bool] | None = None
+        self.patience = 0.0
 
     # asyncio.Protocol
 
@@ -60,7 +62,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self.fail("the engine's answer is not HTTP")
-        self._wake()
+        if self.take is not None and self.chunks:
+            self._hand_over(self.take)
+        if self.take is None or self.complete:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reader; a complete answer can still be read, but this is of no more use."""
@@ -122,6 +127,31 @@ class UpstreamConnection(asyncio.Protocol):
             if self.failure is not None:
                 raise StreamBroken(self.failure)
             await self._wait(seconds)
+        return self._taken()
+
+    async def pour(self, take: Callable[[bytes], bool], seconds: float) -> None:
+        """Hand pieces of the body over the moment they come, which wakes no task (8 µs a piece).
+
+        Returns when ``take`` says so, at the end of the body, or when the connection fails; what
+        was not handed over is still there for ``read``.
+
+        :param take: returns whether it wants more.
+        :param seconds: without a byte.
+        """
+        self.take, self.patience = take, seconds
+        try:
+            while self.take is not None and not (self.chunks or self.complete or self.failure):
+                await self._wait(seconds)
+        finally:
+            self.take = None
+
+    def _hand_over(self, take: Callable[[bytes], bool]) -> None:
+        self.deadline = self.pool.loop.time() + self.patience
+        if not take(self._taken()):
+            self.take = None
+
+    def _taken(self) -> bytes:
+        """Return what has come, and let more come."""
         data = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         self.chunks.clear()
         self.size = 0
