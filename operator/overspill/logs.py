@@ -50,7 +50,6 @@ def info(event: str, fields: dict[str, Any]) -> None:
     of 7.6. One write of a buffered file is one piece, whoever else writes to it.
     """
     if _info is not None:
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        line = fields | {"event": event, "level": "info", "timestamp": now}
-        _info.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        line = fields | {"event": event, "level": "info", "timestamp": datetime.now(UTC)}
+        _info.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
         _info.flush()

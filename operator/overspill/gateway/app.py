@@ -45,9 +45,9 @@ LAST_WORD_SECONDS = 1.0  # for the error that ends an answer when the server sto
 DISCARD_FACTOR = 4  # a body up to so many times the limit is read before its 413
 # Times its size is what a body takes: in pieces and as a whole, then parsed and anew.
 WHILE_READ = 2
+_DATA_POLICY = HEADER_DATA_POLICY.encode()
 _HEADERS = {
-    b"authorization", b"x-api-key", b"content-length", b"content-encoding",
-    HEADER_DATA_POLICY.encode(),
+    b"authorization", b"x-api-key", b"content-length", b"content-encoding", _DATA_POLICY
 }  # fmt: skip
 _NEVER, _ALLOWED = b"never", b"allowed"
 
@@ -294,7 +294,9 @@ async def _read_pieces(receive: Receive, limit: int, share: Share, announced: in
 
 def _may_leave(headers: dict[bytes, bytes]) -> bool:
     """Read the header that tightens the data policy; one that we do not know is refused."""
-    value = headers.get(HEADER_DATA_POLICY.encode(), _ALLOWED)
+    value = headers.get(_DATA_POLICY)
+    if value is None:
+        return True
     policies = {policy.strip().lower() for policy in value.split(b",")}
     if policies - {_NEVER, _ALLOWED}:
         raise bad_request(f"{HEADER_DATA_POLICY} must be never or allowed", HEADER_DATA_POLICY)

@@ -104,7 +104,7 @@ class Relay:
         self._time_unary(answer.get("timings"))
         cost = self.settle(exchange.usage)
         headers = [*exchange.headers(), (HEADER_COST.encode(), format_money(cost).encode())]
-        await exchange.reply.unary(200, body, headers)
+        await exchange.reply.success(body, headers)
 
     def _time_unary(self, timings: Any) -> None:
         """Find out when the first token was there, where the engine says so (llama.cpp does)."""

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from overspill.gateway.errors import ApiError, bad_request
@@ -129,6 +130,17 @@ class ClientConnection(HttpToolsProtocol):
         self.answered = cycle
         super()._start_asgi_task(cycle, app)
 
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of a body as it came: read before the next comes, it is never copied."""
+        cycle = self.cycle
+        if cycle.body or cycle.response_complete:
+            super().on_body(body)
+            return
+        cycle.body = body  # type: ignore[assignment]
+        if len(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
     def on_message_complete(self) -> None:
         """What follows is the next head."""
         super().on_message_complete()
@@ -142,7 +154,7 @@ class ClientConnection(HttpToolsProtocol):
         """Wait for the rest of the next head, if it began to come during the answer."""
         super().on_response_complete()
         if self.idle:
-            self.cycle.body.clear()  # what nobody has read of it
+            self.cycle.body = bytearray()  # what nobody has read of it
         if self.transport.is_closing():
             self._cut_after(WRITE_SECONDS)
         elif self._head_begun and self.idle:
@@ -158,6 +170,22 @@ class ClientConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Nothing came for long."""
         self._end()
+
+    def answer(self, data: bytes) -> bool:
+        """Send a whole answer, head and body, past ASGI and without waiting.
+
+        :return: False when the plain way is not open: another answer has begun, the client reads
+            too slowly or has gone, its body is not here, or the connection ends with the answer.
+        """
+        cycle = self.answered
+        if cycle is None or cycle.response_started or not cycle.keep_alive:
+            return False
+        if cycle.disconnected or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(data)
+        cycle.on_response()
+        return True
 
     def pass_on(self, data: bytes) -> bool:
         """Send a piece of a stream that has begun, past ASGI and without waiting.
