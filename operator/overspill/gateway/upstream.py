@@ -212,7 +212,7 @@ class Pool:
         """
         request = b"POST %b HTTP/1.1\r\nhost: %b\r\n" % (path, host_of(address))
         request += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-        return await self._request(address, request + body, first_byte)
+        return await self._request(address, request, body, first_byte)
 
     async def page(self, address: Address, path: bytes, most: int, seconds: float) -> bytes:
         """GET a page, ``b""`` where there is none.
@@ -223,7 +223,7 @@ class Pool:
         :raises StreamBroken: when the page ends too early.
         """
         request = b"GET %b HTTP/1.1\r\nhost: %b\r\n\r\n" % (path, host_of(address))
-        connection = await self._request(address, request, seconds)
+        connection = await self._request(address, request, b"", seconds)
         found = b""
         try:
             while (piece := await connection.read(seconds)) and len(found) < most:
@@ -233,13 +233,13 @@ class Pool:
         return found if connection.status == 200 else b""
 
     async def _request(
-        self, address: Address, request: bytes, first_byte: float
+        self, address: Address, head: bytes, body: bytes, first_byte: float
     ) -> UpstreamConnection:
         connection = self._reuse(address) or await self._connect(address)
         while True:
             began = self.loop.time()
             try:
-                await self._exchange(connection, request, first_byte)
+                await self._exchange(connection, head + body, first_byte)
                 return connection
             except ReplicaFailed as failure:
                 late = self.loop.time() - began > STALE_SECONDS
