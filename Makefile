@@ -249,6 +249,10 @@ bench-spill: venv ## The spill decision on a virtual clock, against a planner wi
 bench-dollars: venv ## Dollars of serving a real hour: ours, all cloud, local only, fallback on error
 	$(PY) bench/dollars.py --traces $(TRACES) $(BENCH)
 
+.PHONY: bench-pool
+bench-pool: venv ## Many services on one full pool, against the optimum of them all
+	$(PY) bench/pool.py
+
 .PHONY: clean
 clean: ## Remove build output (the cluster must be down)
 	rm -rf build dist .venv

@@ -6,10 +6,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_pool import SharedPool, Tenant, day, optimum
 
 from overspill.simulator import optimum as single
 from overspill.simulator.fluid import Setting
+from overspill.simulator.shared import SharedPool, Tenant, day, optimum
 
 SETTING = Setting(tick=120.0)
 

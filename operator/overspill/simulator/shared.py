@@ -2,6 +2,9 @@
 
 Each service decides by its own economics what it wants, and the pool is divided as the operator
 does it. A replica that there is no room for is Pending: nobody pays for it.
+
+Limits: as of ``fluid``; which node has an accelerator counts for nothing, and what is stopped
+gives its place back at once.
 """
 
 import itertools
@@ -30,7 +33,10 @@ class Tenant:
 
 
 def day(generator: random.Random, setting: Setting, peak: float) -> list[float]:
-    """A day's load: a wave with its own hour, steps that last, and noise."""
+    """Return a day's load by tick: a wave with its own hour, steps that last, and noise.
+
+    :param peak: of the wave, in replicas' worth of work.
+    """
     phase, step, loads = generator.random(), 1.0, []
     ticks = round(86400 / setting.tick)
     for tick in range(ticks):
@@ -47,8 +53,13 @@ class SharedPool:
     def __init__(
         self, tenants: Sequence[Tenant], room: int, setting: Setting, *, shared: bool = True
     ) -> None:
+        """Begin with an empty pool.
+
+        :param room: accelerators.
+        :param shared: else who comes first has the place.
+        """
         self.tenants, self.room, self.setting = tenants, room, setting
-        self.shared = shared  # else who comes first has the place
+        self.shared = shared
         self.fleets = [Fleet(0, setting.boot_ticks) for _ in tenants]
         self.states: list[EconomicsState | None] = [None] * len(tenants)
         self.counts = [0] * len(tenants)  # decided
@@ -111,19 +122,17 @@ class SharedPool:
 def optimum(tenants: Sequence[Tenant], room: int, setting: Setting) -> float:
     """Return the least cost in USD of all services together, with hindsight.
 
+    :param room: accelerators.
+
     Dynamic programming over every division of the pool. From one to the next, all stops come
     first, which are free, and then each start costs its boot: both ways keep within the room.
     """
     ranges = [range(min(t.most, room // t.size) + 1) for t in tenants]
     sizes = [t.size for t in tenants]
-    states = [
-        s
-        for s in itertools.product(*ranges)
-        if sum(n * size for n, size in zip(s, sizes, strict=True)) <= room
-    ]
+    states = [s for s in itertools.product(*ranges) if _used(s, sizes) <= room]
     place = {state: n for n, state in enumerate(states)}
     ups = [_neighbours(states, place, axis) for axis in range(len(tenants))]
-    best = [setting.boot_ticks * sum(n * z for n, z in zip(s, sizes, strict=True)) for s in states]
+    best = [float(setting.boot_ticks * _used(s, sizes)) for s in states]
     for tick in range(len(tenants[0].load)):
         for pairs in ups:
             for low, high in reversed(pairs):
@@ -138,6 +147,10 @@ def optimum(tenants: Sequence[Tenant], room: int, setting: Setting) -> float:
         for n, state in enumerate(states):
             best[n] += sum(cost[k] for cost, k in zip(costs, state, strict=True))
     return min(best) * setting.tick_cost
+
+
+def _used(counts: Sequence[int], sizes: Sequence[int]) -> int:
+    return sum(n * size for n, size in zip(counts, sizes, strict=True))
 
 
 def _neighbours(
