@@ -56,6 +56,7 @@ class EconomicsState:
     replicas: int = 0  # wanted when the regret was counted
     regret: tuple[float, ...] = ()  # replica-seconds lost by each count's being on or off
     busy: tuple[float, ...] = ()  # share of its time that each replica would be, seen last
+    chosen: int = 0  # at that look
 
     @classmethod
     def start(cls, now: float, load: float) -> Self:
@@ -68,7 +69,8 @@ class EconomicsState:
         outlook = dict(raw["outlook"])
         outlook["beginnings"] = tuple(Beginning(*b) for b in outlook["beginnings"])
         outlook["hour"] = tuple(outlook["hour"])
-        return cls(Outlook(**outlook), raw["replicas"], tuple(raw["regret"]), tuple(raw["busy"]))
+        regret, busy = tuple(raw["regret"]), tuple(raw["busy"])
+        return cls(Outlook(**outlook), raw["replicas"], regret, busy, raw["chosen"])
 
     def resume(self, now: float, load: float) -> "EconomicsState":
         """Begin again after a time that nobody saw; what was learned of the hour is kept."""
@@ -149,7 +151,7 @@ def choose(
     regret = _regret(state, current, [rate * step for rate in saving])
     count = _switch(regret, saving, current, prices.boot, outlook)
     choice = Choice(count, current, tuple(busy), prices.ratio)
-    return choice, EconomicsState(outlook, current, tuple(regret), tuple(busy))
+    return choice, EconomicsState(outlook, current, tuple(regret), tuple(busy), count)
 
 
 def _regret(state: EconomicsState, current: int, saving: list[float]) -> list[float]:

@@ -315,7 +315,10 @@ def _worth(
         return None, before.resume(now, work)
     if age >= (LOOK + turn if first else LOOK):
         return economics.choose(now, before, work, current, prices)
-    return Choice(current, current, before.busy, prices.ratio) if before.busy else None, before
+    if not before.busy:
+        return None, before
+    count = max(current, before.chosen)  # what a limit withheld is wanted as before
+    return Choice(count, current, before.busy, prices.ratio), before
 
 
 def _unknown(work: float | None) -> str:
