@@ -1,6 +1,7 @@
 """Clients: they come at random moments, some read slowly, some leave; each end is judged."""
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from lab.load import Client, Sent, note_destination, read_stream
 LOAD = 0.7  # of what the engines can do
 TOKENS = range(4, 13)  # of an answer
 LEAVING_TOKENS = 40  # slowly made: nobody leaves at its very end
+BEAT, LATE = 0.1, 1.0  # seconds between two looks at the clock, and of lateness that is a stall
+RECOVERY = 60.0  # seconds until what has waited behind a stall is gone
 AT_ONCE = 400  # requests under way; what would come beyond is not sent, and counted
 PATIENCE = 120.0  # seconds of a client
 MAX_REPLICAS = 2  # that may have read a request before it is refused
@@ -46,6 +49,32 @@ class Request:
         return (self.size + OVERHEAD) * PROMPT_NANO + self.tokens * TOKEN_NANO
 
 
+class Pulse:
+    """Whether this machine keeps up: a loop that is late is no load of 70 % any more.
+
+    What waits behind a stall is not judged, and a cloud whose answer came too late for its gateway
+    is charged the worst case, whatever its book says; so there the ledger may say more.
+    """
+
+    def __init__(self) -> None:
+        self.late_at, self.latest = -math.inf, 0.0
+
+    async def run(self) -> None:
+        """Look at the clock, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + BEAT
+            await asyncio.sleep(BEAT)
+            late = loop.time() - due
+            self.latest = max(self.latest, late)
+            if late > LATE:
+                self.late_at = loop.time()
+
+    def steady_since(self, arrived: float) -> bool:
+        """Whether all that could delay a request happened in step."""
+        return arrived - self.late_at > RECOVERY
+
+
 @dataclass
 class Judge:
     """Whether each request ended as it should, and what the ledgers must say.
@@ -57,6 +86,7 @@ class Judge:
     book: Book
     engines: list[Upstream]
     clouds: list[Upstream]
+    pulse: Pulse = field(default_factory=Pulse)
     ends: Counter[str] = field(default_factory=Counter)
     excused: Counter[str] = field(default_factory=Counter)
     defects: list[str] = field(default_factory=list)
@@ -130,6 +160,9 @@ class Judge:
                 self.owed[request.gateway.number, account] += cost
 
     def _defect(self, request: Request, sent: Sent, what: str) -> None:
+        if not self.pulse.steady_since(request.arrived):
+            self.excused["the machine stalled"] += 1
+            return
         tried = [
             (a.upstream.name, f"{a.began:.2f}", f"{a.ended:.2f}", a.content, a.whole)
             for a in self.book.of(request.number)

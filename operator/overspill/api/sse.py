@@ -35,7 +35,8 @@ class EventSplitter:
 
         :raises EventTooLarge: when one event exceeds the limit.
         """
-        if not self._rest and not self._after_cr and data.endswith(b"\n\n") and b"\r" not in data:
+        plain = data.endswith(b"\n\n") and data[:1] != b"\n" and b"\r" not in data
+        if plain and not self._rest and not self._after_cr:
             if data.count(b"\n\n") == 1:
                 return [data]
             return [event + b"\n\n" for event in data.split(b"\n\n") if event.strip(b"\n")]

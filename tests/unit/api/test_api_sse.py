@@ -67,6 +67,14 @@ def test_bytes_are_kept_as_they_came() -> None:
     assert splitter.feed(b"data: d\r\n\r\n") == [b"data: d\r\n\r\n"]
 
 
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_empty_lines_alone_are_no_event(size: int) -> None:
+    splitter, data = sse.EventSplitter(), b"\n\ndata: a\n\n\n\ndata: b\n\n"
+    pieces = [data[i : i + size] for i in range(0, len(data), size)]
+    events = [event for piece in pieces for event in splitter.feed(piece)]
+    assert [sse.data_of(event) for event in events] == [b"a", b"b"]
+
+
 def test_an_endless_event_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT", 100)
     splitter = sse.EventSplitter()
