@@ -179,7 +179,16 @@ soak-ledger: venv ## A million schedules of the ledger, and its model three step
 	  tests/unit/ledger/test_ledger_schedules.py tests/unit/ledger/test_ledger_model.py
 
 .PHONY: fuzz
-fuzz: venv ## 10,000 generated resources and pods (the cluster must be up; FUZZ_SEED repeats a run)
+fuzz: fuzz-parsers fuzz-objects ## What others send, very many times (the cluster must be up)
+
+.PHONY: fuzz-parsers
+fuzz-parsers: venv ## 50,000 mutations of all that is parsed, and the OpenAPI document (no cluster)
+	OVERSPILL_EXAMPLES=50000 $(PY) -m pytest tests/unit/fuzz -rP --junitxml=build/reports/fuzz-parsers.xml
+	OVERSPILL_EXAMPLES=1000 $(PY) -m pytest tests/unit/gateway/test_gateway_openapi.py \
+	  --junitxml=build/reports/fuzz-openapi.xml
+
+.PHONY: fuzz-objects
+fuzz-objects: venv ## 10,000 generated resources and pods (the cluster must be up; FUZZ_SEED repeats a run)
 	OVERSPILL_FUZZ=1 KUBECONFIG=$(CURDIR)/build/cluster/kubeconfig PATH=$(CLUSTER_BIN):$$PATH \
 	  $(PY) -m pytest tests/apiserver/faults/test_generated_specs.py tests/apiserver/security -rP \
 	    --junitxml=build/reports/fuzz.xml

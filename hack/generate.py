@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 import dashboards
+import openapi
 import reference
 from overspill.api.base import Resource
 from overspill.api.crd import RESOURCES, crd
@@ -100,11 +101,12 @@ def _template(text: str) -> str:
 
 
 def references() -> dict[Path, str]:
-    """Return the field reference, one page a kind, and those of the command and of metrics."""
+    """Return the field reference, one page a kind; the command, metrics, the gateway's API."""
     pages = {_page(resource): reference.page(resource) for resource in RESOURCES}
     return pages | {
         ROOT / "docs/reference/overspill.md": reference.command_line(),
         ROOT / "docs/reference/metrics.md": reference.metrics(),
+        ROOT / "docs/reference/openapi.yaml": HEADER + dump(openapi.document()),
     }
 
 

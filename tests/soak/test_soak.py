@@ -106,10 +106,11 @@ async def test_what_fails_had_no_other_way_and_every_dollar_is_in_the_ledger(
         gauges = [Gauge(gateway, gateway.handles()) for gateway in gateways]
         for gateway in gateways if FULL else ():
             await gateway.fill()
-        watching = asyncio.gather(watched(gauges), judge.pulse.run())
+        watching = [asyncio.create_task(w) for w in (watched(gauges), judge.pulse.run())]
         async with faults.running():
             await load.run(SECONDS)
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         await quiet(gateways)
         costs = [await gateway.cost() for gateway in gateways]
         if FULL:
