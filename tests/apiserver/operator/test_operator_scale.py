@@ -97,5 +97,5 @@ def test_an_hpa_follows_the_advice(world: World) -> None:
     with adapter(world, f"http://127.0.0.1:{operator.port}/metrics"):
         world.kube.kubectl("apply", "-f", "-", stdin=hpa(world.namespace))
         world.eventually("three replicas, as advised", lambda: follows(3), timeout=60)
-        patch(world, minReplicas=1, maxReplicas=2)
+        patch(world, minReplicas=2, maxReplicas=2)
         world.eventually("two, as advised", lambda: follows(2), timeout=60)
