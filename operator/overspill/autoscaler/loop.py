@@ -31,7 +31,7 @@ from overspill.autoscaler.pool import EMPTY, Member, PoolState, Stake, divide
 from overspill.autoscaler.readings import Readings, Source
 from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Replicas, Rules, Signals, number
-from overspill.autoscaler.subject import Subject, remembered
+from overspill.autoscaler.subject import Subject
 from overspill.cluster.backoff import backoff
 from overspill.cluster.errors import ClusterError, Conflict
 from overspill.ledger import economy
@@ -152,17 +152,9 @@ class Autoscaler:
         subject = self._subjects.get(key)
         if subject is None:
             subject = self._subjects[key] = Subject(
-                rules,
-                replicas,
-                devices,
-                hourly,
-                self.now(),
-                own,
-                offer,
-                cloud,
-                stake,
-                decisions=remembered(service),
+                rules, replicas, devices, hourly, self.now(), own, offer, cloud, stake
             )
+            subject.decisions.extend(map(Decision.from_status, service.status.last_decisions))
             if not subject.decisions and self._informed(key):
                 self._decide(key, subject)  # so that its first status is whole
             return

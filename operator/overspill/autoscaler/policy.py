@@ -8,6 +8,7 @@ Nothing falls without Prometheus: the gateways' own word may only raise a count.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any, Self
 
@@ -103,6 +104,20 @@ class Decision:
         same_count = list(takewhile(lambda d: d.replicas_to == self.replicas_to, told))
         recent = [d for d in same_count if self.time - d.time < QUIET]
         return self.reason not in {d.reason for d in (*same_count[:1], *recent)}
+
+    @classmethod
+    def from_status(cls, told: DecisionStatus) -> Self:
+        """Return a decision that the status of a service tells."""
+        moment = datetime.strptime(told.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return cls(
+            moment.timestamp(),
+            told.replicas_from,
+            told.replicas_to,
+            told.reason,
+            told.message,
+            told.inputs,
+            told.weighed.model_dump(exclude_none=True) if told.weighed else {},
+        )
 
     def to_status(self) -> DecisionStatus:
         """Return it as the service's status shows it."""

@@ -2,10 +2,8 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-from overspill.api.service import InferenceService
-from overspill.api.status import MAX_DECISIONS, DecisionStatus
+from overspill.api.status import MAX_DECISIONS
 from overspill.autoscaler.health import ScalingHealth
 from overspill.autoscaler.offers import Offer
 from overspill.autoscaler.policy import Decision, PolicyState
@@ -79,22 +77,3 @@ class Subject:
             and self.settled != (self.desired, version)
             and now >= self.retry_at
         )
-
-
-def remembered(service: InferenceService) -> deque[Decision]:
-    """Return the decisions that the service's status has, newest first."""
-    decisions = map(_from_status, service.status.last_decisions)
-    return deque(decisions, maxlen=MAX_DECISIONS)
-
-
-def _from_status(old: DecisionStatus) -> Decision:
-    moment = datetime.strptime(old.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return Decision(
-        moment.timestamp(),
-        old.replicas_from,
-        old.replicas_to,
-        old.reason,
-        old.message,
-        old.inputs,
-        old.weighed.model_dump(exclude_none=True) if old.weighed else {},
-    )

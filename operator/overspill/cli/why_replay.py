@@ -10,7 +10,6 @@ from overspill.autoscaler.economics import dollars
 from overspill.autoscaler.policy import Decision
 from overspill.autoscaler.replay import Setting
 from overspill.autoscaler.signals import Rules
-from overspill.autoscaler.subject import remembered
 from overspill.cli import show
 from overspill.cli.errors import USAGE, CommandError
 from overspill.cli.options import Output
@@ -79,7 +78,8 @@ def run(service: InferenceService, values: Mapping[str, str], output: Output) ->
     :raises CommandError: for a value that its field does not take.
     """
     before, now = _setting(service), _setting(changed(service, values))
-    told = [_compare(decision, before, now) for decision in reversed(remembered(service))]
+    decisions = map(Decision.from_status, reversed(service.status.last_decisions))
+    told = [_compare(decision, before, now) for decision in decisions]
     if output is Output.JSON:
         show.as_json({"service": service.key, "replay": dict(values), "decisions": told})
         return

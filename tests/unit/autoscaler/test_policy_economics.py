@@ -9,10 +9,9 @@ from scaling_world import CALM, World, busy, told
 from overspill.api.service import InferenceService
 from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.loop import _turn
-from overspill.autoscaler.policy import LOOK
+from overspill.autoscaler.policy import LOOK, Decision
 from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Signals
-from overspill.autoscaler.subject import remembered
 
 
 def costs(ratio: float) -> Costs:
@@ -133,7 +132,7 @@ def test_a_decision_tells_what_other_counts_would_cost() -> None:
         "spec": {"model": {"uri": "oci://m/n"}},
         "status": {"lastDecisions": [world.decisions[-1].to_status().to_dict()]},
     }
-    [again] = remembered(InferenceService.parse(service))
+    [again] = map(Decision.from_status, InferenceService.parse(service).status.last_decisions)
     assert again.to_status() == world.decisions[-1].to_status()
     without = settled(None, 6.6, 2.0).decisions[-1].to_status().weighed
     assert (without.by_demand, without.by_price, without.decided_hourly) == (3, None, None)

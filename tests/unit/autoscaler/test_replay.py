@@ -11,7 +11,6 @@ from overspill.autoscaler.policy import Decision
 from overspill.autoscaler.replay import Setting, hourly, replay
 from overspill.autoscaler.sharing import Grant
 from overspill.autoscaler.signals import Signals
-from overspill.autoscaler.subject import _from_status
 
 PAID = Costs(replica_hour=0.8, request=2.0 * 0.8 / 3600 / 0.85, boot=30.0)
 
@@ -69,7 +68,7 @@ def priced() -> World:
 
 def recorded(world: World, want: Callable[[Decision], bool]) -> Decision:
     """The first decision like that, as the service's status keeps it."""
-    return _from_status(next(d for d in world.decisions if want(d)).to_status())
+    return Decision.from_status(next(d for d in world.decisions if want(d)).to_status())
 
 
 def setting(world: World, replica_hour: float = 0.0, **rules: float) -> Setting:
