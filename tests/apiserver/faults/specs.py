@@ -7,6 +7,7 @@ enter it. Then it is spoilt, or not. The same seed gives the same objects.
 import json
 import random
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ class Specs:
             case 0:
                 holder[key] = "x" * LARGE
             case 1 | 2:
-                obj["spec"].setdefault("pod", {})["affinity"] = {"podAffinity": DEEP}
+                pod = obj["spec"].get("pod")
+                kept = pod if isinstance(pod, dict) else {}  # it may be spoilt already
+                obj["spec"]["pod"] = {**kept, "affinity": {"podAffinity": DEEP}}
             case 3:
                 obj["spec"]["scaling"] = {"minReplicas": 5, "maxReplicas": 2}
             case 4:
@@ -143,9 +146,9 @@ class Specs:
             case 9:
                 del holder[key]
             case 10:
-                obj["spec"] = self.random.choice(NASTY)
+                obj["spec"] = deepcopy(self.random.choice(NASTY))
             case _:
-                holder[key] = self.random.choice(NASTY)
+                holder[key] = deepcopy(self.random.choice(NASTY))
 
 
 def _places(value: Any) -> Any:
