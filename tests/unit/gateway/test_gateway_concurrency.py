@@ -146,12 +146,29 @@ def page(running: float, waiting: float) -> str:
 
 def test_a_page_is_read_over_all_ranks() -> None:
     assert counts(page(3.0, 1.0).encode(), NAMES) == [6, 2]
+    assert counts(page(3.0, 1.0).encode(), NAMES[:1] * 2) == [6, 6]  # a runtime may say so
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0, float("inf"), 1e7])
 def test_what_is_no_count_is_no_report(value: float) -> None:
     with pytest.raises(ValueError, match="no count"):
         counts(page(1.0, value).encode(), NAMES)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        f"{NAMES[0]} 1\n" * 1_000,
+        f"{NAMES[0]}{{" + ",".join(f'a{number}=""' for number in range(3_000)) + "} 1\n",
+    ],
+    ids=["series", "labels"],
+)
+def test_a_page_that_says_too_much_is_not_parsed(
+    more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overspill.gateway.reports.text_string_to_metric_families", None)
+    with pytest.raises(ValueError, match="more than 16384 bytes"):
+        counts(page(1.0, 1.0).encode() + more.encode(), NAMES)
 
 
 @given(st.lists(st.binary(max_size=30), max_size=8))
