@@ -44,7 +44,7 @@ class Reply:
         api: Api = Api.OPENAI,
     ) -> None:
         self._send = send
-        self._connection = connection
+        self._connection, self._closing = connection, closing
         self.request_id, self.api = request_id, api
         self.committed = False  # status and headers are out
         self.finished = False
@@ -71,7 +71,7 @@ class Reply:
 
     async def success(self, body: bytes, headers: Headers) -> None:
         """Send a whole answer of a POST that succeeded: past ASGI, where nothing is in the way."""
-        if self._connection is not None:
+        if self._connection is not None and not self._closing:
             head = b"".join(b"%b: %b\r\n" % header for header in (*self._base, *headers))
             start = _OK % (len(body), head)
             if self._connection.answer(start + body):

@@ -3,6 +3,7 @@
 import asyncio
 
 import aiohttp
+import orjson
 import pytest
 from gateway_world import BODY, Upstream, service, until, world
 
@@ -50,6 +51,23 @@ async def test_a_client_that_asks_again_while_the_gateway_stops_is_answered(
         assert (again.status, again.headers["Connection"]) == (200, "close")
         await again.read()
         await asyncio.wait_for(w.task, 5)
+
+
+async def test_the_last_answer_of_a_connection_ends_it(engine: Upstream) -> None:
+    """Who reads to the end, as RFC 9112 §9.6 allows, does not wait for the door to close."""
+    async with world() as w:
+        w.state.put_service(service())
+        w.replicas(engine)
+        w.plane.gateway.closing = True  # its readiness fails, but it still listens
+        body = orjson.dumps(BODY)
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.plane.public.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n")
+        writer.write(b"authorization: Bearer %b\r\ncontent-length: " % w.key.encode())
+        writer.write(b"%d\r\n\r\n%b" % (len(body), body))
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.count(b"connection: close\r\n") == 1
 
 
 async def until_refused(session: aiohttp.ClientSession, url: str) -> None:
