@@ -75,6 +75,8 @@ class ClientConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that nobody waits for any more."""
         super().connection_lost(exc)
+        if self.answered is not None:  # uvicorn tells only the newest, which may wait behind it
+            self.answered.disconnected = True
         for timer in (self._head_timer, self._write_timer, self._last_timer):
             if timer is not None:
                 timer.cancel()

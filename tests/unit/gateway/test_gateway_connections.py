@@ -256,6 +256,22 @@ async def test_what_is_no_http_during_an_answer_gets_no_answer_into_it(
     writer.close()
 
 
+async def test_who_leaves_with_a_second_request_behind_the_first_leaves_no_trace(
+    gateway: World, engine: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.gate.clear()
+    engine.before_gate = 1
+    reader, writer = await connect(gateway.plane.public)
+    writer.write(stream(gateway) * 2)
+    await asyncio.wait_for(reader.readuntil(b"Hel"), 5)
+    (connection,) = gateway.plane.public.server_state.connections
+    writer.transport.abort()
+    await until(lambda: not gateway.plane.public.server_state.tasks)
+    assert not connection.pass_on(b"what an engine sends just then")
+    await asyncio.wait_for(engine.left_event.wait(), 5)
+    assert not caplog.records
+
+
 # how many
 
 
