@@ -36,9 +36,8 @@ class Limit:
 
     :param value: the limit, of all gateways together.
     :param step: by which it grows next.
-    :param queued_since: when the queue that stands was seen first, None without one.
-    :param most: requests that were computed at a time since then.
-    :param last: requests that were computed at the last report.
+    :param queued_since: since when there is a queue and no more is computed, None without one.
+    :param most: requests that were computed at a time while there was a queue.
     :param rests_until: before that it does not grow.
     """
 
@@ -46,7 +45,6 @@ class Limit:
     step: int = 1
     queued_since: float | None = None
     most: int = 0
-    last: int = 0
     rests_until: float = 0.0
 
 
@@ -56,10 +54,9 @@ def learn(limit: Limit, report: Report, bound: int, now: float) -> Limit:
     :param bound: that it never exceeds, at least 1.
     :param now: when the report was made.
     """
-    grows = report.running > limit.last
-    limit = replace(limit, value=min(limit.value, bound), last=report.running)
+    limit = replace(limit, value=min(limit.value, bound))
     if report.running and report.waiting > report.running / TOLERATED:
-        return _queued(limit, report, bound, now, grows=grows)
+        return _queued(limit, report, bound, now)
     limit = replace(limit, queued_since=None)
     in_use = report.running >= limit.value - limit.value // TOLERATED
     fits = report.waiting <= report.running / FITS
@@ -68,11 +65,11 @@ def learn(limit: Limit, report: Report, bound: int, now: float) -> Limit:
     return replace(limit, value=min(bound, limit.value + limit.step), step=2 * limit.step)
 
 
-def _queued(limit: Limit, report: Report, bound: int, now: float, *, grows: bool) -> Limit:
+def _queued(limit: Limit, report: Report, bound: int, now: float) -> Limit:
     """Return the limit after a report of a queue; one that is still being worked in is let be."""
-    since, most = limit.queued_since, max(limit.most, report.running)
-    if since is None:
-        since, most = now, report.running
-    if grows or now - since < STANDING_SECONDS:
-        return replace(limit, step=1, queued_since=since, most=most)
-    return Limit(min(most, bound), last=report.running, rests_until=now + REST_SECONDS)
+    since = limit.queued_since
+    if since is None or report.running > limit.most:
+        return replace(limit, step=1, queued_since=now, most=report.running)
+    if now - since < STANDING_SECONDS:
+        return replace(limit, step=1)
+    return Limit(min(limit.most, bound), rests_until=now + REST_SECONDS)

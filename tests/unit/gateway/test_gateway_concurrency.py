@@ -106,6 +106,7 @@ def test_more_is_tried_soon_after_one_request_had_all_of_the_cache() -> None:
         [(20, 9), (20, 0)] * 30,  # a burst now and then
         [(0, 50)] * 60,  # nothing is computed: that says nothing of how much could be
         [(n, 60 - n) for n in range(60)],  # a burst that is still being worked in
+        [(n // 2, 60 - n // 2) for n in range(2, 120)],  # long prompts: one more in two seconds
     ],
 )
 def test_what_says_nothing_changes_nothing(reports: Sequence[tuple[int, int]]) -> None:
