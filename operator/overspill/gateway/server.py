@@ -136,6 +136,8 @@ class ClientConnection(HttpToolsProtocol):
         """Keep a piece of a body as it came: read before the next comes, it is never copied."""
         cycle = self.cycle
         if cycle.body or cycle.response_complete:
+            if isinstance(cycle.body, bytes):  # to which each piece would copy all of it
+                cycle.body = bytearray(cycle.body)
             super().on_body(body)
             return
         cycle.body = body  # type: ignore[assignment]

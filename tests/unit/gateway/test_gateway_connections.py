@@ -179,6 +179,20 @@ async def test_a_body_that_comes_later_than_its_head_keeps_its_connection(gatewa
     writer.close()
 
 
+async def test_pieces_of_a_body_that_come_at_once_are_added_in_place(gateway: World) -> None:
+    _, writer = await connect(gateway.plane.public)
+    writer.write(request(gateway, b"", length=4))
+    await until(lambda: bool(gateway.plane.public.server_state.tasks))
+    (connection,) = gateway.plane.public.server_state.connections
+    connection.on_body(b"ab")
+    connection.on_body(b"c")
+    body = connection.cycle.body
+    connection.on_body(b"d")
+    assert connection.cycle.body is body
+    assert body == b"abcd"
+    writer.close()
+
+
 # heads
 
 
