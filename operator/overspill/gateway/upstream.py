@@ -25,6 +25,7 @@ STALE_SECONDS = 1.0  # in which the end of a kept connection is seen, after some
 KEEP_IDLE_SECONDS = 4.0  # below the 5 s after which llama.cpp's server closes a connection
 SWEEP_SECONDS = 0.5
 HIGH_WATER = 65_536  # bytes waiting for the reader before the socket is paused
+MAX_BESIDE = 2**20  # bytes that come without any of a body: heads, trailers, extensions of chunks
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -42,7 +43,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.chunks: list[bytes] = []
-        self.size = 0
+        self.size = self.beside = 0
         self.head_complete = self.complete = self.paused = self.keep_alive = False
         self.deadline = float("inf")
         self.failure: str | None = None
@@ -57,11 +58,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; an answer that is no HTTP ends the connection."""
+        """Parse what came; an answer that is no HTTP, or that is all head, ends the connection."""
+        self.beside += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self.fail("the engine's answer is not HTTP")
+        if self.beside > MAX_BESIDE:
+            self.fail("the head of the engine's answer is too large")
         if self.take is not None and self.chunks:
             self._hand_over(self.take)
         if self.take is None or self.complete:
@@ -89,6 +93,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Keep a piece of the body, pausing the socket when the reader is slow."""
         self.chunks.append(data)
         self.size += len(data)
+        self.beside = 0
         if self.size > HIGH_WATER and not self.paused and self.transport is not None:
             self.paused = True
             self.transport.pause_reading()

@@ -1,12 +1,13 @@
 """Connections to engines that are kept: when a request on one may be sent again."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 from gateway_world import BODY, ONE_SLOT, Upstream, World, read_request, until
 
-from overspill.gateway.errors import ReplicaFailed
+from overspill.gateway.errors import ReplicaFailed, StreamBroken
 from overspill.gateway.upstream import Pool, host_of
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -121,3 +122,32 @@ async def test_a_request_that_a_kept_connection_ends_late_is_not_repeated(
 )
 def test_an_ipv6_address_stands_in_brackets(address: tuple[str, int], host: bytes) -> None:
     assert host_of(address) == host
+
+
+FIELDS = b"".join(b"x-%d: %b\r\n" % (number, b"y" * 1_000) for number in range(2_000))
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n" + FIELDS + b"content-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000 + ANSWER,
+        CHUNKED + b"\r\n2;" + b"x" * 2_000_000 + b"\r\n{}\r\n0\r\n\r\n",
+        CHUNKED + b"\r\n2\r\n{}\r\n0\r\n" + FIELDS + b"\r\n",
+    ],
+    ids=["head", "interim", "extension", "trailers"],
+)
+async def test_what_is_no_body_of_an_answer_takes_no_memory_without_end(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    pool = Pool(asyncio.get_running_loop())
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        with pytest.raises((ReplicaFailed, StreamBroken), match="too large"):
+            await pool.page(server.sockets[0].getsockname(), b"/metrics", 2**20, 5.0)
+    pool.close()
