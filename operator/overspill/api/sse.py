@@ -87,7 +87,8 @@ def parse(data: bytes) -> dict[str, Any]:
 
 def has_content(chunk: dict[str, Any]) -> bool:
     """Whether a chunk carries something the model said, or says why it said nothing."""
-    for choice in chunk.get("choices") or ():
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, dict):
             continue
         if choice.get("text") or choice.get("finish_reason"):

@@ -98,6 +98,7 @@ def test_an_endless_event_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"choices": []}, False),
         ({"choices": None}, False),
         ({"choices": ["x"]}, False),
+        ({"choices": 1}, False),
         ({}, False),
     ],
 )
