@@ -178,7 +178,9 @@ def decide(
     paced = _pace(now, state, history, rules, wish)
     count = _fit(now, state, history, rules, replicas, wish, paced)
     final = limits.clamp(count, rules)
-    want = _want(limits.clamp(paced, rules), called, choice, rules.costs)
+    savings = choice.savings(rules.costs.replica_hour) if choice and rules.costs else ()
+    late = load is not None and _late(now, state, replicas, load, called)
+    want = Want(limits.clamp(paced, rules), late, savings)
     reason = _reason(now, state, wish, count, final, replicas, want, may_fall=signals.complete)
     message = _message(state.replicas, wish, final, reason, rules, replicas)
     inputs = _inputs(signals, live, replicas, load)
@@ -374,11 +376,17 @@ def _fit(
     return limits.cap_cluster(granted, replicas, called_for)
 
 
-def _want(replicas: int, called: Wish, choice: Choice | None, costs: Costs | None) -> Want:
-    """Return what a service would have in an empty cluster, and what that saves."""
-    late = called.late or called.reason in (ScalingReason.FROM_ZERO, ScalingReason.KV_CACHE_FULL)
-    savings = choice.savings(costs.replica_hour) if choice and costs else ()
-    return Want(replicas, late, savings)
+def _late(now: float, state: PolicyState, replicas: Replicas, load: Load, called: Wish) -> bool:
+    """Whether requests need another replica than those that have a place.
+
+    They do until it has one, not only while they can be seen to miss the objective: what a full
+    pool has granted would be taken back while somebody else's replica still ends.
+    """
+    if called.late or called.reason in (ScalingReason.FROM_ZERO, ScalingReason.KV_CACHE_FULL):
+        return True
+    if not replicas.ready:
+        return load.arriving
+    return _too_few(now, state, load) >= replicas.placed
 
 
 def _was_full(now: float, state: PolicyState) -> bool:

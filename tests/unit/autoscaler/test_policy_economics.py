@@ -11,7 +11,7 @@ from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.loop import _turn
 from overspill.autoscaler.policy import LOOK, Decision
 from overspill.autoscaler.sharing import Grant
-from overspill.autoscaler.signals import Signals
+from overspill.autoscaler.signals import Demand, Signals
 
 
 def costs(ratio: float) -> Costs:
@@ -175,6 +175,32 @@ def test_a_grant_of_nothing_stops_the_last_replica_and_the_first_one() -> None:
     assert (world.reason, want.replicas, want.late) == ("ClusterShared", 1, True)
     world.rules = replace(world.rules, min_replicas=1)
     assert world.tick(CALM, waiting) == 1, "the user's minimum wins"
+
+
+def claims(world: World, signals: Signals, live: Demand) -> bool:
+    """Decide once; whether requests need another replica than those that have a place."""
+    world.tick(signals, live)
+    want = world.decisions[-1].want
+    return want is not None and want.late
+
+
+def test_what_requests_need_is_claimed_until_a_replica_has_a_place() -> None:
+    """Else a full pool would take back, with the next look, what it has just granted."""
+    world, waiting = World(replicas=0, room=0, min_replicas=0), told(queued=1.0, held=1.0)
+    assert all(claims(world, CALM, waiting) for _ in range(12))
+    assert not claims(world, CALM, told()), "nobody waits any more"
+    world.room = 1
+    world.run(60, CALM, waiting)
+    assert not claims(world, busy(1.0), told(1.0))
+
+    world, late, well = World(replicas=1, room=1), {"queue_wait_p95": 1.3}, {"queue_wait_p95": 1.0}
+    world.run(120, busy(3.0, **well), told(3.0))
+    assert not claims(world, busy(3.0, **well), told(3.0))
+    wavers = (late, late, late, well, well, well) * 4
+    assert all(claims(world, busy(3.0, **p95), told(3.0)) for p95 in wavers)
+    world.room = 2
+    assert world.run(60, busy(3.0, **well), told(3.0)) == 2
+    assert not claims(world, busy(3.0, **well), told(3.0))
 
 
 def looks(world: World, seconds: float, signals: Signals) -> list[float]:
