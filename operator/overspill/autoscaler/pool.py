@@ -70,7 +70,7 @@ class Look:
     """What was occupied at one moment."""
 
     time: float  # seconds since the epoch
-    used: int  # accelerators
+    used: Mapping[str, int]  # accelerators, by service
     occupied: Mapping[str, int]  # replicas, by service
 
 
@@ -110,10 +110,10 @@ def divide(
 
 def _look(now: float, state: PoolState, members: Sequence[Member]) -> PoolState:
     occupied = {m.service: m.occupied for m in members}
-    used = sum(m.occupied * m.stake.size for m in members)
+    used = {m.service: m.occupied * m.stake.size for m in members}
     recent = (look for look in state.looks if now - look.time < ROOM_MEMORY)
     looks = (*recent, Look(now, used, occupied))
-    room = _room([look.used for look in looks])
+    room = _room([sum(look.used.values()) for look in looks])
     full_at = now if any(m.stake.lacking for m in members) else state.full_at
     if full_at is not None and now - full_at >= FULL_MEMORY:
         full_at = None
@@ -174,12 +174,18 @@ def _claim(now: float, state: PoolState, member: Member, *, settled: bool) -> Cl
 def _watch(
     now: float, state: PoolState, members: Sequence[Member], grants: Mapping[str, Grant]
 ) -> PoolState:
-    """Note who does not use the room that there is for it, and bar who has not for too long."""
-    free = state.room - state.looks[-1].used
+    """Note who does not use the room that was made for it, and bar who has not for too long.
+
+    What a service lost with a node, or a deleted one still has while its replicas end, counts as
+    room for a while and was made for nobody.
+    """
+    used = state.looks[-1].used
+    ours = [sum(look.used.get(service, 0) for service in used) for look in state.looks]
+    free = _room(ours) - sum(used.values())
     stuck = {
         m.service: state.stuck.get(m.service, now)
         for m in members
-        if m.stake.size <= free and _granted(m, grants) > m.occupied
+        if m.stake.size <= free and _granted(m, grants) > _had(state, m)
     }
     over = {service for service, since in stuck.items() if now - since >= STUCK}
     return replace(
@@ -187,6 +193,11 @@ def _watch(
         stuck={service: since for service, since in stuck.items() if service not in over},
         barred={**state.barred, **dict.fromkeys(over, now + BAR)},
     )
+
+
+def _had(state: PoolState, member: Member) -> int:
+    """Return the most places that a service had lately."""
+    return max(look.occupied.get(member.service, 0) for look in state.looks)
 
 
 def _granted(member: Member, grants: Mapping[str, Grant]) -> int:

@@ -7,6 +7,7 @@ from overspill.autoscaler.pool import (
     EMPTY,
     FULL_MEMORY,
     HOLD,
+    ROOM_MEMORY,
     SETTLE,
     STUCK,
     Member,
@@ -129,6 +130,21 @@ def test_room_that_stays_free_brings_back_who_made_it() -> None:
     assert story.run(LOOK, gave, large) == {"large": (0, False)}
     assert "could not be used" in story.grants["team-a/large"].why
     assert story.run(BAR / 2, small, large) == {"large": (0, True)}, "left alone for a while"
+
+
+def test_room_that_was_lost_or_is_not_free_yet_bars_nobody() -> None:
+    """A node that dies, and a deleted service whose replicas take long to end."""
+    closed, more = member("closed", 2, 2, may_spill=False), member("more", 0, 1, 0.1, lacking=True)
+    hurt = replace(closed, placed=0, want=Want(2, late=True))
+    story = settled(CHEAP, closed, more)
+    story.run(ROOM_MEMORY + LOOK, CHEAP, hurt, more)
+    assert not story.state.barred
+    assert story.grants[CHEAP.service].replicas == 1, "what is left goes to who may not spill"
+    story = settled(CHEAP, closed, more, member("deleted", 2, 2, 9.0, 9.0))
+    hurry = replace(closed, want=Want(4, late=True))
+    story.run(ROOM_MEMORY + LOOK, CHEAP, hurry, more)
+    assert not story.state.barred
+    assert story.grants[CHEAP.service].replicas == 1
 
 
 def test_a_pool_that_is_full_no_more_limits_nobody() -> None:
