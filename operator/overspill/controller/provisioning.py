@@ -3,21 +3,24 @@
 Cluster Autoscaler does in ``TriggeredScaleUp``, Karpenter in ``Nominated``, both of the pod. What
 was said longer ago than a node may take counts no more, nor what Cluster Autoscaler took back since
 (``NotTriggerScaleUp``, after a node group that could not grow). Events are a help and nothing more:
-without the right to read them such a pod lacks capacity, and that is all.
+where they cannot be read (no right, or a store of their own that is down) such a pod lacks
+capacity, and that is all.
 https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
 https://karpenter.sh/docs/troubleshooting/
 """
 
+import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 
-from overspill.cluster import Cluster, Forbidden
+from overspill.cluster import Cluster, ClusterError
 from overspill.cluster.kinds import EVENT
 from overspill.controller.facts import Object, without_a_place
 
 # Reasons of events, and whether a node comes by them.
 WORDS = {"TriggeredScaleUp": True, "Nominated": True, "NotTriggerScaleUp": False}
 NODE_SECONDS = 900.0  # after which both give up a node that did not come
+READ_SECONDS = 5.0  # for the events of all pods of a service
 ASKED = 4  # pods of one service at most; usually one waits
 
 
@@ -25,18 +28,18 @@ async def promises(cluster: Cluster, pods: Iterable[Object], now: float) -> dict
     """Return what was said of a node for those of the pods that have no place, by their names.
 
     :param now: seconds since the epoch.
-    :raises ClusterError: when the API server does not answer.
     """
-    found = {}
-    for pod in list(without_a_place(pods))[:ASKED]:
-        metadata = pod["metadata"]
-        of_pod = f"involvedObject.uid={metadata['uid']}"
-        try:
-            events = await cluster.list(EVENT, metadata["namespace"], fields=of_pod)
-        except Forbidden:
-            return {}
-        if promise := newest(events.items, now):
-            found[metadata["name"]] = promise
+    found: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            for pod in list(without_a_place(pods))[:ASKED]:
+                metadata = pod["metadata"]
+                of_pod = f"involvedObject.uid={metadata['uid']}"
+                events = await cluster.list(EVENT, metadata["namespace"], fields=of_pod)
+                if promise := newest(events.items, now):
+                    found[metadata["name"]] = promise
+    except (ClusterError, TimeoutError):
+        return found
     return found
 
 

@@ -1,11 +1,12 @@
 """Whether a node is on its way for pods without a place."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from overspill.api.conditions import timestamp
-from overspill.cluster import Forbidden
+from overspill.cluster import ClusterError, Forbidden, Unavailable
 from overspill.cluster.client import Listing
 from overspill.controller import provisioning
 from overspill.controller.capacity import LOOK_SECONDS, look_again
@@ -62,16 +63,18 @@ def test_a_promise_counts_for_as_long_as_a_node_may_take(events: list[Object], s
 
 
 class Events:
-    """A cluster that has one event for each pod, or does not let us see it."""
+    """A cluster that has one event for each pod, or does not give us any."""
 
-    def __init__(self, forbidden: bool = False) -> None:
+    def __init__(self, error: ClusterError | None = None, *, hangs: bool = False) -> None:
         self.asked: list[str] = []
-        self._forbidden = forbidden
+        self._error, self._hangs = error, hangs
 
     async def list(self, kind: Any, namespace: str, *, fields: str) -> Listing:
         self.asked.append(f"{namespace} {kind.plural} {fields}")
-        if self._forbidden:
-            raise Forbidden("events is forbidden")
+        if self._error:
+            raise self._error
+        if self._hangs:
+            await asyncio.Event().wait()
         return Listing([event("Nominated", KARPENTER, 5)], "1")
 
 
@@ -94,8 +97,20 @@ async def test_only_pods_without_a_place_are_asked_for_and_few_of_them() -> None
     assert cluster.asked[0] == "team-a events involvedObject.uid=u-p0"
 
 
-async def test_without_the_right_to_read_events_nothing_is_known() -> None:
-    cluster: Any = Events(forbidden=True)
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        Events(Forbidden("events is forbidden")),
+        Events(Unavailable("etcdserver: request timed out")),
+        Events(hangs=True),
+    ],
+    ids=["forbidden", "down", "silent"],
+)
+async def test_events_that_cannot_be_read_hold_nothing_up(
+    monkeypatch: pytest.MonkeyPatch, cluster: Any
+) -> None:
+    """Many clusters keep them in an etcd of their own."""
+    monkeypatch.setattr(provisioning, "READ_SECONDS", 0.05)
     assert await provisioning.promises(cluster, [pod("p0"), pod("p1")], NOW) == {}
     assert len(cluster.asked) == 1
 
