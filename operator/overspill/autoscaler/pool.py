@@ -36,6 +36,7 @@ class Stake:
     priority: int = 0
     may_spill: bool = False  # while the cluster is full
     lacking: bool = False  # a replica is Pending for lack of accelerators
+    refused: bool = False  # one is kept from a place by what no accelerator mends: a quota, a gate
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _claim(now: float, state: PoolState, member: Member, *, settled: bool) -> Cl
     kept = 0 if stake.may_spill else held  # what its requests need stays
     return Claim(
         service=member.service,
-        wanted=want.replicas,
+        wanted=min(want.replicas, held) if stake.refused else want.replicas,
         held=held,
         floor=max(member.min_replicas, min(kept, want.replicas)),
         size=stake.size,
@@ -185,7 +186,7 @@ def _watch(
     stuck = {
         m.service: state.stuck.get(m.service, now)
         for m in members
-        if m.stake.size <= free and _granted(m, grants) > _had(state, m)
+        if m.stake.size <= free and not m.stake.refused and _granted(m, grants) > _had(state, m)
     }
     over = {service for service, since in stuck.items() if now - since >= STUCK}
     return replace(

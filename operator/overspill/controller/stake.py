@@ -8,8 +8,8 @@ import json
 
 from overspill.api.names import SpillReason
 from overspill.autoscaler.pool import Stake
-from overspill.controller import conditions
-from overspill.controller.facts import Facts
+from overspill.controller import capacity, conditions
+from overspill.controller.facts import Facts, Pod
 from overspill.controller.reasons import Reason
 from overspill.runtimes.base import node_selector
 
@@ -31,7 +31,13 @@ def stake(facts: Facts) -> Stake | None:
             and f"Insufficient {accelerator.resource}" in pod.message
             for pod in facts.pods
         ),
+        refused=bool(capacity.refusal(facts.deployment)) or any(map(_refused, facts.pods)),
     )
+
+
+def _refused(pod: Pod) -> bool:
+    gated = pod.lacks_capacity is Reason.SCHEDULING_GATED
+    return gated or bool(pod.fault and pod.fault.reason == Reason.NOT_SCHEDULABLE)
 
 
 def _pool(facts: Facts) -> str:

@@ -97,6 +97,17 @@ def test_what_a_service_that_may_not_spill_needs_is_never_taken() -> None:
     }
 
 
+def test_nobody_moves_for_what_a_quota_or_a_gate_refuses() -> None:
+    """It could not use the place."""
+    refused = member("refused", 1, 3, 9.0, 9.0, 9.0, refused=True)
+    more = member("more", 1, 2, 1.0, 0.5, lacking=True)
+    story = settled(refused, CHEAP, more)
+    assert story.grants.keys() == {"team-a/more"}
+    assert not story.state.barred
+    free = replace(refused, stake=replace(refused.stake, refused=False))
+    assert story.run(LOOK, free, CHEAP, more)["cheap"][0] < 3, "until it can"
+
+
 def test_a_replica_keeps_its_place_for_a_while() -> None:
     """The last one came where somebody else's had gone, so that the pool is as full as before."""
     two, other = replace(CHEAP, placed=2, count=2), member("other", 1, 1, 9.0)

@@ -8,7 +8,7 @@ import world
 from overspill.api.budget import Window
 from overspill.autoscaler.pool import Stake
 from overspill.controller import capacity, conditions
-from overspill.controller.facts import Budget, Facts, Pod, Scaling
+from overspill.controller.facts import Budget, Facts, Fault, Pod, Scaling
 from overspill.controller.reasons import Reason
 from overspill.controller.stake import stake
 
@@ -73,6 +73,24 @@ def test_what_may_not_leave_a_full_cluster(closed: dict[str, Any]) -> None:
 )
 def test_a_pool_is_full_when_the_scheduler_misses_an_accelerator(pod: Pod, lacking: bool) -> None:
     assert part(pods=(pod,)).lacking is lacking
+
+
+WRONG_NODE = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+
+
+@pytest.mark.parametrize(
+    ("pod", "refused"),
+    [
+        (GPU, False),
+        (probe("2 Insufficient memory"), False),  # a replica that ends gives its memory, too
+        (probe("a node is on its way", Reason.PROVISIONING), False),
+        (probe("kueue", Reason.SCHEDULING_GATED), True),
+        (Pod("probe", fault=Fault(Reason.NOT_SCHEDULABLE, WRONG_NODE)), True),
+        (Pod("broken", placed=True, fault=Fault("EngineCrashed", "out of memory")), False),
+    ],
+)
+def test_what_no_accelerator_mends_is_no_claim(pod: Pod, refused: bool) -> None:
+    assert part(pods=(pod,)).refused is refused
 
 
 def test_a_pool_is_those_that_may_go_to_the_same_nodes() -> None:
