@@ -5,6 +5,7 @@ from typing import Any
 
 from overspill.api.base import InvalidObject
 from overspill.api.service import InferenceService
+from overspill.api.values import parse_duration
 from overspill.autoscaler import replay
 from overspill.autoscaler.economics import dollars
 from overspill.autoscaler.policy import Decision
@@ -68,6 +69,10 @@ def changed(service: InferenceService, values: Mapping[str, str]) -> InferenceSe
             f"scaling.maxReplicas ({scaling.max_replicas}); change both",
             USAGE,
         )
+    objective = scaling.objective
+    latencies = (objective.ttft, objective.itl, objective.queue_wait)
+    if not all(parse_duration(latency.p95) for latency in latencies):
+        raise CommandError("--replay: p95 must be longer than 0s", USAGE)
     return made
 
 

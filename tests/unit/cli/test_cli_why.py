@@ -172,6 +172,7 @@ def test_a_replay_tells_what_another_setting_would_have_decided_and_cost(
         ("scaling.maxReplicas", "scaling.maxReplicas=VALUE"),
         ("scaling.maxReplicas=many", "spec.scaling.maxReplicas"),
         ("scaling.idleAfter=soon", "spec.scaling.idleAfter"),
+        ("scaling.objective.itl.p95=0s", "p95 must be longer than 0s"),
         ("scaling.minReplicas=3", "scaling.minReplicas (3) is more than scaling.maxReplicas (1)"),
     ],
 )
