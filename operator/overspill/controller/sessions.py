@@ -9,6 +9,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,7 +24,8 @@ from overspill.controller.views import CHILD_SELECTOR
 
 log = structlog.get_logger(__name__)
 
-MAX_TASKS = 1000  # of kopf's loop, with which the next page of a list waits
+MAX_TASKS = 1000  # of kopf's for objects, with which the next page of a list waits
+OF_OBJECT = "worker for "  # begin of their names; others are there for good, five a watch
 ROOM_SECONDS = 20.0  # that it waits at most
 LOOK_SECONDS = 0.1
 
@@ -75,13 +77,32 @@ class ShallowLines:
             yield await cut(bytes(rest))
 
 
+class Crowd:
+    """How many objects kopf looks at. Counted once for all lists that wait: it takes 1 ms."""
+
+    def __init__(self) -> None:
+        """Begin with a count that is too old."""
+        self._counted, self._count = float("-inf"), 0
+
+    def __call__(self) -> int:
+        """Return the count of the last ``LOOK_SECONDS``."""
+        now = time.monotonic()
+        if now - self._counted >= LOOK_SECONDS:
+            self._count = sum(t.get_name().startswith(OF_OBJECT) for t in asyncio.all_tasks())
+            self._counted = now
+        return self._count
+
+
+_crowd = Crowd()
+
+
 async def _room() -> None:
     """Wait until kopf has looked at most of what it listed before: it makes a task of each object.
 
     Bounded, so that a task that hangs cannot keep a list back.
     """
     for _ in range(round(ROOM_SECONDS / LOOK_SECONDS)):
-        if len(asyncio.all_tasks()) < MAX_TASKS:
+        if _crowd() < MAX_TASKS:
             return
         await asyncio.sleep(LOOK_SECONDS)
 

@@ -1,17 +1,20 @@
 """What kopf asks the API server for, and what of it is kept."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from kopf._core.reactor import queueing
 
 from overspill.controller import handlers
 from overspill.controller.sessions import (
     LOOK_SECONDS,
     MAX_TASKS,
+    OF_OBJECT,
     ShallowResponse,
     metadata_of_children,
 )
@@ -48,15 +51,23 @@ async def test_a_watch_of_children_tells_metadata_and_other_answers_stay_as_they
 
 
 async def test_a_page_waits_until_the_objects_of_others_were_looked_at() -> None:
-    looked = asyncio.Event()
-    objects = [asyncio.create_task(looked.wait()) for _ in range(MAX_TASKS)]
-    page = asyncio.create_task(exchange({}, {"items": [ITEM]}))
+    looked, body = asyncio.Event(), {"items": [ITEM]}
+    watches = [asyncio.create_task(looked.wait(), name="watcher for x") for _ in range(MAX_TASKS)]
+    assert (await exchange({}, body))[0]["items"], "many namespaces keep nothing back"
+    await asyncio.sleep(LOOK_SECONDS)
+    name = f"{OF_OBJECT}('pods', 'u-1')"
+    objects = [asyncio.create_task(looked.wait(), name=name) for _ in range(MAX_TASKS)]
+    page = asyncio.create_task(exchange({}, body))
     done, _ = await asyncio.wait([page], timeout=3 * LOOK_SECONDS)
     assert not done
     looked.set()
-    await asyncio.gather(*objects)
-    body, _asked = await page
-    assert len(body["items"]) == 1
+    await asyncio.gather(*objects, *watches)
+    found, _asked = await page
+    assert len(found["items"]) == 1
+
+
+def test_kopf_names_its_tasks_for_objects_as_they_are_counted() -> None:
+    assert f"name=f'{OF_OBJECT}{{key}}'" in inspect.getsource(queueing.watcher)
 
 
 def test_all_that_is_watched_by_label_is_asked_for_in_this_way() -> None:
