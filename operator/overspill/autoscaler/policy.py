@@ -270,9 +270,13 @@ def _economise(
 
     Where latency or caches call for more, or there is nothing, or nobody knows, layer 1 stands;
     and a count that missed the objective lately is not gone back to, whatever it would save.
+    Who has no replica because a full pool grants none is weighed all the same, until the one that
+    it grants is ready: else nobody could see that it saves more than who has them.
     """
     arrivals = number(signals.arrivals_rate)  # of a minute: the first look is at no blip
-    if rules.costs is None or arrivals is None or not (signals.complete and replicas.ready):
+    looked = wish.replicas and state.economics and now - state.economics.outlook.time <= GAP
+    weighable = signals.complete and (replicas.ready or replicas.grant or looked)
+    if rules.costs is None or arrivals is None or not weighable:
         return wish, None, state
     if live and live.complete and state.economics:
         arrivals = live.arrivals_rate
@@ -283,7 +287,8 @@ def _economise(
     choice, money = _worth(now, state.economics, current, work, prices, state.turn)
     state = replace(state, capacity=capacity, economics=money)
     worth = max(1, choice.replicas) if choice else current
-    if wish.reason in URGENT or (wish.late and wish.replicas > worth):
+    outweighs = wish.reason in URGENT or (wish.late and wish.replicas > worth)
+    if outweighs or not replicas.ready:
         return wish, choice, state
     too_few = _too_few(now, state, load)
     proven = demand.proven(too_few, current, load)

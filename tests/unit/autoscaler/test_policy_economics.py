@@ -177,6 +177,23 @@ def test_a_grant_of_nothing_stops_the_last_replica_and_the_first_one() -> None:
     assert world.tick(CALM, waiting) == 1, "the user's minimum wins"
 
 
+def test_what_a_first_replica_would_save_is_known_while_a_full_pool_grants_none() -> None:
+    world = settled(DEAR, 6.6, 2.0)
+    world.rules = replace(world.rules, min_replicas=0)
+    world.grant = Grant(0, probe=False, why="cluster full")
+    spills = replace(CALM, arrivals_rate=2.0, spilled_in_flight=6.6, spilled_rate=2.0)
+    told_so = told(spilled_in_flight=6.6, arrivals_rate=2.0)
+    assert world.run(120, spills, told_so) == 0
+    world.grant, world.room = None, 0
+    assert world.run(60, spills, told_so) == 1, "it waits for the place that somebody gives"
+    world.room = 1
+    world.run(20, spills, told_so)
+    wants = [decision.want for decision in world.decisions[-16:]]
+    assert [want.savings[0] if want else 0.0 for want in wants] == pytest.approx(
+        [0.8 * 2] * 16, rel=0.05
+    ), "else it could never win it back, or not keep it"
+
+
 def claims(world: World, signals: Signals, live: Demand) -> bool:
     """Decide once; whether requests need another replica than those that have a place."""
     world.tick(signals, live)
