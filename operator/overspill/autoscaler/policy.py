@@ -180,7 +180,7 @@ def decide(
     final = limits.clamp(count, rules)
     savings = choice.savings(rules.costs.replica_hour) if choice and rules.costs else ()
     late = load is not None and _late(now, state, replicas, load, called)
-    want = Want(limits.clamp(paced, rules), late, savings)
+    want = Want(limits.clamp(paced, rules), late, savings, first=not replicas.ready)
     reason = _reason(now, state, wish, count, final, replicas, want, may_fall=signals.complete)
     message = _message(state.replicas, wish, final, reason, rules, replicas)
     inputs = _inputs(signals, live, replicas, load)

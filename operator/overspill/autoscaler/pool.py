@@ -46,6 +46,7 @@ class Want:
     replicas: int  # within minReplicas and maxReplicas
     late: bool = False  # its objective is missed, or its requests wait for a first replica
     savings: tuple[float, ...] = ()  # US dollars per hour, first replica to last; empty: unknown
+    first: bool = False  # none is ready: of what waits nobody knows yet how many it needs
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _claim(now: float, state: PoolState, member: Member, *, settled: bool) -> Cl
     kept = 0 if stake.may_spill else held  # what its requests need stays
     return Claim(
         service=member.service,
-        wanted=min(want.replicas, held) if stake.refused else want.replicas,
+        wanted=_wanted(state, member),
         held=held,
         floor=max(member.min_replicas, min(kept, want.replicas)),
         size=stake.size,
@@ -169,7 +170,14 @@ def _claim(now: float, state: PoolState, member: Member, *, settled: bool) -> Cl
         recent=not settled or now - since < HOLD,
         waiting=stake.lacking,
         barred=member.service in state.barred,
+        first=want.first,
     )
+
+
+def _wanted(state: PoolState, member: Member) -> int:
+    """Return the replicas that a service claims a place for."""
+    wanted, (held, _) = member.want.replicas, state.held[member.service]
+    return min(wanted, held) if member.stake.refused else wanted
 
 
 def _watch(
@@ -186,7 +194,7 @@ def _watch(
     stuck = {
         m.service: state.stuck.get(m.service, now)
         for m in members
-        if m.stake.size <= free and not m.stake.refused and _granted(m, grants) > _had(state, m)
+        if m.stake.size <= free and _granted(state, m, grants) > _had(state, m)
     }
     over = {service for service, since in stuck.items() if now - since >= STUCK}
     return replace(
@@ -201,6 +209,6 @@ def _had(state: PoolState, member: Member) -> int:
     return max(look.occupied.get(member.service, 0) for look in state.looks)
 
 
-def _granted(member: Member, grants: Mapping[str, Grant]) -> int:
+def _granted(state: PoolState, member: Member, grants: Mapping[str, Grant]) -> int:
     grant = grants.get(member.service)
-    return grant.replicas if grant else member.want.replicas
+    return grant.replicas if grant else _wanted(state, member)

@@ -43,6 +43,7 @@ class Claim:
     recent: bool = False  # what it holds it has held for a short while only
     waiting: bool = False  # one of its replicas is Pending
     barred: bool = False  # room was made for it lately, and it could not use it
+    first: bool = False  # none of its replicas is ready: nobody knows yet how many it needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Replica:
     def held(self) -> bool:
         """Whether it has a place."""
         return self.index < self.claim.held
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be granted now."""
+        return self.held or not (self.claim.barred or (self.claim.first and self.index))
 
     @property
     def worth(self) -> float:
@@ -138,7 +144,7 @@ def _grant(wishes: Iterable[Replica], room: int) -> list[Replica]:
     """
     ranks: dict[tuple[int, int, bool], list[Replica]] = {}
     for replica in wishes:
-        if replica.held or not replica.claim.barred:
+        if replica.open:
             ranks.setdefault(replica.rank, []).append(replica)
     granted: list[Replica] = []
     for equals in ranks.values():
@@ -227,6 +233,8 @@ def _why(mine: Replica, last: Iterable[Replica]) -> str:
     text = f"cluster full: {mine.index} of {claim.wanted} wanted replicas granted"
     if claim.barred and not mine.held:
         return f"{text}; room that was made for more could not be used, it is tried again later"
+    if not mine.open:
+        return f"{text}; more when its first replica is ready"
     rival = next((r for r in last if r.claim.service != claim.service), None)
     if rival is None:
         return f"{text}; nobody else holds more than minReplicas and what may not spill"

@@ -205,6 +205,7 @@ def test_what_requests_need_is_claimed_until_a_replica_has_a_place() -> None:
     """Else a full pool would take back, with the next look, what it has just granted."""
     world, waiting = World(replicas=0, room=0, min_replicas=0), told(queued=1.0, held=1.0)
     assert all(claims(world, CALM, waiting) for _ in range(12))
+    assert all(d.want and d.want.first for d in world.decisions)
     assert not claims(world, CALM, told()), "nobody waits any more"
     world.room = 1
     world.run(60, CALM, waiting)

@@ -97,6 +97,17 @@ def test_what_a_service_that_may_not_spill_needs_is_never_taken() -> None:
     }
 
 
+def test_before_its_first_replica_is_ready_a_queue_claims_one() -> None:
+    """Or what it then turns out not to need would have been taken from others for nothing."""
+    closed = member("closed", 0, 3, may_spill=False, lacking=True)
+    closed = replace(closed, want=Want(3, late=True, first=True))
+    assert Story().run(LOOK, CHEAP, closed) == {"cheap": (2, False), "closed": (1, False)}
+    known = replace(closed, want=replace(closed.want, first=False))
+    assert Story().run(LOOK, CHEAP, known)["cheap"] == (0, False)
+    down = replace(CHEAP, want=replace(CHEAP.want, first=True))
+    assert Story().run(LOOK, down, DEAR) == {"dear": (1, True)}, "what it held it claims"
+
+
 def test_nobody_moves_for_what_a_quota_or_a_gate_refuses() -> None:
     """It could not use the place."""
     refused = member("refused", 1, 3, 9.0, 9.0, 9.0, refused=True)

@@ -45,6 +45,7 @@ def test_accelerators_go_where_they_save_most() -> None:
         (claim("b", 1.0, held=1), claim("a", 1.1), "b $1.00, which runs"),
         (claim("b", 1.0, floor=1), claim("a", 9.0), "nobody else holds more than minReplicas"),
         (claim("b", 1.0), claim("a", 9.0, barred=True), "could not be used"),
+        (claim("b", 1.0), claim("a", 9.0, 8.0, held=1, floor=1, first=True), "first replica is"),
         (claim("b", wanted=1, held=1), claim("a", 9.0), "nobody knows"),
         (
             claim("b", wanted=1, stranded=True),
