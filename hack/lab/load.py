@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -79,7 +79,7 @@ class Client:
                 sent.status = answer.status
                 note_destination(sent, dict(answer.headers))
                 if self.stream and answer.status == 200:
-                    await read_stream(answer, sent, start)
+                    await read_stream(self.lines(answer), sent, start)
                 else:
                     await read_unary(answer, sent, start)
         except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
@@ -87,6 +87,10 @@ class Client:
             sent.complete, sent.error = False, f"{type(error).__name__}: {error}"
         sent.seconds = round(time.monotonic() - start, 3)
         return sent
+
+    def lines(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The lines of a stream, as fast as they come."""
+        return aiter(answer.content)
 
 
 def note_destination(sent: Sent, headers: dict[str, str]) -> None:
@@ -110,10 +114,10 @@ async def read_unary(answer: aiohttp.ClientResponse, sent: Sent, start: float) -
     sent.complete = body["choices"][0]["finish_reason"] is not None
 
 
-async def read_stream(answer: aiohttp.ClientResponse, sent: Sent, start: float) -> None:
+async def read_stream(lines: AsyncIterator[bytes], sent: Sent, start: float) -> None:
     """Read server-sent events to ``[DONE]``; a comment may carry what headers could not."""
     finished = False
-    async for raw in answer.content:
+    async for raw in lines:
         line = raw.decode().strip()
         if line.startswith(": x-overspill-"):
             name, _, value = line[2:].partition("=")

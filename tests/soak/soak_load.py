@@ -6,14 +6,13 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import aiohttp
 import orjson
 from soak_gateways import NAMESPACE, NARROW, SERVICE, SLOTS, Gateway
 from soak_upstreams import PACE, PREFILL, PROMPT_NANO, TOKEN_NANO, Attempt, Book, Upstream
 
-from lab.load import Client, Sent, note_destination, read_stream
+from lab.load import Client, Sent
 
 LOAD = 0.7  # of what the engines can do
 TOKENS = range(4, 13)  # of an answer
@@ -241,22 +240,8 @@ class Load:
 class _Slow(Client):
     """A client that reads a line of the answer every 0.1 s."""
 
-    async def send(self, session: aiohttp.ClientSession, stage: str, prompt: str) -> Sent:
-        sent = Sent(t=0.0, stage=stage)
-        headers = {"Authorization": f"Bearer {self.key}"}
-        try:
-            async with session.post(
-                f"{self.url}/chat/completions", json=self.body(prompt), headers=headers
-            ) as answer:
-                sent.status = answer.status
-                note_destination(sent, dict(answer.headers))
-                if answer.status == 200:
-                    await read_stream(SimpleNamespace(content=_slowly(answer)), sent, 0.0)
-                else:
-                    sent.error = await answer.text()
-        except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
-            sent.error = f"{type(error).__name__}: {error}"
-        return sent
+    def lines(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        return _slowly(answer)
 
 
 async def _slowly(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
