@@ -258,6 +258,13 @@ bench-spill: venv ## The spill decision on a virtual clock, against a planner wi
 bench-dollars: venv ## Dollars of serving a real hour: ours, all cloud, local only, fallback on error
 	$(PY) bench/dollars.py --traces $(TRACES) $(BENCH)
 
+.PHONY: bench-live
+bench-live: venv ## Ten minutes of load with us, a plain HPA and KEDA, side by side on the local cluster
+	python3 hack/cluster/main.py up
+	python3 hack/cluster/main.py build keda
+	$(PY) hack/images.py build --load
+	PYTHONPATH=hack:. $(PY) bench/live.py --traces $(TRACES) $(BENCH)
+
 .PHONY: bench-pool
 bench-pool: venv ## Many services on one full pool, against the optimum of them all
 	$(PY) bench/pool.py

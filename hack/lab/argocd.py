@@ -8,9 +8,7 @@ metrics, which know no such option). Argo CD is built once
 import os
 import secrets
 import shutil
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,35 +18,23 @@ from typing import IO, Any
 
 import yaml
 
-from lab.kube import ROOT, CommandFailed, Kube, eventually
+from lab import programs
+from lab.kube import ROOT, Kube, eventually
 
 NAMESPACE = "argocd"
-MODULE = ROOT / "hack" / "cluster" / "go" / "argocd"
 SOURCE = "github.com/argoproj/argo-cd/v3"
 REDIS = ROOT / "build" / "tools" / "redis"
-BUILD_TIMEOUT = 1800  # seconds; four minutes on two idle cores
 REFRESH = "argocd.argoproj.io/refresh"
 
 
 def program() -> Path:
     """Return Argo CD's one program; builds it first where it is not there yet."""
-    command = [sys.executable, "hack/cluster/main.py", "build", "argocd"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
-    if done.returncode:
-        raise CommandFailed(f"Argo CD could not be built: {done.stderr}{done.stdout}")
-    return Path(done.stdout.splitlines()[-1]) / "argocd"
+    return programs.built("argocd") / "argocd"
 
 
 def manifests() -> Path:
     """Return Argo CD's own manifests, from the source of the very version that was built."""
-    command = ["go", "mod", "download", SOURCE]
-    env = os.environ | {"GOFLAGS": "-mod=mod"}
-    subprocess.run(command, cwd=MODULE, env=env, check=True, timeout=300, capture_output=True)
-    listed = subprocess.run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", SOURCE],
-        cwd=MODULE, check=True, timeout=60, capture_output=True, text=True,
-    )  # fmt: skip
-    return Path(listed.stdout.strip()) / "manifests"
+    return programs.source("argocd", SOURCE) / "manifests"
 
 
 def health(argocd: Path, obj: Path, config_map: Path) -> tuple[str, str]:
@@ -158,7 +144,9 @@ def running(kube: Kube, folder: Path) -> Iterator[ArgoCD]:
     """
     argocd, redis = program(), redis_server()
     ports = dict(
-        zip(("git", "redis", "repo", "repo-metrics", "metrics"), free_ports(5), strict=True)
+        zip(
+            ("git", "redis", "repo", "repo-metrics", "metrics"), programs.free_ports(5), strict=True
+        )
     )
     install(kube, manifests())
     with ExitStack() as stack:
@@ -166,10 +154,10 @@ def running(kube: Kube, folder: Path) -> Iterator[ArgoCD]:
         env = environment(kube, folder)
         for name, command in commands(argocd, redis, folder, ports).items():
             as_program = {"ARGOCD_BINARY_NAME": f"argocd-{name}"}
-            stack.enter_context(process(command, env | as_program, folder / f"{name}.log"))
+            stack.enter_context(programs.process(command, env | as_program, folder / f"{name}.log"))
         repository = create_repository(folder, ports["git"])
         for port in ports.values():
-            eventually(f"port {port} answers", lambda port=port: listening(port), timeout=60)  # type: ignore[misc]
+            programs.await_port(port)
         yield ArgoCD(kube, repository, folder)
 
 
@@ -276,37 +264,3 @@ def uninstall(kube: Kube) -> None:
         "delete", "crd", "applications.argoproj.io", "appprojects.argoproj.io",
         "--ignore-not-found", "--timeout=100s",
     )  # fmt: skip
-
-
-@contextmanager
-def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
-    """Run a program until the block ends."""
-    with log.open("w") as stream:
-        child = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
-        )
-        try:
-            yield
-        finally:
-            child.terminate()
-            try:
-                child.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nothing listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def listening(port: int) -> bool:
-    """Whether something accepts connections on that port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

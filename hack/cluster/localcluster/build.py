@@ -94,6 +94,13 @@ ON_DEMAND = (
         stamp="-X github.com/argoproj/argo-cd/v3/common.version={plain}",
         output="argocd",
     ),
+    Module(
+        "keda",
+        "github.com/kedacore/keda/v2",
+        ("/cmd/adapter", "/cmd/operator"),
+        "6 min",
+        stamp="-X github.com/kedacore/keda/v2/version.Version={plain}",
+    ),
 )
 
 
