@@ -47,6 +47,7 @@ class ProviderReport(BaseModel):
     ready: bool
     reason: str
     message: str = ""
+    unknown_models: frozenset[str] = frozenset()  # that it says it does not have
 
 
 class Report(BaseModel):
@@ -206,14 +207,19 @@ class Gateways:
         )
 
     def providers(self) -> dict[str, ProviderReport]:
-        """Return each provider's state: ready where one gateway says so."""
+        """Return each provider's state: ready where one gateway says so.
+
+        A model is unknown where one says so: the others may not have asked for it.
+        """
         now = self._clock()
         merged: dict[str, ProviderReport] = {}
         for voice in self._voices.values():
             report = voice.latest(now)
             for key, provider in report.providers.items() if report else ():
-                if key not in merged or provider.ready:
-                    merged[key] = provider
+                before = merged.get(key, provider)
+                unknown = before.unknown_models | provider.unknown_models
+                best = before if before.ready else provider
+                merged[key] = best.model_copy(update={"unknown_models": unknown})
         return merged
 
 

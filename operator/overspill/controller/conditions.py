@@ -24,6 +24,7 @@ from overspill.controller.facts import (
 from overspill.controller.reasons import Reason
 from overspill.ledger import pricelist
 from overspill.ledger.prices import Rates
+from overspill.providers.base import Fault as ProviderFault
 from overspill.runtimes import child_name
 
 # Image volumes are on by default from this version on; older API servers drop the field.
@@ -283,6 +284,12 @@ def _provider(facts: Facts, ref: ProviderRef) -> Verdict:
         return Verdict("Unknown", Reason.NO_REPORT, f"no gateway has tried the key of {key} yet")
     if not known.ready:
         return _false(known.reason, f"InferenceProvider {key}: {known.message}")
+    if ref.model in known.unknown_models:
+        return _false(
+            ProviderFault.MODEL_UNKNOWN,
+            f"InferenceProvider {key} says that it does not have {ref.model} (status 404); check "
+            "the name against the provider's list",
+        )
     return _true(Reason.PROVIDERS_READY)
 
 

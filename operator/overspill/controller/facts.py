@@ -99,6 +99,7 @@ class ProviderFacts:
     ready: bool = False
     reason: str = ""
     message: str = ""
+    unknown_models: frozenset[str] = frozenset()  # that the provider says it does not have
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,7 @@ class Observer:
             ready=report.ready,
             reason=report.reason,
             message=report.message,
+            unknown_models=report.unknown_models,
         )
 
 

@@ -157,7 +157,7 @@ class Chooser:
         if isinstance(decision, spill.Spill):
             provider = self.state.providers[decision.provider]
             model = usable[decision.provider].model
-            permit = provider.admit(exchange.expected_tokens(), now)
+            permit = provider.admit(model, exchange.expected_tokens(), now)
             return Overflow(provider, model, decision.reason, permit)
         if exchange.verdict and isinstance(decision, spill.Refuse):
             raise exchange.verdict

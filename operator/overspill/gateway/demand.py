@@ -16,6 +16,7 @@ import structlog
 from pydantic import ValidationError
 
 from overspill.gateway.funds import Funds
+from overspill.gateway.provider import Provider
 from overspill.gateway.state import Service, State
 from overspill.ledger.messages import Statement
 
@@ -88,9 +89,7 @@ class Demand:
             "instance": self._instance,
             "seq": self._seq,
             "services": {s.key: self._service(s) for s in services if s.arrivals},
-            "providers": {
-                p.key: dict(zip(_READINESS, p.readiness(now), strict=True)) for p in providers
-            },
+            "providers": {p.key: _provider(p, now) for p in providers},
         }
         report |= self._money()
         return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)
@@ -119,6 +118,12 @@ class Demand:
             "spilled_in_flight": sum(service.spilled.values()),
             "wait_p95": wait_p95(service, self._state.clock()),
         }
+
+
+def _provider(provider: Provider, now: float) -> dict[str, Any]:
+    """Return what is told of a provider."""
+    readiness = dict(zip(_READINESS, provider.readiness(now), strict=True))
+    return readiness | {"unknown_models": provider.unknown_models(now)}
 
 
 def wait_p95(service: Service, now: float) -> float | None:

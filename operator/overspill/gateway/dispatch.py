@@ -258,7 +258,7 @@ class Dispatcher:
             if error.fault is Fault.NOT_FINISHED:
                 self._answers(provider, target.permit)
             else:
-                provider.breaker.failed(error, target.permit.began, self.clock())
+                provider.failed(target.permit, error, self.clock())
             raise ProviderFailed(f"{key}: {error}", error.fault) from None
         except RequestRefused as error:
             self._answers(provider, target.permit)
@@ -305,9 +305,7 @@ class Dispatcher:
 
     def _answers(self, provider: Provider, permit: Permit) -> None:
         """Close a provider's breaker; those who waited for that may go."""
-        probed = provider.breaker.half_open
-        provider.breaker.answered(permit.began)
-        if probed:
+        if provider.answered(permit):
             self._tell_waiting()
 
     def _tell_waiting(self) -> None:

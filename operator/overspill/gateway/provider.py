@@ -2,8 +2,8 @@
 
 A request goes there with a permit, which counts it in the limits and tells the breaker what became
 of it. Where there is none to be had, what would go there goes to the next provider or waits for a
-replica. The operator is told of a failure that lasts; a single one is gone before anybody could
-read of it.
+replica. A model that it does not have rests by itself: the others are asked all the same. The
+operator is told of a failure that lasts; a single one is gone before anybody could read of it.
 """
 
 import math
@@ -17,10 +17,12 @@ from overspill.gateway.rate import Limits, Shortage, Throttle
 from overspill.gateway.share import Share
 from overspill.ledger import pricelist
 from overspill.ledger.prices import Rates
+from overspill.providers.base import Fault, ProviderUnusable
 
 LONG_REST = 5.0  # seconds; the operator is told of these at once
 FAULT_MEMORY = 60.0  # seconds after a rest in which nobody asked again: then nothing is known
 BURST = 5.0  # seconds of its limits per minute that may be used at once
+UNKNOWN_REMEDY = "check spec.models against the provider's list, and baseURL"
 CONNECTIONS = 256  # requests at a time from one gateway, where the object sets no limit
 
 
@@ -37,7 +39,7 @@ class Hindrance(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """Leave for one request to go to a provider, until it is given back.
+    """Leave for one request to go to a provider's model, until it is given back.
 
     :param began: monotonic seconds.
     :param tokens: with which it was counted.
@@ -45,6 +47,7 @@ class Permit:
     :param sent: it was not only let go, it went.
     """
 
+    model: str
     began: float
     tokens: int
     probes: bool = False
@@ -53,7 +56,10 @@ class Permit:
 
 @dataclass(slots=True, eq=False)
 class Provider:
-    """An InferenceProvider, its key, and whether it can be used now. Times in monotonic seconds."""
+    """An InferenceProvider, its key, and whether it can be used now. Times in monotonic seconds.
+
+    :param unknown: those of its models that it said it does not have.
+    """
 
     resource: InferenceProvider
     secret: str = field(default="", repr=False)
@@ -61,6 +67,7 @@ class Provider:
     message: str = "the Secret was not read yet"
     rates: dict[str, Rates] = field(default_factory=dict)
     breaker: Breaker = field(default_factory=Breaker)
+    unknown: dict[str, Breaker] = field(default_factory=dict)
     throttle: Throttle = field(default_factory=lambda: Throttle(BURST, borrows=True))
     at_once: int = CONNECTIONS
     running: int = 0
@@ -73,7 +80,7 @@ class Provider:
     def configure(self, resource: InferenceProvider, share: Share, now: float) -> None:
         """Take a changed object, which gets its chance anew, or another part of its limits."""
         if resource.spec != self.resource.spec:
-            self.breaker.forgive(now)
+            self._forgive(now)
         self.resource = resource
         # The operator's status changes on the day on which a list price does, and so we are here.
         self.rates = pricelist.rates_of(resource.spec, datetime.now(UTC).date())
@@ -86,8 +93,12 @@ class Provider:
     def set_key(self, secret: str, reason: str, message: str, now: float) -> None:
         """Take what became of the key; with another one it gets its chance anew."""
         if secret != self.secret:
-            self.breaker.forgive(now)
+            self._forgive(now)
         self.secret, self.reason, self.message = secret, reason, message
+
+    def _forgive(self, now: float) -> None:
+        self.breaker.forgive(now)
+        self.unknown.clear()
 
     # whether a request may go there
 
@@ -100,21 +111,26 @@ class Provider:
         # Clients are told, too: what to do about it stands in its conditions only.
         return "" if self.secret else f"{self.reason}, see its conditions"
 
-    def busy_for(self, tokens: int, now: float) -> tuple[str, float] | None:
+    def busy_for(self, model: str, tokens: int, now: float) -> tuple[str, float] | None:
         """Return why a request must wait for its permit, and the seconds; None when it need not."""
         if (pause := self.breaker.pause(now)) > 0:
             return self._rests(pause, now), pause
+        unknown = self.unknown.get(model)
+        if unknown and (pause := unknown.pause(now)) > 0:
+            return f"it does not have {model}, and is asked again in {pause:.0f} s", pause
         if self.running >= self.at_once:
             return f"{self.running} requests are there, this gateway's part of its limit", math.inf
         shortage = self.throttle.shortage(tokens, now)
         return (_short(shortage, tokens), shortage.seconds) if shortage else None
 
-    def admit(self, tokens: int, now: float) -> Permit:
+    def admit(self, model: str, tokens: int, now: float) -> Permit:
         """Let a request go that nothing hinders."""
-        self.breaker.begin(now)
+        breakers = self._breakers(model)
+        for breaker in breakers:
+            breaker.begin(now)
         self.throttle.take(tokens, now)
         self.running += 1
-        return Permit(now, tokens, probes=self.breaker.half_open)
+        return Permit(model, now, tokens, probes=any(b.half_open for b in breakers))
 
     def release(self, permit: Permit, used: int | None, now: float) -> bool:
         """Take a permit back; whether others may go now, or sooner than they know.
@@ -123,7 +139,8 @@ class Provider:
         """
         waited_for = self.running >= self.at_once or permit.probes
         self.running -= 1
-        self.breaker.ended(permit.began)
+        for breaker in self._breakers(permit.model):
+            breaker.ended(permit.began)
         if not permit.sent:
             self.throttle.take(-permit.tokens, now, requests=-1)
         elif used is not None:
@@ -132,7 +149,35 @@ class Provider:
 
     def has_changed_since(self, permit: Permit) -> bool:
         """Whether it rests, or was given another chance, since a request was let go."""
-        return permit.began < self.breaker.until
+        return any(permit.began < breaker.until for breaker in self._breakers(permit.model))
+
+    def answered(self, permit: Permit) -> bool:
+        """Take that it answered; whether others have waited for that."""
+        breakers = self._breakers(permit.model)
+        probed = any(breaker.half_open for breaker in breakers)
+        for breaker in breakers:
+            breaker.answered(permit.began)
+        return probed
+
+    def failed(self, permit: Permit, failure: ProviderUnusable, now: float) -> None:
+        """Take that it did not answer: it rests, or what rests is a model that it does not have."""
+        if failure.fault is Fault.MODEL_UNKNOWN:
+            self.breaker.answered(permit.began)
+            breaker = self.unknown.setdefault(permit.model, Breaker())
+        else:
+            breaker = self.breaker
+        breaker.failed(failure, permit.began, now)
+
+    def _breakers(self, model: str) -> list[Breaker]:
+        unknown = self.unknown.get(model)
+        return [self.breaker, unknown] if unknown else [self.breaker]
+
+    # what the operator is told
+
+    def unknown_models(self, now: float) -> list[str]:
+        """Return those of its models that it says again and again it does not have."""
+        lasting = {model: b for model, b in self.unknown.items() if b.rests > 1}
+        return [model for model, b in lasting.items() if now < b.until + FAULT_MEMORY]
 
     def readiness(self, now: float) -> tuple[bool, str, str]:
         """Return whether it can be used, and a condition's reason and message."""
@@ -142,6 +187,10 @@ class Provider:
         lasting = rests > 1 or (failure is not None and failure.cooldown >= LONG_REST)
         if failure is not None and lasting and now < self.breaker.until + FAULT_MEMORY:
             return False, failure.fault, f"{failure}; tried again at least once a minute"
+        if unknown := self.unknown_models(now):
+            message = f"it does not have {' and '.join(unknown)} (status 404); " + UNKNOWN_REMEDY
+            some = len(unknown) < len(self.rates)
+            return some, self.reason if some else Fault.MODEL_UNKNOWN, message
         return True, self.reason, self.message
 
     def _rests(self, pause: float, now: float) -> str:

@@ -396,7 +396,7 @@ class State:
             return Hindrance(key, "there is no such InferenceProvider")
         if unfit := provider.unfit_for(namespace, model):
             return Hindrance(key, unfit)
-        busy = provider.busy_for(tokens, now)
+        busy = provider.busy_for(model, tokens, now)
         return Hindrance(key, *busy) if busy else None
 
     def recheck_all(self) -> None:

@@ -35,6 +35,7 @@ class Fault(StrEnum):
     SERVER_ERROR = "ServerError"  # 5xx, or an error inside a stream before its first content
     TIMED_OUT = "TimedOut"  # it was reached and said nothing in time
     UNREACHABLE = "Unreachable"  # no connection
+    MODEL_UNKNOWN = "ModelUnknown"  # 404: its other models may well be there
     UNEXPECTED_ANSWER = "UnexpectedAnswer"  # something that is no answer of this API
     NOT_FINISHED = "NotFinished"  # it tried to answer this request; it may well answer others
 

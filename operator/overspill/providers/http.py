@@ -198,7 +198,8 @@ async def _fault(response: aiohttp.ClientResponse, seconds: float) -> ProviderEr
             fault, f"status {status}", pause or SHORTEST_PAUSE,
             told=pause is not None, may_bill=may_bill,
         )  # fmt: skip
-    return ProviderUnusable(Fault.UNEXPECTED_ANSWER, f"status {status}")
+    fault = Fault.MODEL_UNKNOWN if status == 404 else Fault.UNEXPECTED_ANSWER
+    return ProviderUnusable(fault, f"status {status}")
 
 
 async def _message(response: aiohttp.ClientResponse, seconds: float) -> str:

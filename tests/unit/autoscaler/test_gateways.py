@@ -187,10 +187,11 @@ async def test_a_provider_is_ready_where_one_gateway_says_so(tmp_path):
         DemandServer("gw-2") as two,
         listening(tmp_path, [one, two], Hands()) as (gateways, _),
     ):
-        await one.say({}, {"p/a": missing, "p/b": missing})
+        await one.say({}, {"p/a": missing | {"unknown_models": ["typo"]}, "p/b": missing})
         await two.say({}, {"p/a": ready, "p/b": missing})
         await until(lambda: len(gateways.providers()) == 2 and gateways.demand(KEY).complete)
         assert gateways.providers()["p/a"].ready
+        assert gateways.providers()["p/a"].unknown_models == {"typo"}
         assert gateways.providers()["p/b"].reason == "SecretNotFound"
 
 

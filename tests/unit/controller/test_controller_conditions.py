@@ -195,6 +195,12 @@ def report(**change: Any) -> dict[str, ProviderFacts]:
     [
         (world.service(), {}, ("True", "NotConfigured")),
         (world.spilling(), report(), ("True", "ProvidersReady")),
+        (world.spilling(), report(unknown_models={"other"}), ("True", "ProvidersReady")),
+        (
+            world.spilling(),
+            report(unknown_models={world.provider().spec.models[0].name}),
+            ("False", "ModelUnknown"),
+        ),
         (world.spilling(dataPolicy="Never"), report(), ("True", "DataPolicyNever")),
         (world.spilling(), {}, ("False", "ProviderNotFound")),
         (world.spilling(), report(invalid="spec.type: bad"), ("False", "InvalidSpec")),

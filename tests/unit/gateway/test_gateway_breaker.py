@@ -91,6 +91,36 @@ def test_another_key_or_address_is_a_new_chance() -> None:
     assert provider.breaker.pause(104.0) == 0
 
 
+def test_a_model_that_it_does_not_have_rests_by_itself() -> None:
+    price = {"inputPerMTok": "1", "outputPerMTok": "2"}
+    models = [{"name": name, "price": price} for name in ("big-1", "typo-1")]
+    provider, now = one(models=models), 100.0
+    for rest, told in ((1.0, []), (2.0, ["typo-1"]), (4.0, ["typo-1"])):
+        assert provider.busy_for("typo-1", 1, now) is None
+        permit = provider.admit("typo-1", 1, now)
+        assert permit.probes is (rest > 1)
+        provider.failed(permit, ProviderUnusable(Fault.MODEL_UNKNOWN, "status 404"), now)
+        assert provider.release(permit, None, now) is permit.probes, "those who waited for it"
+        assert provider.busy_for("typo-1", 1, now) == (
+            f"it does not have typo-1, and is asked again in {rest:.0f} s", rest,
+        )  # fmt: skip
+        assert provider.busy_for("big-1", 1, now) is None
+        assert provider.unknown_models(now) == told
+        now += rest
+    assert provider.readiness(now)[0], "its other model is there"
+    assert provider.unknown_models(now + FAULT_MEMORY) == []
+    provider.failed(provider.admit("big-1", 1, now), SERVER_ERROR, now)
+    for moment in (now + 1, now + 9):
+        failure = ProviderUnusable(Fault.MODEL_UNKNOWN, "status 404")
+        provider.failed(provider.admit("big-1", 1, moment), failure, moment)
+    assert provider.breaker.rests == 0, "it answers"
+    assert provider.readiness(now + 9)[:2] == (False, "ModelUnknown"), "no model at all"
+    assert provider.answered(provider.admit("typo-1", 1, now + 9))
+    assert provider.unknown_models(now + 9) == ["big-1"]
+    provider.set_key("sk-2", "Ready", "", now + 9)
+    assert provider.readiness(now + 9) == (True, "Ready", "")
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["begin", "begin", "fail", "fail", "answer", "leave"]),

@@ -92,7 +92,8 @@ ANSWERS = [
     (Upstream(status=529), "ServerError"),
     (Upstream(error_after=0), "ServerError"),
     (Upstream(break_after=0), "ServerError"),
-    (Upstream(status=404), "UnexpectedAnswer"),
+    (Upstream(status=404), "ModelUnknown"),
+    (Upstream(status=302), "UnexpectedAnswer"),
     (Hanging(), "TimedOut"),
     (Hanging(OK), "TimedOut"),
     (Hanging(OK + chunk(ROLE)), "TimedOut"),
@@ -168,6 +169,34 @@ async def test_a_refused_key_is_not_tried_with_every_request(
         assert {status for status, _, _ in await asyncio.gather(*tasks)} == {200}
 
 
+async def test_a_model_that_a_provider_does_not_have_bars_no_other_of_it(
+    gateway: World, engine: Upstream
+) -> None:
+    engine.gate.clear()
+    price = {"inputPerMTok": "1", "outputPerMTok": "2"}
+    both = [{"name": name, "price": price} for name in ("big-1", "typo-1")]
+    mistyped = {"providers": [{"name": "cloud", "model": "typo-1"}]}
+    async with Upstream(status=404).serving() as cloud:
+        gateway.provider(cloud, models=both)
+        gateway.state.put_service(service(spillover=mistyped))
+        held = [chat(gateway)]
+        await until(lambda: queued(gateway) == 1)
+        known = gateway.state.providers["team-a/cloud"]
+        assert known.busy_for("big-1", 1, gateway.state.clock()) is None
+        known.unknown["typo-1"].until += 60.0
+        cloud.status = 200
+        gateway.state.put_service(service("other", spillover=spillover()))
+        body = {"model": "other", "messages": [{"role": "user", "content": "hi"}]}
+        _, headers, _ = await gateway.post("/v1/chat/completions", body)
+        assert headers["x-overspill-destination"] == "team-a/cloud"
+        held.append(chat(gateway))
+        await until(lambda: queued(gateway) == 2)
+        assert [sent["model"] for sent in cloud.bodies] == ["typo-1", "big-1"]
+        gateway.replicas(engine)
+        engine.gate.set()
+        assert {status for status, _, _ in await asyncio.gather(*held)} == {200}
+
+
 async def test_when_nobody_answers_the_error_says_what_the_provider_did() -> None:
     async with world(hold=0.2) as w, Upstream(status=401).serving() as cloud:
         w.state.put_service(service(spillover=spillover()))
@@ -216,7 +245,7 @@ async def test_while_one_probes_nobody_else_does_and_one_that_leaves_hands_it_on
         await until(lambda: len(cloud.bodies) == 1)
         others = [chat(gateway) for _ in range(3)]
         await until(lambda: queued(gateway) == 3)
-        why = gateway.state.providers["team-a/cloud"].busy_for(1, gateway.state.clock())
+        why = gateway.state.providers["team-a/cloud"].busy_for("big-1", 1, gateway.state.clock())
         assert why is not None
         assert why[0] == "another request tries whether it answers again, after: 500"
         assert len(cloud.bodies) == 1
