@@ -34,6 +34,7 @@ ERRORS = {
     400: "The body, or a field that the message names, is wrong.",
     401: "No key, or none that is known.",
     404: "No such model for this key, or no such path.",
+    405: "Another method than this path's.",
     408: "The body came too slowly.",
     413: "The body is too large.",
     429: "Beyond the key's limits, or too many wait; come back after Retry-After.",
@@ -43,6 +44,17 @@ ERRORS = {
     503: "Nobody can answer now; come back after Retry-After.",
 }
 TEXT: Schema = {"type": "string"}
+_RETRY: Schema = {
+    "Retry-After": {
+        "description": "Whole seconds; of a full queue a promise, as a place is kept then.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_ALLOW: Schema = {
+    "Allow": {"description": "The method.", "required": True, "schema": {"enum": ["GET", "POST"]}}
+}
+HEADERS: dict[int, Schema] = {405: _ALLOW, 429: _RETRY, 503: _RETRY}
 ANY_OBJECT: Schema = {"type": "object"}
 SUMMARIES = {
     CHAT.path: "A chat, in OpenAI's form",
@@ -58,7 +70,7 @@ def document() -> Schema:
     models = {
         "summary": "The models of this key",
         "operationId": "models",
-        "responses": _responses(Api.OPENAI, (401,)),
+        "responses": _responses(Api.OPENAI, (401, 405, 503)),
     }
     posts = {endpoint.path.decode(): {"post": _post(endpoint)} for endpoint in ENDPOINTS.values()}
     return {
@@ -105,7 +117,11 @@ def _responses(api: Api, errors: tuple[int, ...], *, streams: bool = False) -> S
     good: Schema = {"application/json": {"schema": ANY_OBJECT}}
     if streams:
         good["text/event-stream"] = {}
-    told = {str(code): {"description": ERRORS[code], "content": error} for code in errors}
+    told = {
+        str(code): {"description": ERRORS[code], "content": error}
+        | ({"headers": HEADERS[code]} if code in HEADERS else {})
+        for code in errors
+    }
     return {"200": {"description": "The answer.", "content": good}, **told}
 
 

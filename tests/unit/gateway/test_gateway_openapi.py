@@ -25,13 +25,15 @@ from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
     positive_data_acceptance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/reference/openapi.yaml"
 EXAMPLES = int(os.environ.get("OVERSPILL_EXAMPLES", "2"))
-FORM = [content_type_conformance, response_schema_conformance, status_code_conformance]
+FORM = [content_type_conformance, response_headers_conformance]
+FORM += [response_schema_conformance, status_code_conformance]
 BOTH_WAYS = [*FORM, not_a_server_error, negative_data_rejection, positive_data_acceptance]
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages"]
 PATHS += ["/v1/messages/count_tokens"]
@@ -125,6 +127,29 @@ def test_what_the_document_allows_is_answered_and_nothing_else(
     served: Served, path: str, mode: GenerationMode
 ) -> None:
     asked(served, path, "chat", mode, BOTH_WAYS)
+
+
+def test_another_method_and_a_full_queue_are_answered_as_the_document_says(
+    served: Served,
+) -> None:
+    document = yaml.safe_load(DOCUMENT.read_text())
+    operations = schemathesis.openapi.from_dict(document)
+    key = {"Authorization": f"Bearer {served.world.key}"}
+    body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    admission = served.world.state.services["team-a/chat"].admission
+    limit, replicas = admission.limit, admission.replicas
+    for path, methods in document["paths"].items():
+        (allowed,) = (name.upper() for name in methods)
+        other = {"GET": "POST", "POST": "GET"}[allowed]
+        answer = requests.request(other, served.world.url + path, headers=key, timeout=20)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+        operations[path][allowed].validate_response(answer)
+        if path in ("/v1/chat/completions", "/v1/messages"):
+            admission.limit, admission.replicas = 0, {}
+            answer = requests.post(served.world.url + path, json=body, headers=key, timeout=20)
+            admission.limit, admission.replicas = limit, replicas
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+            operations[path][allowed].validate_response(answer)
 
 
 @pytest.mark.parametrize("path", SPILL)
