@@ -38,7 +38,10 @@ PAGE = 500  # objects per page of a list, as kubectl does
 
 _TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _APPLY = {"Content-Type": "application/apply-patch+yaml"}
-_METADATA = {"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"}
+_METADATA = {
+    what: {"Accept": f"application/json;as={what};v=v1;g=meta.k8s.io"}
+    for what in ("PartialObjectMetadata", "PartialObjectMetadataList")
+}
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class Cluster:
         :param labels: label selector.
         :param whole: else the objects' metadata only.
         """
-        headers = {} if whole else _METADATA
+        headers = {} if whole else _METADATA["PartialObjectMetadataList"]
         async for page in self._pages(kind, namespace, labels, "", headers):
             for item in page.get("items") or []:
                 yield item
@@ -179,6 +182,21 @@ class Cluster:
             return self._lines(kind.path(namespace), query)
 
         return watch(snapshot, lines, what=f"{kind.plural}.{namespace or '*'}")
+
+    def follow(self, kind: Kind, namespace: str, *, labels: str) -> AsyncIterator[Event]:
+        """Follow the metadata of a collection for ever, in little memory and without a list.
+
+        Of the objects that are there it tells ADDED, each time that it begins anew.
+
+        :param namespace: empty means all namespaces.
+        :param labels: label selector.
+        """
+
+        def lines(query: dict[str, str]) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+            headers = _METADATA["PartialObjectMetadata"]
+            return self._lines(kind.path(namespace), query | {"labelSelector": labels}, headers)
+
+        return watch(None, lines, what=f"{kind.plural}.{namespace or '*'}")
 
     async def apply(
         self,
@@ -338,10 +356,12 @@ class Cluster:
         return await _parse(content)
 
     @asynccontextmanager
-    async def _lines(self, path: str, query: dict[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _lines(
+        self, path: str, query: dict[str, str], headers: dict[str, str] | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch and give its lines."""
         timeout = aiohttp.ClientTimeout(total=WATCH_SECONDS, sock_connect=CALL_SECONDS)
-        async with self._open("GET", path, query, timeout=timeout) as answer:
+        async with self._open("GET", path, query, headers=headers, timeout=timeout) as answer:
             if answer.status >= 300:
                 raise from_status(answer.status, await answer.read())
             yield _split(answer.content)

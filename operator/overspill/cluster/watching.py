@@ -7,6 +7,9 @@ costs a request a minute. It lists again when the server has forgotten that vers
 when a watch went silent, or when three tries in a row failed. A consumer must treat each SYNC
 as the whole truth: what is not in it is gone. Events can come twice, and a state in between can
 be missing.
+
+A watch without lists begins with an ADDED for each object that is there, one at a time and in any
+order; begun anew, it does not tell what was deleted meanwhile.
 """
 
 import asyncio
@@ -44,10 +47,10 @@ class Event:
     items: list[Object] = field(default_factory=list)
 
 
-async def watch(snapshot: Snapshot, lines: Lines, *, what: str) -> AsyncIterator[Event]:
+async def watch(snapshot: Snapshot | None, lines: Lines, *, what: str) -> AsyncIterator[Event]:
     """Yield a SYNC first and after every list, and the changes between.
 
-    :param snapshot: lists the collection: its items and resourceVersion.
+    :param snapshot: lists the collection: its items and resourceVersion; None: without lists.
     :param lines: opens one watch with the given query and gives its lines.
     :param what: for the log.
     """
@@ -56,7 +59,7 @@ async def watch(snapshot: Snapshot, lines: Lines, *, what: str) -> AsyncIterator
     while True:
         started = float("inf")  # until the stream is open
         try:
-            if not version:
+            if snapshot and not version:
                 items, version = await snapshot()
                 yield Event("SYNC", items=items)
             async with lines(_query(version)) as stream:

@@ -136,7 +136,7 @@ class Auditor:
         numbers: dict[Key, int] = {}
         async for raw in self._cluster.scan(kind, namespace, whole=True):
             key, entries[key] = entry_of(raw)
-            numbers[key] = fingerprint([raw])
+            numbers[key] = fingerprint(kind.kind, [raw])
         # With those whose end was missed: who knows them forgets them.
         gone_or_new = self._catalog.replace(entries, namespace)
         self._keys.mark(gone_or_new | self._views.differ(kind.kind, numbers))
@@ -148,7 +148,7 @@ class Auditor:
             service = metadata["labels"][LABEL_SERVICE]
             key = Key.service(metadata["namespace"], service)
             if key in numbers and (kind is POD or metadata["name"] == child_name(service)):
-                numbers[key] += fingerprint([raw])
+                numbers[key] += fingerprint(kind.kind, [raw])
         self._keys.mark(self._views.differ(kind.kind, numbers))
 
     async def _listed(self, kind: Kind, namespace: str) -> None:
@@ -156,7 +156,8 @@ class Auditor:
         now = {}
         async for raw in self._cluster.scan(kind, namespace):
             metadata = raw["metadata"]
-            now[Key(kind.kind, metadata["namespace"], metadata["name"])] = fingerprint([raw])
+            key = Key(kind.kind, metadata["namespace"], metadata["name"])
+            now[key] = fingerprint(kind.kind, [raw])
         self._mark_users(kind, namespace, now)
 
     async def _claims(self, kind: Kind, namespace: str) -> None:

@@ -1,16 +1,19 @@
-"""kopf: every event marks keys dirty, nothing else. Level, not edge.
+"""Events mark keys dirty, nothing else. Level, not edge.
 
 kopf runs in a thread and an event loop of its own: when its watches fail for good it ends, with
 every task of its loop, and is started again, while the workers go on. It posts no events, sets no
 finalizers, writes no annotations; leader election is ours (:mod:`overspill.cluster.lease`).
-Children are watched by label on the server's side.
+
+Children and pods, of which there are ten times as many events, do not go through kopf, which makes
+a task of each object: with a thousand new services it was behind by ten seconds, and edits with it.
+They are followed by label on the server's side, as metadata alone: an event only says which service
+to look at. A deletion that no watch tells is found by :mod:`overspill.controller.audit`.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import kopf
@@ -20,7 +23,7 @@ from overspill.api.names import GROUP, LABEL_SERVICE, VERSION
 from overspill.api.provider import InferenceProvider
 from overspill.api.runtime import InferenceRuntime
 from overspill.api.service import InferenceService
-from overspill.cluster import Kind, backoff
+from overspill.cluster import Cluster, Kind, backoff
 from overspill.cluster.kinds import POD
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.observe import CHILDREN
@@ -33,12 +36,16 @@ log = structlog.get_logger(__name__)
 # One change of ours comes back as a dozen events, of our own writes and of the controllers' that
 # follow them; looked at together they cost one reconcile.
 ECHO_SECONDS = 0.2
+# What a person changed goes before what became due up to so many seconds earlier. Else an edit
+# waits until all echoes of a thousand new services were looked at, and these become fewer by
+# waiting; they wait no longer than this for a stream of changes without an end.
+AHEAD_SECONDS = 60.0
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
 IDLE_SECONDS = 0.5  # after which what kopf keeps of an event, its object, is let go
 STEADY_SECONDS = 60.0  # of watching, after which an end is the first of its kind
 LONGEST_PAUSE = 15.0  # seconds between two starts
 CLIENT_TIMEOUT = 65  # seconds after which we do, when it did not
-WATCHED = (*CHILDREN.values(), POD)
+FOLLOWED = (*CHILDREN.values(), POD)
 
 Post = Callable[..., Any]  # runs a function in the workers' event loop
 
@@ -59,7 +66,7 @@ class Sink:
             concerned.discard(key)  # a list, or an event that was overtaken
         judged = (raw.get("status") or {}).get("observedGeneration")
         echo = not gone and judged == raw["metadata"].get("generation")
-        self.keys.mark(concerned, ECHO_SECONDS if echo else 0.0)
+        self.keys.mark(concerned, ECHO_SECONDS if echo else -AHEAD_SECONDS)
 
     def provider(self, namespace: str, name: str) -> None:
         """A provider was seen, changed or deleted."""
@@ -94,15 +101,6 @@ def registry(sink: Sink, post: Post) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, InferenceRuntime.plural, registry=handlers)
     async def runtime_changed(meta: kopf.Meta, **_: Any) -> None:
         post(sink.runtime, meta["namespace"], meta["name"])
-
-    ours: Any = {LABEL_SERVICE: kopf.PRESENT}
-    for kind in WATCHED:
-
-        @kopf.on.event(kind.api_version, kind.plural, param=kind, labels=ours, registry=handlers)
-        async def child_changed(
-            type: str | None, meta: kopf.Meta, param: Any = None, **_: Any
-        ) -> None:
-            post(partial(sink.child, gone=type == "DELETED"), param, dict(meta))
 
     return handlers
 
@@ -141,13 +139,27 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.connect_timeout = 10
     # Short, so that the end of an outage is seen at once; after the last one `watch` starts anew.
     chosen.networking.error_backoffs = (1, 1, 2, 3, 5, 5, 5, 5)
-    for kind in WATCHED:
-        chosen.watching.label_selectors[kind.plural] = CHILD_SELECTOR
     return chosen
 
 
+async def follow(sink: Sink, cluster: Cluster, namespaces: tuple[str, ...]) -> None:
+    """Follow children and pods until cancelled.
+
+    :param namespaces: empty means all.
+    """
+    async with asyncio.TaskGroup() as group:
+        for namespace in namespaces or ("",):
+            for kind in FOLLOWED:
+                group.create_task(_follow(sink, cluster, kind, namespace))
+
+
+async def _follow(sink: Sink, cluster: Cluster, kind: Kind, namespace: str) -> None:
+    async for event in cluster.follow(kind, namespace, labels=CHILD_SELECTOR):
+        sink.child(kind, event.obj["metadata"], gone=event.type == "DELETED")
+
+
 async def watch(sink: Sink, namespaces: tuple[str, ...], ready: threading.Event) -> None:
-    """Watch until cancelled.
+    """Watch our own kinds until cancelled.
 
     :param namespaces: empty means all.
     :param ready: set when the watches have begun.

@@ -49,6 +49,7 @@ class Operator:
     """The parts of one operator process."""
 
     settings: Settings
+    cluster: Cluster
     leader: Leader
     worker: Worker
     autoscaler: Autoscaler
@@ -80,6 +81,7 @@ class Operator:
             self.nudger.run(),
             self.auditor.run(),
             self.addresses.run(),
+            handlers.follow(self.sink, self.cluster, self.settings.watch_namespaces),
             handlers.watch(self.sink, self.settings.watch_namespaces, self.watching),
         ]
         tasks = [asyncio.create_task(part) for part in work]
@@ -182,6 +184,7 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
 
     return Operator(
         settings=settings,
+        cluster=cluster,
         leader=leader,
         worker=Worker(keys, reconciler.reconcile, informed, metrics),
         autoscaler=autoscaler,

@@ -1,10 +1,6 @@
 """The connection of kopf, which reads JSON that nests too deep for Python's parser.
 
 Else one object of anybody would end all watches; see :mod:`overspill.cluster.decoding`.
-
-Of children and pods, which are watched by label, it asks for the metadata alone: an event only
-says which service to look at, and thousands of whole objects would be in memory at a start.
-https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-metadata-only
 """
 
 import asyncio
@@ -20,7 +16,6 @@ import structlog
 
 from overspill.cluster.client import MAX_LINE
 from overspill.cluster.decoding import cut, loads
-from overspill.controller.views import CHILD_SELECTOR
 
 log = structlog.get_logger(__name__)
 
@@ -32,17 +27,6 @@ LOOK_SECONDS = 0.1
 _TOO_LONG = f"a line of the watch exceeds {MAX_LINE} bytes, which no API server sends"
 # To kopf a watch that ended: it lists again. A broken one it would go on with, at the same line.
 _EXPIRED = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": _TOO_LONG}}
-
-
-async def metadata_of_children(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Ask for metadata alone where the request selects our children."""
-    query = request.url.query
-    if query.get("labelSelector") == CHILD_SELECTOR:
-        what = "PartialObjectMetadata" if "watch" in query else "PartialObjectMetadataList"
-        request.headers["Accept"] = f"application/json;as={what};v=v1;g=meta.k8s.io"
-    return await handler(request)
 
 
 class ShallowLines:
@@ -114,11 +98,10 @@ class ShallowResponse(aiohttp.ClientResponse):
         """Return the parsed body, a list's objects without who owns which of their fields.
 
         That is most of an object's metadata, is read by nobody here, and kopf holds what it lists.
-        A page of a list comes when kopf has room for it. A list of metadata that is empty is null.
+        A page of a list comes when kopf has room for it.
         """
         body = await loads(await self.read())
         if isinstance(body, dict) and "items" in body:
-            body["items"] = body["items"] or []
             for item in body["items"]:
                 item["metadata"].pop("managedFields", None)
             await _room()
@@ -149,6 +132,5 @@ async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
             proxy=info.proxy_url,
             trust_env=info.trust_env,
             response_class=ShallowResponse,
-            middlewares=(metadata_of_children,),
         ),
     )

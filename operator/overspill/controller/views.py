@@ -1,14 +1,19 @@
 """What the last reconcile of each service saw, as a number a kind: is it still what is? Pure.
 
 A number stands for the versions of the service, or of everything of one kind that is its own by
-label, so that a list of that kind, which is read by label, gives the same one.
+label, so that a list of that kind, which is read by label, gives the same one. Of a disruption
+budget it stands for what is not its status: that is nothing to us, and its controller writes it
+after each change of a pod.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from overspill.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
+from overspill.cluster.kinds import PDB
 from overspill.controller.catalog import Key
 
 Object = dict[str, Any]
@@ -16,9 +21,20 @@ Object = dict[str, Any]
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_SERVICE}"
 
 
-def fingerprint(objects: Iterable[Object]) -> int:
-    """Return one number for the versions of some objects, whatever their order."""
-    return sum(version(o["metadata"]["uid"], o["metadata"]["resourceVersion"]) for o in objects)
+# What a write of the status changes in an object's metadata.
+_OF_EACH_WRITE = frozenset({"resourceVersion", "managedFields"})
+
+
+def fingerprint(kind: str, objects: Iterable[Object]) -> int:
+    """Return one number for the versions of some objects of a kind, whatever their order."""
+    return sum(_number(kind, obj["metadata"]) for obj in objects)
+
+
+def _number(kind: str, metadata: Object) -> int:
+    if kind != PDB.kind:
+        return version(metadata["uid"], metadata["resourceVersion"])
+    kept = {name: value for name, value in metadata.items() if name not in _OF_EACH_WRITE}
+    return hash(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS))
 
 
 def version(uid: str, resource_version: str) -> int:
@@ -47,13 +63,12 @@ class Views:
         self._seen[key] = {key.kind: own} | {
             kind: number
             for kind, objects in others.items()
-            if (number := fingerprint(o for o in objects if labelled(o, key.name)))
+            if (number := fingerprint(kind, (o for o in objects if labelled(o, key.name))))
         }
 
     def knows(self, key: Key, kind: str, metadata: Object) -> bool:
         """Whether the last reconcile of a service read this object, its only one of the kind."""
-        number = version(metadata["uid"], metadata["resourceVersion"])
-        return self._seen.get(key, {}).get(kind) == number
+        return self._seen.get(key, {}).get(kind) == _number(kind, metadata)
 
     def forget(self, key: Key) -> None:
         """Forget a service that is gone."""

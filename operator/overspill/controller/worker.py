@@ -25,7 +25,7 @@ from overspill.controller.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-WORKERS = 4
+WORKERS = 8
 RECONCILE_SECONDS = 50.0  # longest that one reconcile may take
 RETRY_LONGEST = 30.0  # seconds, so that all is well within a minute after an outage
 SPARE = 100  # overtaken marks that may lie in the heap before it is swept
@@ -48,7 +48,10 @@ class DirtyKeys:
         return len(self._due)
 
     def mark(self, keys: Iterable[Key], delay: float = 0.0) -> None:
-        """Mark keys for a reconcile after ``delay`` seconds; an earlier mark stands."""
+        """Mark keys for a reconcile after ``delay`` seconds; an earlier mark stands.
+
+        :param delay: below 0: at once, and before what became due in so many seconds before.
+        """
         due = time.monotonic() + delay
         for key in keys:
             if due < self._due.get(key, float("inf")):

@@ -339,6 +339,26 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("overspill.cluster.watching.backoff", lambda *_, **__: 0.0)
 
 
+async def test_metadata_is_followed_without_lists_and_from_the_start_when_events_were_lost(
+    server: Server, cluster: Cluster
+) -> None:
+    lost = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
+    there = [change("ADDED", "a", "9"), change("ADDED", "b", "2"), change("BOOKMARK", "", "12")]
+    script = Script(there, [change("DELETED", "a", "13"), lost], [change("ADDED", "b", "2")])
+    server.handler = script
+    found = []
+    async with asyncio.timeout(20):
+        async for event in cluster.follow(POD, "ns", labels="ours=true"):
+            found.append((event.type, event.obj["metadata"]["name"]))
+            if len(found) == 4:
+                break
+    assert found == [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a"), ("ADDED", "b")]
+    assert [q.get("resourceVersion") for q in script.queries] == [None, "12", None]
+    assert {(q["watch"], q["labelSelector"]) for q in script.queries} == {("true", "ours=true")}
+    asked = {request.headers["Accept"] for request in server.requests}
+    assert asked == {"application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"}
+
+
 @pytest.mark.parametrize(
     ("steps", "expected", "versions"),
     [

@@ -3,18 +3,21 @@
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import kopf
 import pytest
 
 from overspill.api.names import LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
-from overspill.cluster.kinds import DEPLOYMENT, POD, SERVICE
+from overspill.cluster import Event, Kind
+from overspill.cluster.kinds import DEPLOYMENT, PDB, POD, SERVICE
 from overspill.controller import handlers
 from overspill.controller.addresses import Addresses
 from overspill.controller.catalog import Catalog, Key
 from overspill.controller.handlers import Sink
-from overspill.controller.views import Views, version
+from overspill.controller.observe import CHILDREN
+from overspill.controller.views import CHILD_SELECTOR, Views, version
 from overspill.controller.worker import DirtyKeys
 
 
@@ -79,6 +82,58 @@ def test_what_the_last_reconcile_read_is_no_news() -> None:
     assert keys.marked[4:] == [a, Key.service("ns", "b")]
     sink.service(raw, gone=True)
     assert a in keys.marked[6:]
+
+
+def test_a_disruption_budget_is_news_by_what_is_not_its_status() -> None:
+    keys, views = Marks(), Views()
+    sink = Sink(keys, Catalog(), views)
+    a, seen = Key.service("ns", "a"), child("a", 3) | {"generation": 1, "managedFields": [{}]}
+    views.saw(a, version("uid-a", "1"), {PDB.kind: [{"metadata": seen}]})
+    sink.child(PDB, seen | {"resourceVersion": "4", "managedFields": []}, gone=False)
+    assert keys.marked == []
+    changed = ({"generation": 2}, {"uid": "new"}, {"ownerReferences": []}, {"annotations": {}})
+    for change in (*changed, {"labels": seen["labels"] | {"other": "label"}}):
+        sink.child(PDB, seen | {"resourceVersion": "4"} | change, gone=False)
+    sink.child(PDB, seen, gone=True)
+    assert keys.marked == [a] * 6
+
+
+async def test_children_and_pods_are_followed_in_each_namespace() -> None:
+    asked = []
+
+    class Followed:
+        async def follow(self, kind: Kind, namespace: str, *, labels: str) -> AsyncIterator[Event]:
+            asked.append((kind, namespace, labels))
+            if kind is POD:
+                yield Event("ADDED", {"metadata": child("a", 1) | {"namespace": namespace}})
+                yield Event("DELETED", {"metadata": child("a", 1) | {"namespace": namespace}})
+
+    class Told(Sink):
+        def child(self, kind: Kind, metadata: dict[str, Any], *, gone: bool) -> None:
+            told.append((kind, metadata["namespace"], gone))
+
+    told: list[tuple[Kind, str, bool]] = []
+    followed: Any = Followed()
+    sink = Told(Marks(), Catalog(), Views())
+    await handlers.follow(sink, followed, ("one", "two"))
+    kinds = {*CHILDREN.values(), POD}
+    assert set(asked) == {(kind, ns, CHILD_SELECTOR) for kind in kinds for ns in ("one", "two")}
+    assert told == [(POD, ns, gone) for ns in ("one", "two") for gone in (False, True)]
+    await handlers.follow(sink, followed, ())
+    assert {namespace for _, namespace, _ in asked[12:]} == {""}
+
+
+async def test_what_a_person_changed_goes_before_echoes_that_wait() -> None:
+    keys = DirtyKeys()
+    sink = Sink(keys, Catalog(), Views())
+    changed, judged = service("changed"), service("judged")
+    changed["metadata"]["generation"] = judged["metadata"]["generation"] = 1
+    judged["status"] = {"observedGeneration": 1}
+    keys.mark([Key.service("ns", "due")])
+    sink.service(judged, gone=False)
+    sink.service(changed, gone=False)
+    taken = [(await keys.take()).name for _ in range(3)]
+    assert taken == ["changed", "due", "judged"]
 
 
 def test_kopf_is_quiet_and_never_waits_on_a_silent_watch() -> None:
