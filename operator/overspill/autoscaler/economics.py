@@ -162,9 +162,9 @@ def _regret(state: EconomicsState, current: int, saving: list[float]) -> list[fl
     before = [*state.regret, *(0.0,) * (len(saving) - len(state.regret))]
     for changed in range(min(state.replicas, current), max(state.replicas, current)):
         before[changed] = 0.0
-    running = [max(0.0, r - s) for r, s in zip(before[:current], saving, strict=False)]
-    missing = [max(0.0, r + s) for r, s in zip(before[current:], saving[current:], strict=False)]
-    return running + missing
+    running = [r - s for r, s in zip(before[:current], saving, strict=False)]
+    missing = [r + s for r, s in zip(before[current:], saving[current:], strict=False)]
+    return [regret if regret > 0.0 else 0.0 for regret in running + missing]
 
 
 def _switch(
@@ -174,7 +174,8 @@ def _switch(
 
     A start has to earn its boot, and a stop the next one, before the load is another.
     """
-    due = [r > PATIENCE * boot for r in regret]
+    enough = PATIENCE * boot
+    due = [r > enough for r in regret]
     if not due[current] and not (current and due[current - 1]):
         return current
     count = current

@@ -352,9 +352,9 @@ class Autoscaler:
             ready = subject.replicas.ready
             subject.state = PolicyState.start(now, subject.decided, ready, _turn(key))
         signals, live = self._readings.signals(key), self._gateways.demand(key)
-        priced = costs(subject.offer, self._readings.mix(key))
-        rules = replace(subject.rules, costs=priced) if priced else subject.rules
-        replicas = replace(subject.replicas, grant=subject.grant)
+        rules = subject.priced(costs(subject.offer, self._readings.mix(key)))
+        grant = subject.grant
+        replicas = replace(subject.replicas, grant=grant) if grant else subject.replicas
         decision, subject.state = decide(now, subject.state, rules, replicas, signals, live)
         subject.want = decision.want
         self._meter.desired(key, decision.replicas_to)

@@ -22,6 +22,7 @@ class Meter:
         """
         labels = metrics.SERVICE_LABELS
         self._registry = registry
+        self._gauges: dict[str, tuple[Gauge, Gauge]] = {}  # by service, set with every pass
         self._desired = Gauge(
             metrics.DESIRED_REPLICAS, "Replicas that the autoscaler wants; advice in mode Manual",
             labels, registry=registry,
@@ -49,11 +50,20 @@ class Meter:
 
     def desired(self, key: str, replicas: int) -> None:
         """Show the wanted count."""
-        self._desired.labels(*key.split("/")).set(replicas)
+        self._of(key)[0].set(replicas)
 
     def active(self, key: str, active: bool) -> None:
         """Show whether scaling has what it needs: the condition ScalingActive."""
-        self._active.labels(*key.split("/")).set(active)
+        self._of(key)[1].set(active)
+
+    def _of(self, key: str) -> tuple[Gauge, Gauge]:
+        """Return a service's wanted count and whether scaling is active."""
+        gauges = self._gauges.get(key)
+        if gauges is None:
+            labels = key.split("/")
+            gauges = self._desired.labels(*labels), self._active.labels(*labels)
+            self._gauges[key] = gauges
+        return gauges
 
     def decided(self, key: str, reason: str) -> None:
         """Count a decision."""
@@ -71,11 +81,13 @@ class Meter:
 
     def rest(self) -> None:
         """Show nothing of what is: another leads now, and what we saw last stays true no longer."""
+        self._gauges.clear()
         self._desired.clear()
         self._active.clear()
 
     def forget(self, key: str) -> None:
         """Drop the series of a service that was deleted; Prometheus keeps what they were."""
+        self._gauges.pop(key, None)
         labels = dict(zip(metrics.SERVICE_LABELS, key.split("/"), strict=True))
         counters = (self._decisions, self._gpu_seconds, self._gpu_cost)
         for metric in (self._desired, self._active, *counters):

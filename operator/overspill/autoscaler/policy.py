@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import Any, Self
 
 from overspill.api.conditions import timestamp
@@ -101,9 +100,12 @@ class Decision:
 
         :param told: what was told before, newest first.
         """
-        same_count = list(takewhile(lambda d: d.replicas_to == self.replicas_to, told))
-        recent = [d for d in same_count if self.time - d.time < QUIET]
-        return self.reason not in {d.reason for d in (*same_count[:1], *recent)}
+        for index, before in enumerate(told):
+            if before.replicas_to != self.replicas_to:
+                return True
+            if before.reason == self.reason and (not index or self.time - before.time < QUIET):
+                return False
+        return True
 
     @classmethod
     def from_status(cls, told: DecisionStatus) -> Self:
@@ -161,7 +163,7 @@ def decide(
         state = replace(state, replicas=rules.set_count)
     load = demand.load(signals, live)
     state = _look(now, state, replicas, load)
-    choice = None
+    choice, capacity, money = None, state.capacity, state.economics
     if load is None:
         wish = called = _hold(state.replicas)
     else:
@@ -171,7 +173,9 @@ def decide(
         if (press.high or squeezed) and settled and replicas.ready:
             state = replace(state, miss=Miss(now, replicas.ready, load.concurrency))
         called = _wish(now, state, rules, replicas, signals, load, press, squeezed, settled=settled)
-        wish, choice, state = _economise(now, state, rules, replicas, signals, live, load, called)
+        wish, choice, capacity, money = _economise(
+            now, state, rules, replicas, signals, live, load, called
+        )
     # What is held while nothing may fall counts as called for: Prometheus may come back empty.
     called_for = wish.replicas if signals.complete else max(wish.replicas, state.replicas)
     history = limits.remember(state.history, now, called_for, rules)
@@ -186,7 +190,9 @@ def decide(
     inputs = _inputs(signals, live, replicas, load)
     weighed = _weighed(called.replicas, final, choice, rules.costs)
     decision = Decision(now, state.replicas, final, reason, message, inputs, weighed, want)
-    return decision, replace(state, replicas=final, history=history)
+    return decision, replace(
+        state, replicas=final, history=history, capacity=capacity, economics=money
+    )
 
 
 def _look(now: float, state: PolicyState, replicas: Replicas, load: Load | None) -> PolicyState:
@@ -265,7 +271,7 @@ def _economise(
     live: Demand | None,
     load: Load,
     wish: Wish,
-) -> tuple[Wish, Choice | None, PolicyState]:
+) -> tuple[Wish, Choice | None, Capacity, EconomicsState | None]:
     """Layer 2: of what load calls for, what is cheaper than the cloud.
 
     Where latency or caches call for more, or there is nothing, or nobody knows, layer 1 stands;
@@ -277,7 +283,7 @@ def _economise(
     looked = wish.replicas and state.economics and now - state.economics.outlook.time <= GAP
     weighable = signals.complete and (replicas.ready or replicas.grant or looked)
     if rules.costs is None or arrivals is None or not weighable:
-        return wish, None, state
+        return wish, None, state.capacity, state.economics
     if live and live.complete and state.economics:
         arrivals = live.arrivals_rate
     capacity, current = _measure(now, state, replicas, signals), state.replicas
@@ -285,11 +291,10 @@ def _economise(
     work = None if rate is None else min(arrivals / rate, float(rules.max_replicas))
     prices = rules.costs.prices(rate or 0.0)
     choice, money = _worth(now, state.economics, current, work, prices, state.turn)
-    state = replace(state, capacity=capacity, economics=money)
     worth = max(1, choice.replicas) if choice else current
     outweighs = wish.reason in URGENT or (wish.late and wish.replicas > worth)
     if outweighs or not replicas.ready:
-        return wish, choice, state
+        return wish, choice, capacity, money
     too_few = _too_few(now, state, load)
     proven = demand.proven(too_few, current, load)
     count, best = max(worth, proven), choice.best if choice else None
@@ -299,7 +304,7 @@ def _economise(
     elif best is not None and best != count:
         message += "; whether that lasts is watched"
     reason = _by_price(current, count, wish, best)
-    return Wish(count, reason, message, steady=True), choice, state
+    return Wish(count, reason, message, steady=True), choice, capacity, money
 
 
 def _by_price(current: int, count: int, wish: Wish, best: int | None) -> ScalingReason:
@@ -467,18 +472,20 @@ def _weighed(
     """Return what each layer said and what each count would cost, named as in ``Weighed``."""
     if choice is None or costs is None:
         return {"by_demand": called}
-    counts = {"decided": final, "one_more": final + 1, "all_cloud": 0}
-    if final:
-        counts["one_fewer"] = final - 1
-    hourly = {f"{n}_hourly": choice.hourly(c, costs.replica_hour) for n, c in counts.items()}
-    return {
+    hour = costs.replica_hour
+    weighed: dict[str, float] = {
         "by_demand": called,
         "by_price": max(1, choice.replicas),
-        "replica_hourly": costs.replica_hour,
+        "replica_hourly": hour,
         "request_dollars": costs.request,
         "boot_seconds": costs.boot,
-        **hourly,
+        "decided_hourly": choice.hourly(final, hour),
+        "one_more_hourly": choice.hourly(final + 1, hour),
+        "all_cloud_hourly": choice.hourly(0, hour),
     }
+    if final:
+        weighed["one_fewer_hourly"] = choice.hourly(final - 1, hour)
+    return weighed
 
 
 def _inputs(
@@ -486,12 +493,12 @@ def _inputs(
 ) -> dict[str, float]:
     """Return every number that was seen, by name."""
     numbers = signals.numbers()
-    numbers |= {"placed": replicas.placed, "ready": replicas.ready}
-    numbers |= {"unplaceable": replicas.unplaceable}
+    numbers["placed"], numbers["ready"] = replicas.placed, replicas.ready
+    numbers["unplaceable"] = replicas.unplaceable
     if replicas.grant is not None:
         numbers["granted"] = replicas.grant.replicas
     if live is not None:
-        numbers |= {f"gateway_{k}": v for k, v in vars(live).items() if v is not None}
+        numbers.update({f"gateway_{k}": v for k, v in vars(live).items() if v is not None})
     if load is not None:
         numbers["load"] = load.concurrency
     return numbers

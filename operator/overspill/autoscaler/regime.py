@@ -16,6 +16,7 @@ Limits: a few microseconds for each beginning that is kept, at most ``MAX_BEGINN
 import math
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
+from math import erfc, exp
 from typing import NamedTuple, Self
 
 REGIME = 1500.0  # seconds that a regime lasts, before anything is learned
@@ -57,12 +58,6 @@ class Beginning(NamedTuple):
         """Variance of the next observation."""
         known = self.squares * (self.seen + 1) / ((1 + self.seen / 2) * self.seen)
         return known + (self.doubt / self.seen) ** 2
-
-    def foretold(self, load: float) -> float:
-        """Return how likely it made the next observation (Student's t)."""
-        alpha, variance, error = 1 + self.seen / 2, self.variance, load - self.mean
-        off = error * error / (2 * alpha * variance)
-        return _GAMMA[self.seen] / math.sqrt(variance) * math.pow(1 + off, -alpha - 0.5)
 
     def follow(self, weight: float, load: float) -> "Beginning":
         """Return it with another weight, after one more observation."""
@@ -106,8 +101,8 @@ class Outlook:
             if beginning.weight >= NEGLIGIBLE:
                 total += beginning.weight
                 _add_excess(above, beginning)
-        shares = ((a - b) / total for a, b in pairwise(above))
-        return [min(1.0, max(0.0, share)) for share in shares]
+        shares = [(a - b) / total for a, b in pairwise(above)]
+        return [0.0 if share < 0.0 else 1.0 if share > 1.0 else share for share in shares]
 
     def lasting(self, after: float) -> float:
         """Return the seconds that the present regime is expected to last, after the first few.
@@ -135,7 +130,7 @@ def observe(now: float, outlook: Outlook, load: float) -> Outlook:
     chance = _chance(_trust(outlook.hour) * outlook.hour[_slot(now)])
     hazard = min(MOST, chance * step / SLOT)
     news = _begin(now, outlook, hazard, load)
-    followed = [(1 - hazard) * b.weight * b.foretold(load) for b in outlook.beginnings]
+    followed = _weigh(outlook.beginnings, 1 - hazard, load)
     beginnings = _likely(outlook.beginnings, followed, news, load)
     share = step / min(SLOW, now - outlook.since)  # the first hour is simply averaged
     difference = max(_floor(load), (load - outlook.last) ** 2 / 2)
@@ -180,6 +175,22 @@ def _begin(now: float, outlook: Outlook, prior: float, load: float) -> Beginning
     odds = _GAMMA[0] / math.sqrt(variance) * math.pow(1 + jump * jump / (2 * variance), -1.5)
     mean = load - jump * PRIOR_COUNT / (1 + PRIOR_COUNT)
     return Beginning(now, prior * odds, mean, 1, noise, DOUBT * abs(jump))
+
+
+def _weigh(beginnings: tuple[Beginning, ...], remains: float, load: float) -> list[float]:
+    """Weigh each beginning by how likely it made this load (Student's t).
+
+    :param remains: probability that the regime goes on.
+    """
+    weights = []
+    for _, weight, mean, seen, squares, doubt in beginnings:  # at every look: no call in it
+        alpha, error = 1 + seen / 2, load - mean
+        variance = squares * (seen + 1) / (alpha * seen) + (doubt / seen) ** 2
+        off = error * error / (2 * alpha * variance)
+        weights.append(
+            remains * weight * _GAMMA[seen] / math.sqrt(variance) * (1 + off) ** (-alpha - 0.5)
+        )
+    return weights
 
 
 def _likely(
@@ -227,7 +238,8 @@ def _add_excess(above: list[float], beginning: Beginning) -> None:
     last = max(0, min(len(above), math.ceil(mean + FAR * deviation)))
     for n in range(first):
         above[n] += weight * (mean - n)
-    scale = weight * deviation
-    for n in range(first, last):
-        z = (mean - n) / deviation
-        above[n] += scale * (math.exp(z * z / -2) * DENSITY + z / 2 * math.erfc(z * -HALF))
+    density, excess, step = weight * deviation * DENSITY, weight / 2, HALF / deviation
+    for n in range(first, last):  # at every look for every replica: little in it
+        over = mean - n
+        z = over * step
+        above[n] += density * exp(-z * z) + excess * over * erfc(-z)

@@ -1,9 +1,10 @@
 """What the autoscaler remembers of one service."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from overspill.api.status import MAX_DECISIONS
+from overspill.autoscaler.economics import Costs
 from overspill.autoscaler.health import ScalingHealth
 from overspill.autoscaler.offers import Offer
 from overspill.autoscaler.policy import Decision, PolicyState
@@ -38,6 +39,7 @@ class Subject:
     settled: tuple[int, str] | None = None  # (count, resourceVersion) that needs no further write
     failures: int = 0  # of writes, in a row
     retry_at: float = 0.0
+    _priced: tuple[Rules, Rules] | None = None  # without and with what replicas and cloud cost
 
     @property
     def desired(self) -> int:
@@ -51,6 +53,19 @@ class Subject:
             return self.state.replicas
         existing = self.replicas.desired
         return self.rules.min_replicas if existing is None else existing
+
+    def priced(self, costs: Costs | None) -> Rules:
+        """Return what the user asked for, with what decides between a replica and the cloud.
+
+        Prices change far less often than is looked: the rules are made anew only then.
+        """
+        if costs is None:
+            return self.rules
+        asked, priced = self._priced or (None, self.rules)
+        if asked is not self.rules or priced.costs != costs:
+            priced = replace(self.rules, costs=costs)
+            self._priced = self.rules, priced
+        return priced
 
     def member(self, key: str) -> Member | None:
         """Return what it is in its pool; None where it has no part, or nobody has looked yet."""
