@@ -4,9 +4,9 @@ Five forms are known, told apart by their first line, not by their name:
 
 * ServeGen's summed windows: ``window_start_s,rate_rps,count_variance_per_s`` with a header.
 * ServeGen's client files (https://github.com/alibaba/ServeGen): ``start,rate,cv,pattern,…`` without
-  a header, one file for each client; a folder of them is their sum.
+  a header, one file for each client; a folder of them is their sum, by the starts of windows.
 * Azure's token traces (https://github.com/Azure/AzurePublicDataset):
-  ``TIMESTAMP,ContextTokens,GeneratedTokens``.
+  ``TIMESTAMP,ContextTokens,GeneratedTokens``, of 2023 without and of 2024 with a time zone.
 * Mooncake's JSON lines (https://github.com/kvcache-ai/Mooncake): ``timestamp`` in ms,
   ``input_length``, ``output_length``, and ``hash_ids``, one for each 512 tokens of the prompt.
 * Plain CSV: ``time,rate`` or ``time,input_tokens,output_tokens``, times in seconds.
@@ -20,11 +20,13 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from pathlib import Path
 
 Row = tuple[int, list[str]]  # line number and cells
+Rate = tuple[int, float, float, float]  # line number, start, requests/s, variance per second
+Found = tuple[int, float, int, int, int]  # line number and what makes a request
 
 MAX_BYTES = 512 * 2**20  # of one file
 BLOCK = 512  # tokens for which a Mooncake trace has one hash
@@ -104,7 +106,7 @@ def read(path: Path) -> Trace:
         next(rows)  # the header
         return reader(path, rows)
     if _looks_like_client(first):
-        return _in_order(path, Trace(windows=tuple(_client(path))))
+        return _from_rates(path, _client(path))
     raise TraceError(
         f"{path}:1: no known form: expected a header such as time,rate or "
         "time,input_tokens,output_tokens, or a line of JSON"
@@ -142,13 +144,13 @@ def _cells(path: Path, row: Row, count: int) -> list[str]:
     return cells
 
 
-def _number(path: Path, line: int, name: str, text: object, *, signed: bool = False) -> float:
-    """Read a finite number."""
+def _number(path: Path, line: int, name: str, text: object) -> float:
+    """Read a finite number that is not negative."""
     try:
         value = float(str(text))
     except ValueError:
         raise TraceError(f"{path}:{line}: {name} {str(text)[:40]!r} is not a number") from None
-    if not math.isfinite(value) or (value < 0 and not signed):
+    if not math.isfinite(value) or value < 0:
         raise TraceError(
             f"{path}:{line}: {name} {str(text)[:40]!r} must be finite and not negative"
         )
@@ -160,77 +162,103 @@ def _numbers(path: Path, row: Row, *names: str) -> list[float]:
     return [_number(path, row[0], n, c) for n, c in zip(names, cells, strict=False)]
 
 
-def _in_order(path: Path, trace: Trace) -> Trace:
-    times = [w.start for w in trace.windows] + [r.time for r in trace.requests]
+def _tokens(path: Path, line: int, name: str, text: object) -> int:
+    value = _number(path, line, name, text)
+    if not value.is_integer():
+        raise TraceError(f"{path}:{line}: {name} {str(text)[:40]!r} must be a whole number")
+    return int(value)
+
+
+def _check_order(path: Path, times: Sequence[tuple[int, float]], *, apart: bool = False) -> None:
+    """Check that there are rows, and that none is earlier than the one before.
+
+    :param times: line number and time of each row.
+    :param apart: whether two at the same time are wrong as well.
+    """
     if not times:
-        raise TraceError(f"{path}: a header, but no rows")
-    for index, (before, after) in enumerate(pairwise(times)):
-        if after < before:
+        raise TraceError(f"{path}: no rows in it")
+    for (_, before), (line, after) in pairwise(times):
+        if after < before or (apart and after == before):
+            wrong = "is not after" if apart else "is before"
             raise TraceError(
-                f"{path}: row {index + 2}: time goes back from {before:g} to {after:g} s"
+                f"{path}:{line}: time {wrong} that of the row above: sort the rows by time"
             )
-    return trace
 
 
-def _windows(rows: list[tuple[float, float, float]]) -> tuple[Window, ...]:
+def _windows(rows: Sequence[tuple[float, float, float]]) -> tuple[Window, ...]:
     """Give each window its length: until the next begins; the last is as long as the one before."""
     starts = [start for start, _, _ in rows]
     lengths = [after - before for before, after in pairwise(starts)]
     lengths.append(lengths[-1] if lengths else 600.0)
-    begin = starts[0] if starts else 0.0
     return tuple(
-        Window(start - begin, length, rate, variance)
+        Window(start - starts[0], length, rate, variance)
         for (start, rate, variance), length in zip(rows, lengths, strict=True)
-        if length > 0 or start == starts[-1]
     )
 
 
 def _servegen(path: Path, rows: Iterator[Row]) -> Trace:
-    names = ("window_start_s", "rate_rps", "count_variance_per_s")
-    read_rows = [_numbers(path, row, *names) for row in rows]
-    return _from_rates(path, [(start, rate, variance) for start, rate, variance in read_rows])
+    names, found = ("window_start_s", "rate_rps", "count_variance_per_s"), list[Rate]()
+    for row in rows:
+        start, rate, variance = _numbers(path, row, *names)
+        found.append((row[0], start, rate, variance))
+    return _from_rates(path, found)
 
 
 def _rates(path: Path, rows: Iterator[Row]) -> Trace:
-    read_rows = [_numbers(path, row, "time", "rate") for row in rows]
-    return _from_rates(path, [(start, rate, 0.0) for start, rate in read_rows])
+    found = list[Rate]()
+    for row in rows:
+        start, rate = _numbers(path, row, "time", "rate")
+        found.append((row[0], start, rate, 0.0))
+    return _from_rates(path, found)
 
 
-def _from_rates(path: Path, rows: list[tuple[float, float, float]]) -> Trace:
-    for index, ((before, *_), (after, *_)) in enumerate(pairwise(rows)):
-        if after <= before:
-            raise TraceError(f"{path}: row {index + 3}: time {after:g} does not follow {before:g}")
-    return _in_order(path, Trace(windows=_windows(rows) if rows else ()))
+def _from_rates(path: Path, rows: Sequence[Rate]) -> Trace:
+    _check_order(path, [(line, start) for line, start, _, _ in rows], apart=True)
+    return Trace(windows=_windows([(start, rate, variance) for _, start, rate, variance in rows]))
 
 
 def _requests(path: Path, rows: Iterator[Row]) -> Trace:
-    names = ("time", "input_tokens", "output_tokens")
-    read_rows = [_numbers(path, row, *names) for row in rows]
-    return _from_requests(path, [(time, int(i), int(o), 0) for time, i, o in read_rows])
+    return _counted(path, rows, ("input_tokens", "output_tokens"), _seconds)
 
 
 def _azure(path: Path, rows: Iterator[Row]) -> Trace:
-    found = []
+    return _counted(path, rows, ("ContextTokens", "GeneratedTokens"), _timestamp)
+
+
+def _counted(
+    path: Path,
+    rows: Iterator[Row],
+    names: tuple[str, str],
+    clock: Callable[[Path, int, str], float],
+) -> Trace:
+    """Read a time and two counts of tokens in each row."""
+    found = list[Found]()
     for row in rows:
-        number, cells = row[0], _cells(path, row, 3)
-        tokens = _numbers(path, (number, cells[1:]), "ContextTokens", "GeneratedTokens")
-        found.append((_timestamp(path, number, cells[0]), int(tokens[0]), int(tokens[1]), 0))
+        line, cells = row[0], _cells(path, row, 3)
+        read, made = (_tokens(path, line, n, c) for n, c in zip(names, cells[1:], strict=False))
+        found.append((line, clock(path, line, cells[0]), read, made, 0))
     return _from_requests(path, found)
 
 
+def _seconds(path: Path, line: int, text: str) -> float:
+    return _number(path, line, "time", text)
+
+
 def _timestamp(path: Path, line: int, text: str) -> float:
-    """Read ``2023-11-16 18:15:46.6805900``: seven digits, of which Python takes six."""
-    whole, _, fraction = text.partition(".")
+    """Read ``2023-11-16 18:15:46.6805900`` or ``2024-05-10 00:00:00.009930+00:00``.
+
+    Python cuts off what is beyond microseconds.
+    """
     try:
-        moment = datetime.fromisoformat(whole.replace(" ", "T") + "+00:00")
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise TraceError(f"{path}:{line}: TIMESTAMP {text[:40]!r} is not a date and time") from None
-    return moment.timestamp() + _number(path, line, "TIMESTAMP", f"0.{fraction or 0}")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _mooncake(path: Path) -> Trace:
     """Read requests; a prompt's first blocks that came before count as cached, by whomever."""
-    found, seen = [], set[int]()
+    found, seen = list[Found](), set[int]()
     for number, line in _lines(path):
         try:
             record = json.loads(line)
@@ -238,15 +266,16 @@ def _mooncake(path: Path) -> Trace:
             raise TraceError(f"{path}:{number}: not a JSON object") from None
         if not isinstance(record, dict):
             raise TraceError(f"{path}:{number}: not a JSON object")
-        time, prompt, answer = (
-            _number(path, number, name, record.get(name))
-            for name in ("timestamp", "input_length", "output_length")
+        time = _number(path, number, "timestamp", record.get("timestamp"))
+        prompt, answer = (
+            _tokens(path, number, name, record.get(name))
+            for name in ("input_length", "output_length")
         )
         blocks = _blocks(path, number, record.get("hash_ids", []))
         known = sum(1 for _ in takewhile(seen.__contains__, blocks))
         seen.update(blocks)
-        cached = max(0, min(known * BLOCK, int(prompt) - 1))  # the last token is always computed
-        found.append((time / 1000, int(prompt), int(answer), cached))
+        cached = max(0, min(known * BLOCK, prompt - 1))  # the last token is always computed
+        found.append((number, time / 1000, prompt, answer, cached))
     return _from_requests(path, found)
 
 
@@ -256,10 +285,10 @@ def _blocks(path: Path, line: int, blocks: object) -> list[int]:
     raise TraceError(f"{path}:{line}: hash_ids is not a list of whole numbers")
 
 
-def _from_requests(path: Path, found: Sequence[tuple[float, int, int, int]]) -> Trace:
-    begin = found[0][0] if found else 0.0
-    requests = tuple(Request(time - begin, *tokens) for time, *tokens in found)
-    return _in_order(path, Trace(requests=requests))
+def _from_requests(path: Path, found: Sequence[Found]) -> Trace:
+    _check_order(path, [(line, time) for line, time, *_ in found])
+    begin = found[0][1]
+    return Trace(requests=tuple(Request(time - begin, *tokens) for _, time, *tokens in found))
 
 
 def _looks_like_client(line: str) -> bool:
@@ -267,9 +296,9 @@ def _looks_like_client(line: str) -> bool:
     return len(cells) >= 3 and cells[0].replace(".", "", 1).isdigit()
 
 
-def _client(path: Path) -> Iterator[Window]:
+def _client(path: Path) -> list[Rate]:
     """Read one client: the variance of its count is rate × CV², that of a renewal process."""
-    rows = []
+    rows = list[Rate]()
     for row in _rows(path):
         number, cells = row[0], _cells(path, row, 3)
         # A client that was away in a window has empty cells.
@@ -277,8 +306,8 @@ def _client(path: Path) -> Iterator[Window]:
             _number(path, number, name, cell or "0")
             for name, cell in zip(("start", "rate", "cv"), cells, strict=False)
         )
-        rows.append((start, rate, rate * cv * cv))
-    yield from _from_rates(path, rows).windows
+        rows.append((number, start, rate, rate * cv * cv))
+    return rows
 
 
 def _sum_clients(folder: Path) -> Trace:
@@ -286,13 +315,14 @@ def _sum_clients(folder: Path) -> Trace:
     files = sorted(folder.glob("*trace*.csv"))
     if not files:
         raise TraceError(f"{folder}: no *trace*.csv in it")
-    sums: dict[float, Window] = {}
+    sums = dict[float, tuple[float, float]]()
     for file in files:
-        for w in _client(file):
-            before = sums.get(w.start, Window(w.start, w.length, 0.0, 0.0))
-            rate, variance = before.rate + w.rate, before.variance + w.variance
-            sums[w.start] = Window(w.start, before.length, rate, variance)
-    return Trace(windows=tuple(sums[start] for start in sorted(sums)))
+        rows = _client(file)
+        _check_order(file, [(line, start) for line, start, _, _ in rows], apart=True)
+        for _, start, rate, variance in rows:
+            rates, variances = sums.get(start, (0.0, 0.0))
+            sums[start] = rates + rate, variances + variance
+    return Trace(windows=_windows([(start, *sums[start]) for start in sorted(sums)]))
 
 
 FORMS: dict[tuple[str, ...], Callable[[Path, Iterator[Row]], Trace]] = {

@@ -41,12 +41,16 @@ def test_servegen_clients_add_up(tmp_path: Path) -> None:
     written(tmp_path, "0,3.0,1.0,Gamma,1,1\n600,,,,,\n", "chunk-1-trace.csv")
     assert read(tmp_path).windows == (Window(0, 600, 4, 7), Window(600, 600, 0.5, 0.5))
     assert len(read(tmp_path / "chunk-0-trace.csv").windows) == 2
+    written(tmp_path, "600,1.0,1.0,Gamma,1,1\n1200,2.0,1.0,Gamma,1,1\n", "chunk-2-trace.csv")
+    assert [w.rate for w in read(tmp_path).windows] == [4, 1.5, 2], "it came later"
 
 
 def test_azure_tokens(tmp_path: Path) -> None:
     first, second = read(written(tmp_path, AZURE)).requests
     assert first == Request(0.0, 374, 44)
     assert second.time == pytest.approx(4.314579, abs=1e-5)
+    zoned = AZURE.replace(".6805900", ".680590+00:00").replace(".9951690", "+00:00")
+    assert read(written(tmp_path, zoned)).requests[1].time == pytest.approx(3.31941, abs=1e-5)
 
 
 def test_mooncake_lines(tmp_path: Path) -> None:
@@ -74,12 +78,17 @@ def test_slices_begin_at_zero(tmp_path: Path) -> None:
     [
         ("", r":1: no known form"),
         ("a,b\n1,2\n", r":1: no known form"),
-        ("time,rate\n", "a header, but no rows"),
+        ("time,rate\n", "no rows in it"),
         ("time,rate\n0,1\n60\n", r":3: 1 columns instead of 2"),
         ("time,rate\n0,__import__('os')\n", r":2: rate .* is not a number"),
         ("time,rate\n0,nan\n", r":2: rate 'nan' must be finite"),
         ("time,rate\n0,-1\n", r":2: rate '-1' must be finite and not negative"),
-        ("time,rate\n60,1\n0,1\n", "time 0 does not follow 60"),
+        ("time,rate\n60,1\n\n0,1\n", r":4: time is not after that of the row above"),
+        (SUMMED + "600,1,1\n", r":4: time is not after"),
+        ("0,1,2,Gamma\n0,1,1,Gamma\n", r":2: time is not after"),
+        (AZURE + "2023-11-16 18:15:46,1,1\n", r":4: time is before that of the row above"),
+        (MOONCAKE + MOONCAKE, r":3: time is before"),
+        ("time,input_tokens,output_tokens\n0,1.5,1\n", r":2: input_tokens '1.5' must be a whole"),
         ('time,rate\n0,"1\n', r":2: "),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n", r":2: TIMESTAMP 'yesterday'"),
         ('{"timestamp": 1}\n', r":1: input_length 'None' is not a number"),
