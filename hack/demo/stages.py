@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.markup import escape
+
 from demo import screen
 from demo.watcher import Sample, Watcher
+from lab import platform
 from lab.load import Client, Load, Sent, p95, send_one
 
 ENOUGH_REQUESTS = 200
@@ -129,7 +132,17 @@ def full(run: Run, stage: Stage) -> bool:
         state = now.reason if now.full else f"{now.desired} wanted, {now.ready} ready"
         return now.full and (now.pending == 1 or now.pods == now.ready < now.desired), state
 
-    return _with_load(run, stage, 8, "cluster full, one replica pending", 10, seen)
+    return _with_load(run, stage, 8, "cluster full, one replica pending", 10, seen) and why(run)
+
+
+def why(run: Run) -> bool:
+    """Show what `overspill why` says of the count; false when that is nothing."""
+    watcher = run.watcher
+    asked = ("why", watcher.name, "-n", watcher.namespace)
+    told = platform.overspill(watcher.kube, *asked, check=False)
+    for line in (f"$ overspill {' '.join(asked)}", *told.splitlines()):
+        screen.note(escape(line))
+    return bool(told)
 
 
 def spill(run: Run, stage: Stage) -> bool:

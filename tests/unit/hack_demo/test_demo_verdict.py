@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from demo import main as demo
-from demo.stages import STAGES, Run, Stage
+from demo.stages import STAGES, Run, Stage, why
+from lab import platform
 from lab.kube import Kube
 from lab.load import Sent
 
@@ -114,6 +115,19 @@ def test_what_it_leaves_behind(play: Callable[..., int], tmp_path: Path) -> None
         "ttft_ms": 20.0,
         "tokens": 0,
     }
+
+
+def test_a_count_that_nobody_can_explain_is_no_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watcher = SimpleNamespace(kube=None, name="chat", namespace="demo")
+    run = SimpleNamespace(watcher=watcher)
+    for told in ("demo/chat: replicas 2 → 3 (ClusterFullProbe)\n  seen: [nothing]\n", ""):
+        monkeypatch.setattr(platform, "overspill", lambda *_, told=told, **__: told)
+        assert why(run) is bool(told)
+    shown = capsys.readouterr().out
+    assert "$ overspill why chat -n demo" in shown
+    assert "seen: [nothing]" in shown
 
 
 def test_the_stages_are_the_six_of_the_main_job() -> None:
