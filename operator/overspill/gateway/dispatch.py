@@ -20,7 +20,7 @@ from overspill.gateway.admission import Admission
 from overspill.gateway.balance import SUSPECT_SECONDS, Replica
 from overspill.gateway.call import COUNT_TOKENS, Call, engine_body
 from overspill.gateway.charge import Charge, accounts_of, most
-from overspill.gateway.choice import Chooser, Overflow
+from overspill.gateway.choice import MAX_SENT, Chooser, Overflow
 from overspill.gateway.errors import (
     ApiError,
     AttemptFailed,
@@ -31,6 +31,7 @@ from overspill.gateway.errors import (
 )
 from overspill.gateway.exchange import Exchange
 from overspill.gateway.funds import Funds, NoFunds
+from overspill.gateway.losses import REMEMBERED_SECONDS, Losses, fingerprint_of
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Permit, Provider
 from overspill.gateway.relay import NotBegun, Relay
@@ -83,6 +84,7 @@ class Dispatcher:
         self.chooser, self.metrics, self.pool = chooser, metrics, pool
         self.client, self.funds = client, funds
         self.on_hold, self.clock = on_hold, chooser.clock
+        self.losses = Losses()
         self._told, self._telling = -GATHER, False
 
     async def run(self, exchange: Exchange) -> None:
@@ -95,6 +97,7 @@ class Dispatcher:
         self.metrics.of(exchange.service).arrivals.inc()
         if exchange.call.stream:
             exchange.reply.keep_alive(self.pool.loop)
+        self._recall(exchange)
         while True:
             target = await self.chooser.choose(exchange)
             try:
@@ -138,11 +141,19 @@ class Dispatcher:
                 first_byte=first_byte, idle=IDLE,
             )  # fmt: skip
             await relay.run()
-        except NotBegun as error:
+            if self.losses:
+                self.losses.acquit(_fingerprint(exchange))
+        except (NotBegun, StreamBroken) as error:
+            if connection is not None and connection.lost:
+                self._lose(exchange, replica, started)
+            if isinstance(error, StreamBroken):
+                raise
             self._suspect(exchange, replica, sent=True)
             raise ReplicaFailed(str(error), sent=True) from None
         except ReplicaFailed as failure:
             worked = failure.sent
+            if failure.lost:
+                self._lose(exchange, replica, started)
             self._suspect(exchange, replica, sent=worked)
             raise
         except EngineRefused as refused:
@@ -167,6 +178,25 @@ class Dispatcher:
             raise await _fault(call, connection)
         finally:
             connection.close()
+
+    def _recall(self, exchange: Exchange) -> None:
+        """Let the replicas that a request has killed, when it came before, count."""
+        if not self.losses:
+            return
+        exchange.sent_failures = self.losses.of(_fingerprint(exchange), self.clock())
+        if exchange.sent_failures >= MAX_SENT:
+            exchange.last_failure = (
+                f"{MAX_SENT} replicas ended while they worked on this same request, and no other "
+                f"gets it in the next {REMEMBERED_SECONDS / 60:.0f} minutes; change it"
+            )
+
+    def _lose(self, exchange: Exchange, replica: Replica, sent: float) -> None:
+        """Remember that a replica ended while it worked on a request."""
+        lost = self.losses.note(_fingerprint(exchange), replica.address, sent, self.clock())
+        log.warning(
+            "replica lost", id=exchange.reply.request_id, service=exchange.service.key,
+            by_this_request=lost,
+        )  # fmt: skip
 
     def _suspect(self, exchange: Exchange, replica: Replica, *, sent: bool) -> None:
         """Leave a replica alone for a moment, then let the queue move again."""
@@ -318,6 +348,10 @@ class Dispatcher:
         if not self._telling:
             self._telling = True
             self.pool.loop.call_later(max(0.0, self._told + GATHER - self.clock()), tell)
+
+
+def _fingerprint(exchange: Exchange) -> bytes:
+    return fingerprint_of(exchange.call, exchange.key.tenant, exchange.service.key)
 
 
 def account_of(provider: Provider, model: str) -> Account:

@@ -101,11 +101,12 @@ class ReplicaFailed(AttemptFailed):
     """An engine pod failed.
 
     :param sent: the engine may have read the request, so it may have been its fault.
+    :param lost: it has ended the connection then: it may have died of it.
     """
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    def __init__(self, message: str, *, sent: bool, lost: bool = False) -> None:
         super().__init__(message, "ReplicaFailed" if sent else "ReplicaUnreachable")
-        self.sent = sent
+        self.sent, self.lost = sent, lost
 
 
 class EngineRefused(AttemptFailed):

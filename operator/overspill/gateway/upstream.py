@@ -74,7 +74,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reader; a complete answer can still be read, but this is of no more use."""
         self.pool.forget(self)
-        self.failure = self.failure or "the engine closed the connection"
+        self.failure = self.failure or ENDED
         self._wake()
 
     # httptools callbacks
@@ -109,6 +109,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether the body is a stream of events."""
         return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
 
+    @property
+    def lost(self) -> bool:
+        """Whether the engine has ended the connection before its answer was complete."""
+        return self.failure == ENDED and not self.complete
+
     async def head(self, seconds: float) -> None:
         """Wait for status and headers.
 
@@ -118,7 +123,7 @@ class UpstreamConnection(asyncio.Protocol):
         while not self.head_complete:
             await self._wait(seconds)
             if self.failure is not None and not self.head_complete:
-                raise ReplicaFailed(self.failure, sent=True)
+                raise ReplicaFailed(self.failure, sent=True, lost=self.lost)
 
     async def read(self, seconds: float) -> bytes:
         """Return the next piece of the body, ``b""`` at its end.
@@ -250,12 +255,12 @@ class Pool:
                 late = self.loop.time() - began > STALE_SECONDS
                 if late or not connection.reused or connection.failure == TIMED_OUT:
                     raise
-                sent = failure.sent
+                sent, lost = failure.sent, failure.lost
             try:
                 connection = await self._connect(address)
             except ReplicaFailed as failure:
                 # Perhaps the request is what killed it: it must not count as never sent.
-                raise ReplicaFailed(str(failure), sent=sent) from None
+                raise ReplicaFailed(str(failure), sent=sent, lost=lost) from None
 
     async def _exchange(self, connection: UpstreamConnection, data: bytes, seconds: float) -> None:
         self.busy.add(connection)
@@ -328,4 +333,5 @@ def host_of(address: Address) -> bytes:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
 
 
+ENDED = "the engine closed the connection"
 TIMED_OUT = "the engine was silent for too long"

@@ -6,7 +6,7 @@ They are the paced engine of images/paced-engine, which stands in for real ones 
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,34 @@ async def test_a_whole_answer_kills_two_engines_at_most(gateway: World, after: i
         assert (status, orjson.loads(answer)["error"]["code"]) == (503, "upstream_failed")
         assert sum(x.returncode is None for x in (p, q, r)) >= 1
         assert (await gateway.post("/v1/chat/completions", ask("hi", False)))[0] == 200
+
+
+@pytest.mark.parametrize(("stream", "after"), [(False, 0), (True, 0), (True, 3)])
+async def test_however_often_a_request_that_kills_is_sent_two_engines_are_lost(
+    gateway: World, stream: bool, after: int
+) -> None:
+    """A query of death: https://github.com/advisories/GHSA-vrq3-r879-7m65."""
+    async with AsyncExitStack() as stack:
+        engines = [await stack.enter_async_context(paced(rate=1000)) for _ in range(4)]
+        gateway.replicas(*(engine for engine, _ in engines))
+        # What was under way at both dies with it, and may not be sent again either.
+        kills = ask(f"die after {after}", stream)
+        answers = [await gateway.post("/v1/chat/completions", kills) for _ in range(10)]
+        renamed = kills | {"model": "team-a/chat"}
+        answers.append(await gateway.post("/v1/chat/completions", renamed))
+        assert (await gateway.post("/v1/chat/completions", ask("hi", stream)))[0] == 200
+        await asyncio.wait_for(_ended(engines, 2), 5)
+        assert sum(process.returncode is None for _, process in engines) == 2
+    status, _, body = answers[-1]
+    assert (status, orjson.loads(body)["error"]["code"]) == (503, "upstream_failed")
+    assert b"while they worked on this same request" in body
+
+
+async def _ended(engines: list[tuple[Upstream, asyncio.subprocess.Process]], number: int) -> None:
+    """Wait until so many processes have ended."""
+    ends = asyncio.as_completed([process.wait() for _, process in engines])
+    for _ in range(number):
+        await next(ends)
 
 
 async def test_it_tells_in_its_own_words_how_busy_it_is(gateway: World) -> None:
