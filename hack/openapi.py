@@ -20,11 +20,16 @@ from overspill.gateway.call import (
     COUNT_TOKENS,
     EMBEDDINGS,
     ENDPOINTS,
+    MAX_BIAS,
+    MAX_BIASED,
     MAX_LIST,
     MAX_MODEL_NAME,
+    MAX_TOKEN,
     MESSAGES,
+    TEXTS,
     Endpoint,
 )
+from overspill.gateway.schemas import FORMATS
 from overspill.providers.base import Api
 
 Schema = dict[str, Any]
@@ -168,7 +173,7 @@ def _field(name: str) -> Schema:
     if name in BOUNDS:
         low, high, whole = BOUNDS[name]
         return {"type": "integer" if whole else "number", "minimum": low, "maximum": high}
-    return {"type": "boolean"} if name in BOOLEANS else {}
+    return {"type": "boolean"} if name in BOOLEANS else TEXT if name in TEXTS else {}
 
 
 def _or_null(field: Schema) -> Schema:
@@ -190,27 +195,41 @@ def _object(required: tuple[str, ...], other: bool | Schema, **properties: Schem
 
 # OpenAI's fields whose form is more than a bound
 
+_HINT: dict[str, Schema] = {"cache_control": {}}
 _PART = {
     "anyOf": [
-        *(_object(("type",), True, type={"const": kind}) for kind in ("text", "refusal")),
-        _object(("type",), True, type={"const": "input_audio"}),
+        _object(("type",), False, type={"const": "text"}, text={}, **_HINT),
+        _object(("type",), False, type={"const": "refusal"}, refusal={}, **_HINT),
         _object(
-            ("type", "image_url"),
-            True,
+            ("type", "input_audio"), False,
+            type={"const": "input_audio"},
+            input_audio=_object(("data",), True, data={"type": "string", "pattern": "^[^:.]*$"}),
+            **_HINT,
+        ),
+        _object(
+            ("type", "image_url"), False,
             type={"const": "image_url"},
             image_url=_object(("url",), True, url={"type": "string", "pattern": "^data:"}),
+            **_HINT,
         ),
     ]
-}
+}  # fmt: skip
 _CONTENT = {"anyOf": [{"type": ["string", "null"]}, _list(_PART, 0)]}
 _MODEL = {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_NAME}
 _STOP = {"type": "string", "maxLength": 1024}
 _BOOLEAN = {"type": "boolean"}
+_TOKEN = {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN}
+_ITEM = {"anyOf": [TEXT, _TOKEN, {"type": "array", "items": _TOKEN, "minItems": 1}]}
+_INPUT = {"anyOf": [TEXT, _list(_ITEM)]}
+_BIAS = {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}
 _OPENAI: dict[str, Schema] = {
     "model": _MODEL,
     "messages": _list(_object(("role",), True, role=TEXT, content=_CONTENT)),
-    "prompt": {"anyOf": [TEXT, _list({})]},
-    "input": {"anyOf": [TEXT, _list({})]},
+    "prompt": _INPUT,
+    "input": _INPUT,
+    "response_format": _object(("type",), False, type={"enum": list(FORMATS)}, json_schema={}),
+    "metadata": {"type": "object", "additionalProperties": TEXT},
+    "logit_bias": {"type": "object", "maxProperties": MAX_BIASED, "additionalProperties": _BIAS},
     "stop": {"anyOf": [_STOP, _list(_STOP, 0, 16)]},
     "stream_options": _object((), False, include_usage=_BOOLEAN, include_obfuscation=_BOOLEAN),
     "logprobs": {"anyOf": [_BOOLEAN, {"type": "integer", "minimum": 0, "maximum": 20}]},
@@ -238,6 +257,7 @@ _EFFORT = {"enum": ["low", "medium", "high", "xhigh", "max", None]}
 _THINKING = {"enum": ["enabled", "adaptive", "disabled"]}
 _ANTHROPIC: dict[str, Schema] = {
     "model": _MODEL,
+    "service_tier": {},
     "messages": _list(
         {"anyOf": [_turn("user", _SAID, _IMAGE), _turn("assistant", _SAID, _USE)]}
     ),

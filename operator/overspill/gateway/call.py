@@ -19,6 +19,7 @@ import orjson
 from overspill.api.bodies import json_body
 from overspill.gateway.errors import ApiError, bad_request
 from overspill.gateway.memory import look_at
+from overspill.gateway.schemas import check_schemas
 from overspill.providers import messages_to_chat
 from overspill.providers.base import Api, Request, Unsupported
 
@@ -26,6 +27,8 @@ Fields = dict[str, Any]
 
 MAX_LIST = 16_384  # messages, prompts or inputs in one request
 MAX_MODEL_NAME = 256
+MAX_TOKEN = 2**31 - 1  # its number in a vocabulary
+MAX_BIAS, MAX_BIASED = 100, 1024  # of a token's logit; tokens that have one
 _BIG = 1_000_000  # tokens; more than any context
 _INT64 = 2**63 - 1
 
@@ -93,6 +96,11 @@ COUNT_TOKENS = Endpoint(
 )
 ENDPOINTS = {e.path: e for e in (CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, COUNT_TOKENS)}
 
+# Parts of a message. ``cache_control`` changes no answer, and clients of many models write it.
+_PARTS = {
+    kind: frozenset({"type", kind, "cache_control"})
+    for kind in ("text", "refusal", "input_audio", "image_url")
+}
 _TOOLS = ("tools", "functions")  # templates put them before the messages
 
 # field: (lowest, highest, whole numbers only)
@@ -116,6 +124,10 @@ BOUNDS: dict[str, tuple[float, float, bool]] = {
     "dimensions": (1, 65_536, True),
 }
 BOOLEANS = frozenset({"stream", "echo", "store", "parallel_tool_calls", "ignore_eos"})
+TEXTS = frozenset(
+    {"user", "safety_identifier", "prompt_cache_key", "reasoning_effort", "verbosity"}
+    | {"service_tier", "suffix", "encoding_format"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,7 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
     for name, value in fields.items():
         if value is not None:
             _check(name, value)
+    check_schemas(fields)
     _check_prompt(endpoint, fields)
     stream = fields.get("stream") is True
     options = fields.get("stream_options")
@@ -258,8 +271,15 @@ def _check(name: str, value: Any) -> None:
     elif name in BOOLEANS:
         if type(value) is not bool:
             raise bad_request(f"{name} must be true or false", name)
+    elif name in TEXTS:
+        if not isinstance(value, str):
+            raise bad_request(f"{name} must be a string", name)
     elif name == "stop":
         _check_stop(value)
+    elif name == "logit_bias":
+        _check_bias(value)
+    elif name == "metadata":
+        _check_metadata(value)
     elif name == "stream_options":
         _check_stream_options(value)
     elif (
@@ -274,6 +294,23 @@ def _check_stop(value: Any) -> None:
     texts = value if isinstance(value, list) else [value]
     if len(texts) > 16 or not all(isinstance(t, str) and len(t) <= 1024 for t in texts):
         raise bad_request("stop must be a string, or at most 16 of them", "stop")
+
+
+def _check_bias(value: Any) -> None:
+    """https://platform.openai.com/docs/api-reference/chat/create#chat-create-logit_bias"""
+    numbers: list[Any] = list(value.values()) if isinstance(value, dict) else [None]
+    fine = all(type(n) in (int, float) and abs(n) <= MAX_BIAS for n in numbers)
+    if not fine or len(value) > MAX_BIASED:
+        raise bad_request(
+            f"logit_bias must give at most {MAX_BIASED} tokens a number from -{MAX_BIAS} to "
+            f"{MAX_BIAS} each",
+            "logit_bias",
+        )
+
+
+def _check_metadata(value: Any) -> None:
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise bad_request("metadata must be an object whose values are strings", "metadata")
 
 
 def _check_stream_options(value: Any) -> None:
@@ -293,9 +330,23 @@ def _check_prompt(endpoint: Endpoint, fields: Fields) -> None:
         if name == CHAT.prompt:
             for index, message in enumerate(prompt):
                 _check_message(index, message)
+        elif not all(map(_is_input, prompt)):
+            raise bad_request(
+                f"{name} may hold strings, tokens from 0 to {MAX_TOKEN}, and lists of tokens", name
+            )
     elif name == CHAT.prompt or not isinstance(prompt, str):
         kind = "a list of messages" if name == CHAT.prompt else "a string or a list"
         raise bad_request(f"{name} is required: {kind}", name)
+
+
+def _is_input(item: Any) -> bool:
+    """Whether an item of a prompt is a text, a token, or a list of tokens."""
+    if type(item) is int:
+        return 0 <= item <= MAX_TOKEN
+    if not isinstance(item, list):
+        return isinstance(item, str)
+    numbers: list[int] = item
+    return set(map(type, numbers)) == {int} and 0 <= min(numbers) <= max(numbers) <= MAX_TOKEN
 
 
 def _check_message(index: int, message: Any) -> None:
@@ -312,16 +363,33 @@ def _check_message(index: int, message: Any) -> None:
 
 
 def _check_part(where: str, part: Any) -> None:
-    """Text, or media inside the body: nobody fetches an address for a client."""
+    """Text, or media inside the body: nobody fetches an address for a client.
+
+    Of anything else in a part an engine may make a key of a cache that all tenants share, as vLLM
+    does of ``uuid``.
+    """
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "refusal", "input_audio"):
-        return
-    image = part.get("image_url") if kind == "image_url" else None
-    url = image.get("url") if isinstance(image, dict) else None
-    if not isinstance(url, str):
+    known = _PARTS.get(kind) if isinstance(kind, str) else None
+    if known is None:
         raise bad_request(f"{where}.content has a part of an unknown type", where)
-    if not url.startswith("data:"):
+    if unknown := part.keys() - known:
+        raise bad_request(f"{where}.content has a part with {min(unknown)[:64]}", where)
+    if kind == "image_url" and not _is_inside(part.get(kind)):
         raise bad_request(f"{where}: an image must be sent as a data: URL", where)
+    if kind == "input_audio" and not _is_sound(part.get(kind)):
+        raise bad_request(f"{where}: a sound must be sent in base64", where)
+
+
+def _is_inside(image: Any) -> bool:
+    """Whether an image is all there."""
+    url = image.get("url") if isinstance(image, dict) else None
+    return isinstance(url, str) and url.startswith("data:")
+
+
+def _is_sound(sound: Any) -> bool:
+    """Whether it is no address, which has one of two signs that are not in base64."""
+    data = sound.get("data") if isinstance(sound, dict) else None
+    return isinstance(data, str) and ":" not in data and "." not in data
 
 
 def media(fields: Fields) -> Iterator[str]:
@@ -332,8 +400,7 @@ def media(fields: Fields) -> Iterator[str]:
             if part["type"] == "image_url":
                 yield part["image_url"]["url"]
             elif part["type"] == "input_audio":
-                sound = part.get("input_audio")
-                yield str(sound.get("data", "")) if isinstance(sound, dict) else ""
+                yield part["input_audio"]["data"]
 
 
 def too_large(limit: int) -> ApiError:

@@ -1,6 +1,8 @@
 """What reaches an upstream is an allow-list; every refusal names the field."""
 
+import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -8,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overspill.gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, engine_body, parse
+from overspill.gateway.call import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    ENDPOINTS,
+    MAX_TOKEN,
+    Endpoint,
+    engine_body,
+    parse,
+)
 from overspill.gateway.errors import ApiError
+from overspill.gateway.schemas import MAX_LEVELS, MAX_TEXT, MAX_VALUES
 
 HI = [{"role": "user", "content": "hi"}]
 IMAGE = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
@@ -17,6 +29,18 @@ IMAGE = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
 
 def chat(**fields: Any) -> bytes:
     return orjson.dumps({"model": "m", "messages": HI} | fields)
+
+
+def prompt(*items: Any) -> bytes:
+    return orjson.dumps({"model": "m", "prompt": items})
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """A response format with a schema so that all of it has that many levels."""
+    schema: Any = "x"
+    for _ in range(levels - 3):
+        schema = {"items": schema}
+    return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
 
 
 BAD = [
@@ -58,6 +82,25 @@ BAD = [
     ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": [IMAGE]}])),
     ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": [{"type": "video_url"}]}])),
     ("messages[0]", CHAT, chat(messages=[{"role": "user", "content": ["x"]}])),
+    ("logit_bias", CHAT, chat(logit_bias=[1])),
+    ("logit_bias", CHAT, chat(logit_bias={"1": 101})),
+    ("logit_bias", CHAT, chat(logit_bias={"1": "100"})),
+    ("logit_bias", CHAT, chat(logit_bias={str(n): 1 for n in range(1025)})),
+    ("metadata", CHAT, chat(metadata={"a": 1})),
+    ("user", CHAT, chat(user=1)),
+    ("response_format", CHAT, chat(response_format="json")),
+    ("response_format", CHAT, chat(response_format={"type": "structural_tag"})),
+    ("response_format", CHAT, chat(response_format={"type": "json_object", "regex": "(a+)+"})),
+    ("response_format", CHAT, chat(response_format=nested(MAX_LEVELS + 1))),
+    ("tools", CHAT, chat(tools=[{"enum": [0] * MAX_VALUES}])),
+    ("tools", CHAT, chat(tools=[{"description": "x" * (MAX_TEXT + 1)}])),
+    ("functions", CHAT, chat(functions=[{"x" * (MAX_TEXT + 1): 1}])),
+    ("prompt", COMPLETIONS, prompt(-1)),
+    ("prompt", COMPLETIONS, prompt("a", MAX_TOKEN + 1)),
+    ("prompt", COMPLETIONS, prompt([1, 2.0])),
+    ("prompt", COMPLETIONS, prompt([1, MAX_TOKEN + 1])),
+    ("prompt", COMPLETIONS, prompt([])),
+    ("prompt", COMPLETIONS, prompt({"text": "x"})),
     ("prompt", COMPLETIONS, orjson.dumps({"model": "m"})),
     ("prompt", COMPLETIONS, orjson.dumps({"model": "m", "prompt": 5})),
     ("input", EMBEDDINGS, orjson.dumps({"model": "m", "input": []})),
@@ -81,6 +124,40 @@ def test_data_urls_and_nulls_are_fine() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     parts = [{"type": "text", "text": "what"}, image]
     parse(CHAT, chat(messages=[{"role": "user", "content": parts}], max_tokens=None, stop=None))
+
+
+def test_what_is_within_the_bounds_is_fine() -> None:
+    biased = {str(n): -100 for n in range(1024)}
+    parse(CHAT, chat(response_format=nested(MAX_LEVELS), logit_bias=biased, metadata={"a": "b"}))
+    parse(COMPLETIONS, prompt("a", 0, MAX_TOKEN, [0, MAX_TOKEN]))
+
+
+# What engines know beside the API: https://docs.vllm.ai, llama.cpp's server, SGLang's.
+KNOBS = Path(__file__).with_name("knobs.txt").read_text().split()
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.path.decode())
+def test_an_engines_knobs_stop_at_every_endpoint_alike(endpoint: Endpoint) -> None:
+    sound = {"model": "m", endpoint.prompt: HI if endpoint.prompt == "messages" else "x"}
+    for knob in KNOBS:
+        with pytest.raises(ApiError) as info:
+            parse(endpoint, orjson.dumps(sound | {knob: {"x": 1}}))
+        assert (info.value.status, info.value.code) == (400, "unknown_parameter"), knob
+        assert info.value.param == knob
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.path.decode())
+def test_no_field_passes_any_number_on(endpoint: Endpoint) -> None:
+    """Fields of schemas, and of choice among tools, hold objects; their numbers are a schema's."""
+    sound = {"model": "m", "max_tokens": 1} if "max_tokens" in endpoint.fields else {"model": "m"}
+    sound[endpoint.prompt] = HI if endpoint.prompt == "messages" else "x"
+    objects = {"tools", "functions", "tool_choice", "function_call"}
+    for name in endpoint.fields - objects:
+        for number in (1e30, -(2**63), 2**63):
+            sent = b""
+            with contextlib.suppress(ApiError):
+                sent = parse(endpoint, orjson.dumps(sound | {name: number})).body
+            assert orjson.dumps(number) not in sent, name
 
 
 @pytest.mark.parametrize("served", ["m", "served", 'n/\u00e9"'])

@@ -24,6 +24,7 @@ HI: Fields = {"role": "user", "content": "hi"}
 MODEL, LIMIT = "claude-opus-4-6", 8192
 PNG = "iVBORw0KGgo="
 DATA_URL = f"data:image/png;base64,{PNG}"
+SOUND = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
 SCHEMA: Fields = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL: Fields = {
     "type": "function",
@@ -127,7 +128,7 @@ CHATS = [
     ),
     Chat(
         "audio",
-        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+        {"messages": [{"role": "user", "content": [SOUND]}]},
         "messages[0].content[0]",
     ),
     Chat("names of speakers", {"messages": [HI | {"name": "ann"}]}, "messages[0].name"),
