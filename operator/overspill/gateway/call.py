@@ -232,11 +232,15 @@ def _written(endpoint: Endpoint, fields: Fields, *, ask_usage: bool) -> bytes:
         raise bad_request("the body nests too deep", code="invalid_json") from None
 
 
-def engine_body(call: Call, served_name: str) -> bytes:
-    """Return the body for an engine; the model is named as the engine serves it."""
-    if call.model == served_name:
-        return call.body
-    return _start(served_name) + call.body[len(_start(call.model)) :]
+def engine_body(call: Call, served_name: str, more: bytes = b"") -> bytes:
+    """Return the body for an engine; the model is named as the engine serves it.
+
+    :param more: members of our own, each with a comma before it.
+    """
+    body = call.body
+    if call.model != served_name:
+        body = _start(served_name) + body[len(_start(call.model)) :]
+    return body[:-1] + more + b"}" if more else body
 
 
 def prompt_start(call: Call) -> int:

@@ -35,6 +35,7 @@ from overspill.gateway.losses import REMEMBERED_SECONDS, Losses, fingerprint_of
 from overspill.gateway.metrics import Metrics
 from overspill.gateway.provider import Permit, Provider
 from overspill.gateway.relay import NotBegun, Relay
+from overspill.gateway.separation import cache_fields
 from overspill.gateway.size import total
 from overspill.gateway.upstream import Pool, UpstreamConnection
 from overspill.ledger.prices import Usage, worst_case
@@ -169,8 +170,11 @@ class Dispatcher:
         self, exchange: Exchange, replica: Replica, first_byte: float
     ) -> UpstreamConnection:
         """Send the request to a replica; return the connection once it answers with 200."""
-        call = exchange.call
-        body = engine_body(call, exchange.service.resource.served_name)
+        call, service = exchange.call, exchange.service
+        more = cache_fields(
+            call.endpoint, service.resource.runtime, service.namespace, exchange.key.tenant
+        )
+        body = engine_body(call, service.resource.served_name, more)
         connection = await self.pool.send(replica.address, call.engine_path, body, first_byte)
         if connection.status == 200 and connection.streams == call.stream:
             return connection
