@@ -12,6 +12,7 @@ runs: for the head, for the idle connection, or for what is left of one that end
 import asyncio
 import contextlib
 import resource
+import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -31,6 +32,9 @@ HEAR_SECONDS = 2.0  # for a client that still sends a body to hear the answer th
 # Of one server. Each may hold a head of 32 KiB: 256 MiB in all, a quarter of the memory that the
 # chart gives. An open stream takes 25 KB (docs/benchmarks.md).
 MAX_CONNECTIONS = 8192
+# Bytes that the kernel keeps for a client that reads slowly (it takes twice as many). By itself it
+# keeps 4 MB, which count as the pod's: 250 such clients would fill a container of 1 GiB.
+SEND_BUFFER = 65_536
 SCOPE_KEY = "overspill.connection"
 WHOLE_KEY = "overspill.whole"  # in the scope of a request whose body has come
 TOO_MANY = ApiError(
@@ -68,6 +72,8 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count the time of the head."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        if (connection := transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._await_head()
         if len(self.connections) > MAX_CONNECTIONS:
             self._make_room()

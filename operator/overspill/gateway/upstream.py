@@ -13,6 +13,7 @@ proxies, cookies or compression.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import httptools
@@ -25,6 +26,9 @@ STALE_SECONDS = 1.0  # in which the end of a kept connection is seen, after some
 KEEP_IDLE_SECONDS = 4.0  # below the 5 s after which llama.cpp's server closes a connection
 SWEEP_SECONDS = 0.5
 HIGH_WATER = 65_536  # bytes waiting for the reader before the socket is paused
+# Bytes that the kernel keeps of an answer (it takes twice as many). By itself it keeps up to 6 MB
+# for a client that reads slowly; one read takes no more than this, so that a pause comes in time.
+RECEIVE_BUFFER = 32_768
 MAX_BESIDE = 2**20  # bytes that come without any of a body: heads, trailers, extensions of chunks
 
 
@@ -56,6 +60,8 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
         self.transport = transport  # type: ignore[assignment]
+        if (connection := transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; an answer that is no HTTP, or that is all head, ends the connection."""
