@@ -14,7 +14,7 @@ MAX_EVENT = 4 * 1024 * 1024  # bytes of one event; a tool call or logprobs may b
 DONE = b"data: [DONE]\n\n"
 # Two line ends in a row. Atomic, or CRLF could be read as two of them.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
-_NAME_LINE = re.compile(rb"(?:\A|[\r\n])event:[ ]?([^\r\n]*)(?=[\r\n]|\Z)")
+_NAME_LINE = re.compile(rb"(?:\A|[\r\n])event(?::[ ]?([^\r\n]*))?(?=[\r\n]|\Z)")
 _DATA_LINE = re.compile(rb"(?:\A|[\r\n])data(?::[ ]?([^\r\n]*))?(?=[\r\n]|\Z)")
 
 
@@ -26,7 +26,7 @@ class EventSplitter:
     """Turns pieces of bytes into whole events, each with its closing empty line."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._after_cr = False  # the last event ended with CR: a LF that follows belongs to it
         self._scanned = 0  # bytes of the rest that hold no end of an event
 
@@ -46,15 +46,15 @@ class EventSplitter:
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        buffer = self._rest + data
+        self._rest += data  # in place: a large event may come byte by byte
         events, start = [], 0
-        for match in _BLANK_LINE.finditer(buffer, self._scanned):
-            event = buffer[start : match.end()]
-            start = match.end()
+        for end in [match.end() for match in _BLANK_LINE.finditer(self._rest, self._scanned)]:
+            event = bytes(self._rest[start:end])
+            start = end
             if event.strip(b"\r\n"):
                 events.append(event)
-        self._rest = buffer[start:]
-        self._after_cr = bool(buffer) and not self._rest and buffer.endswith(b"\r")
+        self._after_cr = 0 < start == len(self._rest) and self._rest.endswith(b"\r")
+        del self._rest[:start]
         self._scanned = max(0, len(self._rest) - 3)
         if len(self._rest) > MAX_EVENT:
             raise EventTooLarge(f"an event of the stream exceeds {MAX_EVENT} bytes")
@@ -71,9 +71,9 @@ def data_of(event: bytes) -> bytes:
 
 
 def name_of(event: bytes) -> bytes:
-    """Return the name of an event; empty when it has none."""
-    found = _NAME_LINE.search(event)
-    return found.group(1) if found else b""
+    """Return the name of an event, the last that it says; empty when it has none."""
+    found = _NAME_LINE.findall(event)
+    return found[-1] if found else b""
 
 
 def parse(data: bytes) -> dict[str, Any]:

@@ -1,63 +1,58 @@
 """Events cut at any byte, against a reference that reads the whole stream at once."""
 
+import contextlib
+import random
 import re
+import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from lab.lengths import length
 from overspill.api import sse
 
-ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
-LINES = st.one_of(
-    st.text(max_size=8).map(lambda t: b"data: " + re.sub("[\r\n]", "", t).encode()),
-    st.sampled_from([b": comment", b"event: x", b"data", b"data:x", b"datax: y", b"id: 1"]),
-)
+PIECES = [b"data: ", b"data:", b"data", b"datax: y", b"event: ", b"event", b"id: 1", b": c", b" "]
+PIECES += [b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"\x00", b"[DONE]", b'{"a":1}']
+PIECES += ["\u00e9\u20ac\U0001d11e".encode(), b"\xff", b"data: x\n\n", b"data: y\r\r"]
 
 
-@st.composite
-def streams(draw: st.DrawFn) -> tuple[list[list[bytes]], bytes]:
-    """Return events as lists of lines, and their bytes with line ends of every kind."""
-    events = draw(st.lists(st.lists(LINES, min_size=1, max_size=3), max_size=5))
-    data = b""
-    for lines in events:
-        for line in lines:
-            data += line + draw(ENDS)
-        end = draw(ENDS)
-        # A LF after a CR would be one line end, not two.
-        data += b"\n\n" if data.endswith(b"\r") and end.startswith(b"\n") else end
-    return events, data
+def reference(stream: bytes) -> list[tuple[bytes, bytes]]:
+    """Return name and data of each event, as the standard reads a stream line by line."""
+    events, name, data = [], b"", list[bytes]()
+    for line in re.split(rb"\r\n|\r|\n", stream)[:-1]:
+        field, _, value = line.partition(b":")
+        if not line:
+            events.append((name, b"\n".join(data)))
+            name, data = b"", []
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+        elif field == b"data":
+            data.append(value.removeprefix(b" "))
+    return [(name, data) for name, data in events if data]
 
 
-def reference(lines: list[bytes]) -> bytes:
-    """Join the data lines of one event, as the standard says."""
-    values = []
-    for line in lines:
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            values.append(value.removeprefix(b" "))
-    return b"\n".join(values)
+def test_however_a_stream_is_cut_it_is_what_the_standard_says() -> None:
+    """RELIABILITY row 13."""
+    dice = random.Random(13)
+    for _ in range(length(1_000, 100_000)):
+        stream = b"".join(dice.choices(PIECES, k=dice.randrange(25)))
+        most = dice.choice([1, 2, 5, len(stream) + 1])
+        splitter, events, start = sse.EventSplitter(), list[bytes](), 0
+        while start < len(stream):
+            end = start + dice.randint(1, most)
+            events += splitter.feed(stream[start:end])
+            start = end
+        found = [(sse.name_of(e), sse.data_of(e)) for e in events if sse.data_of(e)]
+        assert found == reference(stream), (stream, most)
 
 
-@given(streams(), st.data())
-def test_events_are_the_same_however_the_bytes_are_cut(
-    stream: tuple[list[list[bytes]], bytes], data: st.DataObject
-) -> None:
-    lines, whole = stream
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    splitter, events = sse.EventSplitter(), []
-    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
-        events += splitter.feed(whole[start:end])
-    assert [sse.data_of(e) for e in events] == [reference(part) for part in lines]
-
-
-@given(streams())
-def test_one_byte_at_a_time(stream: tuple[list[list[bytes]], bytes]) -> None:
-    lines, whole = stream
-    splitter, events = sse.EventSplitter(), []
-    for i in range(len(whole)):
-        events += splitter.feed(whole[i : i + 1])
-    assert [sse.data_of(e) for e in events] == [reference(part) for part in lines]
+@pytest.mark.parametrize("size", [1, 65_536])
+def test_a_large_event_takes_no_more_memory_than_one_may_and_no_square_of_time(size: int) -> None:
+    data = b"data: " + b"x" * (length(50_000, 10_000_000) if size == 1 else 10_000_000)
+    splitter = sse.EventSplitter()
+    with contextlib.suppress(sse.EventTooLarge):
+        for start in range(0, len(data), size):
+            splitter.feed(data[start : start + size])
+    assert sys.getsizeof(splitter._rest) <= 1.25 * (sse.MAX_EVENT + size)
 
 
 def test_bytes_are_kept_as_they_came() -> None:
