@@ -1,7 +1,6 @@
 """Two gateways as users run them without a cluster: processes, each with a folder of objects."""
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from canaries import found_in
 from gateway_world import provider, service, spillover
 from prometheus_client.parser import text_string_to_metric_families
 from soak_upstreams import PROMPT_NANO, TOKEN_NANO, Upstream
@@ -211,13 +211,10 @@ class Gateway:
         pots = (record.pot(account, Window.MONTH, t) for t in (self.began, time.time()))
         return sum({id(pot): pot.charged for pot in pots}.values())
 
-    def leaks(self) -> list[str]:
+    def leaks(self) -> list[bytes]:
         """Return pieces of keys that its log has."""
-        text = self.log.read_text(errors="replace")
         keys = [self.key, *(cloud.keys[self.number] for cloud in self.clouds)]
-        spelled = [*keys, *(base64.b64encode(key.encode()).decode() for key in keys)]
-        pieces = {key[i : i + 8] for key in spelled for i in range(len(key) - 7)}
-        return sorted(piece for piece in pieces if piece in text)
+        return found_in(self.log.read_bytes(), keys)
 
 
 def _slice(engine: Upstream) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import io
 import json
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ import aiohttp
 import openai
 import orjson
 from aiohttp import web
+from canaries import found_in, written
 from yarl import URL
 
 from overspill.api.keys import key_secret, new_key
@@ -20,7 +23,8 @@ from overspill.gateway.settings import Settings
 from overspill.gateway.state import State
 
 Object = dict[str, Any]
-TOKEN = "operator-token"
+TOKEN = secrets.token_hex(16)  # the operator's
+SECRET = "cloud-secret"  # of each provider
 MESSAGES = [{"role": "user", "content": "hi"}]
 BODY = {"model": "chat", "messages": MESSAGES}
 ONE_SLOT = {"batching": {"maxSequences": 1}}
@@ -62,6 +66,12 @@ class Upstream:
     @property
     def url(self) -> str:
         return f"http://{self.address[0]}:{self.address[1]}/v1"
+
+    def forget(self) -> None:
+        """Keep nothing of what it was asked."""
+        self.bodies.clear()
+        self.seen_headers.clear()
+        self.paths.clear()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Upstream"]:
@@ -205,13 +215,17 @@ def endpoint_slice(
 
 @dataclass
 class World:
-    """A gateway, its state, and a key of team-a."""
+    """A gateway, its state, and a key of team-a.
+
+    :param seen: all that was logged, and that clients were told.
+    """
 
     plane: Plane
     state: State
     key: str
     task: asyncio.Task[None]
     stop: asyncio.Event
+    seen: io.BytesIO
     clients: list[openai.AsyncOpenAI] = field(default_factory=list)
 
     @property
@@ -240,7 +254,7 @@ class World:
 
     def provider(self, upstream: Upstream, name: str = "cloud", **spec: Any) -> None:
         self.state.put_provider(provider(upstream, name, **spec))
-        self.state.set_secret(f"team-a/{name}", "cloud-secret", "Ready")
+        self.state.set_secret(f"team-a/{name}", SECRET, "Ready")
 
     async def post(self, path: str, body: Any, **headers: str) -> tuple[int, dict[str, str], bytes]:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
@@ -249,7 +263,14 @@ class World:
             aiohttp.ClientSession() as session,
             session.post(URL(self.url + path, encoded=True), data=data, headers=sent) as answer,
         ):
-            return answer.status, dict(answer.headers), await answer.read()
+            told = await answer.read()
+            self.seen.write(repr(answer.raw_headers).encode() + told)
+            return answer.status, dict(answer.headers), told
+
+    async def leaks(self) -> list[bytes]:
+        """Return the pieces of secrets in what was logged, told and measured until now."""
+        page = await self.plane.metrics.render()
+        return found_in(self.seen.getvalue() + page, [self.key, TOKEN, SECRET])
 
     async def metrics(self) -> str:
         async with (
@@ -263,30 +284,38 @@ class World:
 async def world(
     review: Callable[[str], Any] | None = None, drain: float = 5.0, **settings: Any
 ) -> AsyncIterator[World]:
-    """Run a gateway with one key of tenant team-a."""
+    """Run a gateway with one key of tenant team-a; no piece of a secret may be seen of it."""
+    with written() as seen:
+        async with _running(seen, review or _only_operator, drain, settings) as made:
+            yield made
+        assert await made.leaks() == []
+
+
+@asynccontextmanager
+async def _running(
+    seen: io.BytesIO, review: Callable[[str], Any], drain: float, settings: Object
+) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
-
-    async def only_operator(token: str) -> str:
-        user = "system:serviceaccount:overspill-system:overspill-operator"
-        return user if token == TOKEN else ""
-
     chosen = Settings("overspill-system", port=0, internal_port=0, drain=drain, **settings)
     state = State(loop.time, chosen.queue_bound)
     plaintext, digest = new_key()
     state.keys.replace([key_secret("overspill-system", "ci", digest, "team-a")])
-    async with assemble(
-        chosen, state, review or only_operator, lambda: True, host="127.0.0.1"
-    ) as plane:
+    async with assemble(chosen, state, review, lambda: True, host="127.0.0.1") as plane:
         stop = asyncio.Event()
         task = asyncio.create_task(plane.serve(stop, lame_duck=0.0))
         await until(lambda: plane.public.started and plane.internal.started)
-        made = World(plane, state, plaintext, task, stop)
+        made = World(plane, state, plaintext, task, stop, seen)
         try:
             yield made
         finally:
             for client in made.clients:
                 await client.close()
             await _end(plane, task)
+
+
+async def _only_operator(token: str) -> str:
+    user = "system:serviceaccount:overspill-system:overspill-operator"
+    return user if token == TOKEN else ""
 
 
 async def _end(plane: Plane, task: asyncio.Task[None]) -> None:
