@@ -179,13 +179,21 @@ soak-ledger: venv ## A million schedules of the ledger, and its model three step
 	  tests/unit/ledger/test_ledger_schedules.py tests/unit/ledger/test_ledger_model.py
 
 .PHONY: fuzz
-fuzz: fuzz-parsers fuzz-objects ## What others send, very many times (the cluster must be up)
+fuzz: fuzz-parsers fuzz-hostile fuzz-objects ## What others send, very many times (the cluster must be up)
 
 .PHONY: fuzz-parsers
 fuzz-parsers: venv ## 50,000 mutations of all that is parsed, and the OpenAPI document (no cluster)
 	OVERSPILL_EXAMPLES=50000 $(PY) -m pytest tests/unit/fuzz -rP --junitxml=build/reports/fuzz-parsers.xml
 	OVERSPILL_EXAMPLES=1000 $(PY) -m pytest tests/unit/gateway/test_gateway_openapi.py \
 	  --junitxml=build/reports/fuzz-openapi.xml
+
+HOSTILE := tests/unit/api/test_api_sse.py tests/unit/gateway/test_gateway_hostile.py \
+  tests/unit/gateway/test_gateway_memory.py \
+  tests/unit/security/test_addresses.py tests/unit/security/test_routes.py \
+  tests/unit/security/test_timing.py
+.PHONY: fuzz-hostile
+fuzz-hostile: venv ## Streams, bodies, schemas, paths and tenants by the 100,000 (no cluster)
+	OVERSPILL_FUZZ=1 $(PY) -m pytest $(HOSTILE) -rP --durations=0 --junitxml=build/reports/fuzz-hostile.xml
 
 .PHONY: fuzz-objects
 fuzz-objects: venv ## 10,000 generated resources and pods (the cluster must be up; FUZZ_SEED repeats a run)

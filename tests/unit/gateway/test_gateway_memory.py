@@ -1,6 +1,7 @@
 """The memory of requests is bounded for the whole process, whoever sends them."""
 
 import asyncio
+import gc
 import sys
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -10,10 +11,22 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from gateway_world import BODY, ONE_SLOT, Upstream, World, occupy, queued, service, until, world
+from gateway_world import (
+    BODY,
+    ONE_SLOT,
+    Upstream,
+    World,
+    occupy,
+    queued,
+    service,
+    spillover,
+    until,
+    world,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.lengths import length
 from overspill.api import metrics as names
 from overspill.gateway import memory
 from overspill.gateway.errors import ApiError
@@ -84,6 +97,37 @@ async def test_while_an_engine_works_a_request_takes_no_more_than_it_holds(
     assert (await asking)[0] == 200
 
 
+async def test_schemas_that_nobody_sent_before_leave_nothing_behind(
+    engine: Upstream, cloud: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of compiled schemas without a bound was CVE-2025-29770; ours has none."""
+    monkeypatch.setattr("overspill.gateway.decisions.KEPT", 10)  # rings that would fill meanwhile
+    monkeypatch.setattr("overspill.gateway.state.WAITS_KEPT", 10)
+    number = length(300, 50_000)
+    async with world() as w, aiohttp.ClientSession() as session:
+        w.state.put_service(service(spillover=spillover()))
+        w.provider(cloud)
+        key = {"Authorization": f"Bearer {w.key}"}
+
+        async def send(first: int) -> int:
+            for n in range(first, first + number):
+                w.replicas(*[engine] * (n % 2))  # to the engine, and to the cloud
+                schema = {"type": "object", "properties": {f"p{n}": {"enum": [f"e{n}"]}}}
+                form = {"type": "json_schema", "json_schema": {"name": f"n{n}", "schema": schema}}
+                body = BODY | {"response_format": form, "max_tokens": 5}
+                url = f"{w.url}/v1/chat/completions"
+                async with session.post(url, json=body, headers=key) as answer:
+                    await answer.read()
+                engine.forget()
+                cloud.forget()
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        warm = await send(0)
+        # Timers that were cancelled stay for a while: some hundred blocks, however many requests.
+        assert await send(number) - warm < 1_000 + number / 20
+
+
 @pytest.mark.parametrize("announced", [True, False])
 async def test_bodies_that_are_being_read_count(gateway: World, announced: bool) -> None:
     """Announced ones before a byte is here, others by what has come."""
@@ -125,9 +169,9 @@ async def test_a_body_that_comes_in_pieces_is_refused_when_there_is_no_room_left
 async def test_what_takes_more_than_all_memory_is_too_large_and_not_asked_again(
     gateway: World, engine: Upstream
 ) -> None:
-    """A small body of many short texts."""
-    body = BODY | {"tools": ["xy"] * 200_000}
-    status, headers, answer = await gateway.post("/v1/chat/completions", body)
+    """A small body of many numbers."""
+    body = {"model": "chat", "input": [[7] * 20] * 16_000}
+    status, headers, answer = await gateway.post("/v1/embeddings", body)
     assert (status, orjson.loads(answer)["error"]["code"]) == (413, "request_too_large")
     assert "Retry-After" not in headers
     assert held(gateway) == 0

@@ -102,8 +102,8 @@ def asked(served: Served, path: str, model: str, mode: GenerationMode, checks: l
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def holds(case: schemathesis.Case) -> None:
-        if mode is GenerationMode.POSITIVE:  # 1.0 is an integer to the document, and none to us
-            case.body = {name: _whole(value) for name, value in case.body.items()}
+        if mode is GenerationMode.POSITIVE:
+            case.body = _whole(case.body)
         answer = case.call_and_validate(
             base_url=served.world.url,
             session=session,
@@ -118,6 +118,11 @@ def asked(served: Served, path: str, model: str, mode: GenerationMode, checks: l
 
 
 def _whole(value: Any) -> Any:
+    """Write each whole number as one; to the document 1.0 is an integer, and to us it is none."""
+    if isinstance(value, dict):
+        return {name: _whole(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

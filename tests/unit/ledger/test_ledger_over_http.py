@@ -212,6 +212,24 @@ async def test_a_stream_that_breaks_off_is_charged_as_the_worst_case(
     await until(lambda: spent(treasurer) > COST)
 
 
+@pytest.mark.parametrize("words", [0, 2])
+async def test_an_error_after_a_200_is_charged_and_another_answers_only_before_the_first_word(
+    gateway: World, cloud: Upstream, treasurer: Treasurer, words: int
+) -> None:
+    """RELIABILITY row 11."""
+    cloud.error_after = words
+    async with Upstream().serving() as second:
+        both = spillover("cloud", "second", budget={"perDay": "1"})
+        gateway.state.put_service(service(spillover=both))
+        gateway.provider(second, "second")
+        status, _, body = await chat(gateway, stream=True)
+        await until(lambda: spent(treasurer) > 7 * 14_000 + COST * (words == 0))
+    assert (status, len(second.bodies)) == (200, 1 if words == 0 else 0)
+    assert body.count(b'"content":"Hel"') == 1, "no word twice"
+    assert (b"overloaded" in body, body.count(b'"error"')) == (False, words // 2)
+    assert body.endswith(b"data: [DONE]\n\n") == (words == 0)
+
+
 async def test_a_client_that_leaves_has_spent_the_worst_case(
     gateway: World, cloud: Upstream, treasurer: Treasurer
 ) -> None:

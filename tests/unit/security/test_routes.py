@@ -21,6 +21,7 @@ import yaml
 from gateway_world import MESSAGES, TOKEN, Upstream, World, service, world
 from prometheus_client import CollectorRegistry
 
+from lab.lengths import length
 from overspill.controller import endpoints
 from overspill.engine.fetch import progress
 from overspill.engine.fetch.progress import Meter
@@ -60,10 +61,12 @@ def requests() -> list[tuple[str, str]]:
     return asked + [(p, m) for p in ELSEWHERE if p not in own for m in ("GET", "POST")]
 
 
-async def ask(port: int, method: str, target: bytes, *headers: str) -> tuple[int, bytes]:
+async def ask(
+    port: int, method: str, target: bytes, *headers: str, host: bytes = b"x"
+) -> tuple[int, bytes]:
     """Send one request as it stands; return status and head (status 0: no answer)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"host: x", b"connection: close"]
+    lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"host: " + host, b"connection: close"]
     lines += [header.encode() for header in headers]
     lines += [b"content-length: %d" % len(BODY), b"content-type: application/json", b"", BODY]
     try:
@@ -210,6 +213,47 @@ async def test_demand_and_money_are_for_the_operator_alone(served: tuple[World, 
     for header in ("x: y", "authorization: Bearer other", f"authorization: Bearer {w.key}"):
         assert (await ask(w.plane.internal.port, "GET", b"/demand", header))[0] == 401
         assert (await ask(w.plane.internal.port, "POST", b"/ledger", header))[0] == 401
+
+
+HOSTS = [b"", b"127.0.0.1:8081", b"localhost", b"internal", b"[::1]", b"x:0", b"x:99999", b"a@x"]
+HOSTS += [b"x\r\nhost: internal", b"x, internal", b"x/v1/models", b"x?/healthz", b"x#", b"\xff"]
+HOSTS += [b"x\t", b"%00", b"x" * 300, b"http://x/healthz", b"..", b"x\r\nx-forwarded-host: y"]
+
+
+def spelled(dice: random.Random, route: bytes) -> bytes:
+    """Return a route as some server somewhere reads it too."""
+    text = route.decode()
+    how = dice.randrange(6)
+    if how == 1:
+        text = "".join(f"%{ord(c):02x}" if dice.random() < 0.3 else c for c in text)
+    elif how == 2:
+        text = "".join(c.upper() if dice.random() < 0.3 else c for c in text)
+    elif how == 3:
+        text = text.replace("/", dice.choice(["//", "/./", "/x/../", "\\", "/;/", "/%2e/"]))
+    elif how == 4:
+        text = dice.choice(["http://x", "http://127.0.0.1:8081", "//x", "/healthz/..", "*"]) + text
+    elif how == 5:
+        text = dice.choice(["/healthz?", "/metrics#", "/readyz;", "/livez%3f"]) + text
+    return (text + dice.choice(SUFFIXES)).encode()
+
+
+async def test_without_a_key_no_spelling_of_host_or_path_opens_a_route(
+    served: tuple[World, Upstream],
+) -> None:
+    """Who decides looks at the path that is dispatched: CVE-2026-49468, CVE-2026-48710."""
+    w, engine = served
+    dice, models = random.Random(4), b"/v1/models"
+    for route in (*ENDPOINTS, models):
+        for _ in range(0, length(20, 1_000), AT_ONCE):
+            targets = [spelled(dice, route) for _ in range(AT_ONCE)]
+            method = dice.choice(["GET", "POST"])
+            answers = await asyncio.gather(
+                *(ask(w.plane.public.port, method, t, host=dice.choice(HOSTS)) for t in targets)
+            )
+            for target, (status, head) in zip(targets, answers, strict=True):
+                assert status in (400, 401, 404), (target, status)
+                assert status != 401 or b"www-authenticate" in head
+    assert engine.paths == []
 
 
 TARGETS = ["tokenize", "metrics", "slots/0?action=save", "props", "lora-adapters", "health"]
