@@ -78,7 +78,7 @@ async def test_a_request_that_spilled_for_a_cold_start_wakes_the_service_too() -
         chat = report["services"]["team-a/chat"]
         assert (chat["held"], chat["spilled_in_flight"]) == (1, 1)
         assert report["providers"] == {
-            "team-a/cloud": {"ready": True, "reason": "Ready", "message": ""}
+            "team-a/cloud": {"ready": True, "reason": "Ready", "message": "", "unknown_models": []}
         }
         cloud.gate.set()
         await request
