@@ -4,8 +4,8 @@
     python3 bench/spill.py --traces FOLDER
 
 The gateway's own code decides (``gateway/choice.py``, ``spill.py``, ``admission.py``) in an event
-loop whose clock jumps from one timer to the next; only the replicas are replaced, by slots that
-are busy for a request's service time. The cluster is full.
+loop whose clock jumps from one timer to the next (bench/virtual.py); only the replicas are
+replaced, by slots that are busy for a request's service time. The cluster is full.
 
 step3x, step10x: 4 replicas of 16 slots, service times of 1 s on average (gamma distributed with a
 coefficient of variation of 1/2), so 64 requests/s. Arrivals are Poisson at half of that for a
@@ -32,7 +32,6 @@ import json
 import logging
 import math
 import random
-import selectors
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +56,7 @@ from overspill.gateway.metrics import Metrics
 from overspill.gateway.reply import Reply
 from overspill.gateway.spill import Decision, Facts, Refuse, Spill
 from overspill.gateway.state import State
+from virtual import VirtualLoop
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "build" / "bench" / "spill.json"
@@ -66,11 +66,8 @@ RATIO_BAR, FIRST_SPILL_BAR_MS = 1.1, 100.0
 OVERLOAD = 1.3
 PREFILL, TOKEN = 1 / 10_000, 0.030  # seconds per prompt token and per output token
 TRACE_STEP = 3.0  # seconds to which the trace's times are rounded
-LENGTHS = (4, 8, 16, 32, 48, 64)
-CALM, RISEN = (
-    60.0,
-    90.0,
-)  # seconds: before and after the step, and of it  # of "queue longer than n"
+LENGTHS = (4, 8, 16, 32, 48, 64)  # of "queue longer than n"
+CALM, RISEN = 60.0, 90.0  # seconds: before and after the step, and of it
 QUEUE_BOUND, HOLD = 256, 120.0  # the defaults of the chart
 KEY = ClientKey("bench", "", "bench", ("*/*",))
 CALL = parse(CHAT, b'{"model":"chat","messages":[{"role":"user","content":"hi"}]}')
@@ -109,37 +106,6 @@ class Outcome:
     request: Request
     wait: float
     spilled: bool
-
-
-# the virtual clock
-
-
-class Jump(selectors.SelectSelector):
-    """Moves a clock to the next timer instead of waiting for it."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return at once.
-
-        :raises RuntimeError: when nothing would ever happen again.
-        """
-        if timeout is None:
-            raise RuntimeError("nothing is left to wait for")
-        self.now += max(0.0, timeout)
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on that clock."""
-
-    def __init__(self) -> None:
-        self.jump = Jump()
-        super().__init__(self.jump)
-
-    def time(self) -> float:
-        """Return virtual seconds."""
-        return self.jump.now
 
 
 # playing a scenario
