@@ -21,6 +21,8 @@ from pathlib import Path
 import orjson
 from aiohttp import web
 
+from overspill.api import metrics
+from overspill.api.names import DEFAULT_METRICS_PATH
 from overspill.simulator import traces
 from overspill.simulator.discrete import Provider
 from overspill.simulator.engine import Engine, Job, Replica
@@ -81,6 +83,7 @@ class Server:
         self.items, self.host, self.port = items, host, port
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_post(CHAT, self._chat)
+        app.router.add_get(DEFAULT_METRICS_PATH, self.page)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
     async def start(self) -> None:
@@ -96,6 +99,10 @@ class Server:
         body = orjson.loads(await request.read())
         number = int(body["messages"][0]["content"].rpartition(MARK)[2])
         return await self.answer(request, self.items[number])
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Return the metrics; a cloud shows none."""
+        raise web.HTTPNotFound
 
     async def answer(self, request: web.Request, item: Item) -> web.StreamResponse:
         """Answer one request."""
@@ -196,6 +203,11 @@ class Own(Server):
         self._ends: dict[Job, asyncio.Future[None]] = {}
         self.idle = asyncio.Event()
         self.idle.set()
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Say how much it has to do, as vLLM does."""
+        gauges = {metrics.VLLM_RUNNING: self.batch.running, metrics.VLLM_WAITING: len(self.waiting)}
+        return web.Response(text="".join(f"{name} {value}\n" for name, value in gauges.items()))
 
     async def answer(self, request: web.Request, item: Item) -> web.StreamResponse:
         """Answer when there is room, as fast as the batch goes."""

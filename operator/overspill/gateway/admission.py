@@ -55,7 +55,8 @@ class Admission:
         self.replicas = {a: known.get(a) or Replica(a, n) for a, n in slots.items()}
         self._left = {a: r for a, r in known.items() if r.load and a not in self.replicas}
         for replica in self._left.values():
-            replica.mirror, replica.limit = Mirror(), None  # it may come back as a new process
+            # It may come back as a new process.
+            replica.mirror, replica.limit, replica.blocked = Mirror(), None, False
         for address, replica in self.replicas.items():
             replica.slots = slots[address]
         self.waiting.slots = sum(slots.values())
@@ -170,8 +171,7 @@ class Admission:
     def slots(self, now: float) -> tuple[int, int]:
         """Return all and the free slots of replicas that are not suspected."""
         usable = [r for r in self.replicas.values() if r.suspect_until <= now]
-        free = sum(max(0, r.slots - r.load) for r in usable)
-        return sum(r.slots for r in usable), free
+        return sum(r.slots for r in usable), sum(r.free for r in usable)
 
     def _run(self, more: int, now: float) -> None:
         self._used += self._running * (now - self._since)

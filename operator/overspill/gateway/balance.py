@@ -37,7 +37,10 @@ class Replica:
     :param used: when it got its last request, to take turns between equals.
     :param refusals: requests that it refused in a row, and of which no other has said the same.
     :param limit: what was learned of the requests that it computes at a time, for all gateways.
+    :param blocked: what it gets now waits in it, although it has free slots.
     :param heard: when it said last how much it has to do, in monotonic seconds.
+    :param silences: times in a row that it was asked so and did not say it in time.
+    :param ask_after: when it may be asked again, in monotonic seconds.
     """
 
     address: Address
@@ -49,11 +52,19 @@ class Replica:
     refusals: int = 0
     mirror: Mirror = field(default_factory=Mirror)
     limit: Limit | None = None
+    blocked: bool = False
     heard: float = 0.0
+    silences: int = 0
+    ask_after: float = 0.0
     name: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = f"{self.address[0]} {self.address[1]}".encode()
+
+    @property
+    def free(self) -> int:
+        """Return the slots in which a request would be computed at once."""
+        return 0 if self.blocked else max(0, self.slots - self.load)
 
 
 def free(replicas: Iterable[Replica], now: float, avoid: Replica | None = None) -> list[Replica]:
@@ -62,7 +73,7 @@ def free(replicas: Iterable[Replica], now: float, avoid: Replica | None = None) 
     :param now: monotonic seconds.
     :param avoid: one that has refused the request.
     """
-    return [r for r in replicas if r is not avoid and r.load < r.slots and r.suspect_until <= now]
+    return [r for r in replicas if r is not avoid and r.free and r.suspect_until <= now]
 
 
 def best(replicas: list[Replica], blocks: Blocks = ()) -> Replica:

@@ -7,7 +7,11 @@ moved as TCP Vegas moves its window (Brakmo, O'Malley and Peterson 1994,
 https://doi.org/10.1145/190314.190317), but the queue is read instead of estimated from round trips:
 
 * a queue that stands (CoDel's word, RFC 8289 §3) for a while although no more requests are computed
-  than before: the limit becomes what is computed;
+  than before: the limit is halved, but never below what is computed. So one look at two requests,
+  of which one waits for the other's long prompt, does not make an engine one of a single request;
+  a queue that stays takes the limit down to what is computed, in seconds;
+* while such a queue stands and the limit has not come down to what is computed, the slots that seem
+  free are none: nothing more is sent (``stands``);
 * no queue while all of the limit is in use: more fits, and the limit grows, by 1, 2, 4, …
 
 Why so, and what was tried: docs/adr/0023. Pure; time is an argument.
@@ -55,7 +59,7 @@ def learn(limit: Limit, report: Report, bound: int, now: float) -> Limit:
     :param now: when the report was made.
     """
     limit = replace(limit, value=min(limit.value, bound))
-    if report.running and report.waiting > report.running / TOLERATED:
+    if _is_queue(report):
         return _queued(limit, report, bound, now)
     limit = replace(limit, queued_since=None)
     in_use = report.running >= limit.value - limit.value // TOLERATED
@@ -65,6 +69,25 @@ def learn(limit: Limit, report: Report, bound: int, now: float) -> Limit:
     return replace(limit, value=min(bound, limit.value + limit.step), step=2 * limit.step)
 
 
+def stands(before: Limit, report: Report, leaving: float) -> bool:
+    """Whether requests wait in an engine that computes fewer than it is taken to, and will wait on.
+
+    Seen twice in a row, as some always wait for the end of a step. What comes then waits, too,
+    whatever its size: engines let requests in in their order. One that computes all of its limit
+    does what it should, and a gateway with more than its slots sends nothing by itself.
+
+    :param before: the limit, before it has learned from the report.
+    :param leaving: requests that are expected to end until the next report: where no more wait, it
+        would have too little to do.
+    """
+    queued = _is_queue(report) and before.queued_since is not None and report.waiting > leaving
+    return queued and report.running <= before.most and report.running < before.value
+
+
+def _is_queue(report: Report) -> bool:
+    return report.running > 0 and report.waiting > report.running / TOLERATED
+
+
 def _queued(limit: Limit, report: Report, bound: int, now: float) -> Limit:
     """Return the limit after a report of a queue; one that is still being worked in is let be."""
     since = limit.queued_since
@@ -72,4 +95,6 @@ def _queued(limit: Limit, report: Report, bound: int, now: float) -> Limit:
         return replace(limit, step=1, queued_since=now, most=report.running)
     if now - since < STANDING_SECONDS:
         return replace(limit, step=1)
-    return Limit(min(limit.most, bound), rests_until=now + REST_SECONDS)
+    value = min(bound, max(limit.most, limit.value // 2))
+    rests = now + REST_SECONDS
+    return Limit(value, queued_since=now, most=report.running, rests_until=rests)

@@ -3,13 +3,15 @@
 A replica gets requests of other gateways, too, and only it knows how many, and how many of all it
 really computes at a time. Nothing waits for a report: one that does not come in time is not used
 (see ``Service.hear`` and ``forget``). What a page says is not trusted more than any tenant's pod:
-its size is bounded, and its numbers are checked.
+its size is bounded, and its numbers are checked. Pages that hang hold up nobody else's: each tenant
+has places of its own, and who did not answer is asked less often.
 """
 
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,7 +31,9 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0  # between two rounds
 PAGE_SECONDS = 5.0  # for a page: llama.cpp answers between two steps, and long prompts take long
-AT_ONCE = 16  # pages that are waited for
+OF_TENANT = 4  # pages of one namespace that are waited for,
+AT_ONCE = 128  # and of all: many tenants' pods have to hang before anybody else's is waited for
+DOUBLINGS = 3  # of the pause after a page that did not come: 1, 2, 4, then 8 s
 MAX_PAGE = 2**20  # bytes; vLLM's has 60 KB
 # Bytes of it that are parsed: both gauges of a hundred ranks. In these no page stops all others for
 # more than 15 ms; the whole of one that holds nothing else, or a label per name, takes seconds.
@@ -85,6 +89,8 @@ class Reports:
         self._asked: dict[Replica, asyncio.Task[None]] = {}
         self._arrivals: dict[str, int] = {}  # of each service at the last round
         self._places = asyncio.Semaphore(AT_ONCE)
+        # By namespace; who waits for a place keeps them.
+        self._of_tenant = WeakValueDictionary[str, asyncio.Semaphore]()
 
     async def run(self) -> None:
         """Ask, round after round, until cancelled."""
@@ -99,31 +105,39 @@ class Reports:
     def round(self) -> None:
         """Ask every replica of a service at work that is not asked already."""
         before, self._arrivals = self._arrivals, {}
+        now = self._state.clock()
         for key, service in self._state.services.items():
-            service.forget(self._state.clock())
+            service.forget(now)
             self._arrivals[key] = service.arrivals
             gauges = gauges_of(service.resource, self._state.runtimes)
-            if gauges and (service.in_flight or before.get(key, 0) != service.arrivals):
+            at_work = service.in_flight or service.admission.waiting
+            if gauges and (at_work or before.get(key, 0) != service.arrivals):
                 for replica in service.admission.replicas.values():
-                    if replica not in self._asked:
+                    if replica not in self._asked and replica.ask_after <= now:
                         self._ask(service, replica, gauges)
 
     def _ask(self, service: Service, replica: Replica, gauges: Gauges) -> None:
-        task = asyncio.create_task(self._hear(service, replica, gauges))
+        places = self._of_tenant.setdefault(service.namespace, asyncio.Semaphore(OF_TENANT))
+        task = asyncio.create_task(self._hear(service, replica, gauges, places))
         self._asked[replica] = task
         task.add_done_callback(lambda _: self._asked.pop(replica))
 
-    async def _hear(self, service: Service, replica: Replica, gauges: Gauges) -> None:
+    async def _hear(
+        self, service: Service, replica: Replica, gauges: Gauges, places: asyncio.Semaphore
+    ) -> None:
         path = gauges.path.encode()
         try:
-            async with self._places, asyncio.timeout(PAGE_SECONDS):
+            async with places, self._places, asyncio.timeout(PAGE_SECONDS):
                 own = replica.load
                 page = await self._pool.page(replica.address, path, MAX_PAGE, PAGE_SECONDS)
             report = Report(*counts(page, (gauges.running, gauges.waiting)))
         except (ReplicaFailed, StreamBroken, TimeoutError, ValueError) as error:
             log.debug("no report", service=service.key, replica=replica.address, error=str(error))
+            pause = POLL_SECONDS * 2 ** min(replica.silences, DOUBLINGS)
+            replica.silences += 1
+            replica.ask_after = self._state.clock() + pause
             return
-        now = self._state.clock()
+        now, replica.silences = self._state.clock(), 0
         if service.admission.replicas.get(replica.address) is replica:
             service.hear(replica, report, own, gauges.bound, now)
 

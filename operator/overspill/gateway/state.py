@@ -22,7 +22,7 @@ from overspill.api.service import DataPolicy, InferenceService, ProviderRef
 from overspill.api.values import parse_duration
 from overspill.gateway.admission import Admission
 from overspill.gateway.balance import Address, Replica
-from overspill.gateway.concurrency import Limit, Report, learn
+from overspill.gateway.concurrency import Limit, Report, learn, stands
 from overspill.gateway.keys import KeyIndex
 from overspill.gateway.provider import Hindrance, Provider
 from overspill.gateway.share import Share
@@ -182,12 +182,14 @@ class Service:
         :param own: requests that this gateway had there when it asked. Those that it has now may
             count as well; whichever are more, so that none of ours is taken for another's.
         """
+        leaving = report.running * (now - replica.heard) / self.admission.mean_service_seconds
         replica.heard = now
         replica.others = max(0, report.running + report.waiting - max(own, replica.load))
         before = self._at_a_time(replica.address)
-        limit = replica.limit or Limit(before)
+        limit, was_blocked = replica.limit or Limit(before), replica.blocked
         replica.limit = learn(limit, report, bound, now)
-        if replica.limit.value != before:
+        replica.blocked = stands(limit, report, leaving)
+        if replica.limit.value != before or replica.blocked < was_blocked:
             self._divide(now)
 
     def forget(self, now: float) -> None:
@@ -195,6 +197,9 @@ class Service:
         for replica in self.admission.replicas.values():
             if now - replica.heard > FRESH_SECONDS:
                 replica.others = 0
+                if replica.blocked:
+                    replica.blocked = False
+                    self._divide(now)
             if replica.limit and now - replica.heard > LEARNED_SECONDS:
                 replica.limit = None
                 self._divide(now)

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from gateway_world import Upstream, World, chat, runtime, service, until
+from gateway_world import Upstream, World, chat, endpoint_slice, runtime, service, until
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overspill.api.keys import ClientKey
 from overspill.api.service import InferenceService
 from overspill.gateway.balance import Replica
-from overspill.gateway.concurrency import FITS, TOLERATED, Limit, Report, learn
-from overspill.gateway.reports import Gauges, counts, gauges_of
+from overspill.gateway.choice import Ticket
+from overspill.gateway.concurrency import FITS, TOLERATED, Limit, Report, learn, stands
+from overspill.gateway.errors import ReplicaFailed
+from overspill.gateway.reports import OF_TENANT, Gauges, Reports, counts, gauges_of
 from overspill.gateway.share import Share
 from overspill.gateway.state import FRESH_SECONDS, LEARNED_SECONDS, State
 
@@ -89,7 +92,7 @@ def test_the_limit_comes_to_what_an_engine_computes(
 
 def test_more_is_tried_soon_after_one_request_had_all_of_the_cache() -> None:
     run = Run(1, [Limit(64)], 64)
-    run.go(10.0)
+    run.go(20.0)
     assert run.values == [1]
     run.real = 64
     run.go(25.0)
@@ -114,6 +117,40 @@ def test_what_says_nothing_changes_nothing(reports: Sequence[tuple[int, int]]) -
     for now, (running, waiting) in enumerate(reports):
         limit = learn(limit, Report(running, waiting), 64, float(now))
     assert limit.value == 64
+
+
+def test_one_that_waits_for_one_is_little_evidence_and_more_of_it_comes_to_the_same() -> None:
+    limit, values = Limit(64), []
+    for now in range(13):
+        limit = learn(limit, Report(1, 1), 64, float(now))
+        values.append(limit.value)
+    assert values == [64, 64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1]
+    assert learn(Limit(8, queued_since=0.0, most=3), Report(2, 1), 64, 2.0).value == 4
+    assert learn(Limit(8, queued_since=0.0, most=6), Report(6, 9), 64, 2.0).value == 6
+
+
+@pytest.mark.parametrize(
+    ("reports", "leaving", "expected"),
+    [
+        ([(2, 1)], 0.5, False),  # for once
+        ([(2, 1), (2, 1)], 0.5, True),
+        ([(2, 1), (2, 1)], 1.0, False),  # until it is asked again none waits any more
+        ([(2, 9), (3, 8)], 0.5, False),  # they are let in
+        ([(2, 1), (2, 0), (2, 1)], 0.5, False),
+        ([(8, 4), (8, 4)], 0.5, False),  # it computes all that it is taken to
+        ([(2, 1)] * 9, 0.5, False),  # by then it is known that it computes no more
+        ([(0, 3), (0, 3)], 0.5, False),
+    ],
+)
+def test_slots_before_a_queue_that_stands_are_none(
+    reports: list[tuple[int, int]], leaving: float, expected: bool
+) -> None:
+    limit, found = Limit(8), False
+    for now, counted in enumerate(reports):
+        report = Report(*counted)
+        found = stands(limit, report, leaving)
+        limit = learn(limit, report, 8, float(now))
+    assert found is expected
 
 
 COUNTS = st.one_of(st.integers(0, 80), st.integers(0, 1_000_000))
@@ -220,7 +257,69 @@ async def test_what_others_have_at_a_replica_counts(gateway: World, engine: Upst
         assert len(busy.bodies) == before
 
 
+class Pages:
+    """Plays the connections: of pods on 10.66.* no page comes, or only after a while."""
+
+    def __init__(self, *, hang: bool) -> None:
+        self.hang = hang
+        self.asked: list[str] = []
+
+    async def page(self, address: tuple[str, int], *_: object) -> bytes:
+        self.asked.append(address[0])
+        if not address[0].startswith("10.66."):
+            return page(1.0, 1.0).encode()
+        if self.hang:
+            await asyncio.Event().wait()
+        raise ReplicaFailed("nothing came", sent=False)
+
+
+def at_work(state: State, name: str, namespace: str, *hosts: str) -> list[Replica]:
+    state.put_service(service(name, namespace, engine={"runtime": "vllm"}))
+    pods = endpoint_slice(*((host, 8000) for host in hosts), name=name, namespace=namespace)
+    state.put_slice(pods)
+    known = state.services[f"{namespace}/{name}"]
+    known.arrivals = 1
+    return list(known.admission.replicas.values())
+
+
+async def test_pages_that_hang_hold_up_no_other_tenants() -> None:
+    state, pages = State(lambda: 9.0, 1), Pages(hang=True)
+    for number in range(2):
+        hosts = [f"10.66.{number}.{pod}" for pod in range(40)]
+        at_work(state, f"hangs-{number}", "hostile", *hosts)
+    (own,) = at_work(state, "chat", "team-a", "10.0.0.1")
+    rounds = Reports(state, pages)  # type: ignore[arg-type]
+    rounds.round()
+    await until(lambda: own.heard == 9.0, seconds=2.0)
+    assert len(pages.asked) == OF_TENANT + 1
+
+
+async def test_who_does_not_answer_is_asked_less_often_until_it_does() -> None:
+    now, asked, pages = 0.0, [], Pages(hang=False)
+    state = State(lambda: now, 1)
+    (silent,) = at_work(state, "chat", "team-a", "10.66.0.1")
+    rounds = Reports(state, pages)  # type: ignore[arg-type]
+    while now < 40.0:
+        state.services["team-a/chat"].arrivals += 1
+        rounds.round()
+        if silent.ask_after <= now:
+            asked.append(now)
+            await until(lambda: silent.silences == len(asked))
+        now += 1.0
+    assert asked == [0.0, 1.0, 3.0, 7.0, 15.0, 23.0, 31.0, 39.0]
+    silent.address = ("10.0.0.1", 8000)
+    now = 60.0
+    state.services["team-a/chat"].arrivals += 1
+    rounds.round()
+    await until(lambda: silent.silences == 0)
+    key = ClientKey("ci", "", "team-a", ("*/*",))
+    state.services["team-a/chat"].admission.waiting.add(Ticket(key, (), None))
+    rounds.round()  # nothing came since, and somebody waits
+    await until(lambda: len(pages.asked) == len(asked) + 2)
+
+
 def heard(gateway: World, engine: Upstream) -> Callable[[int, int, int, float], Replica]:
+    gateway.plane.reports.round = lambda: None  # nothing is said or forgotten but here
     known = gateway.state.services["team-a/chat"]
     bound = known.resource.max_sequences
 
@@ -230,6 +329,24 @@ def heard(gateway: World, engine: Upstream) -> Callable[[int, int, int, float], 
         return replica
 
     return hear
+
+
+async def test_where_a_queue_stands_nothing_more_is_sent_until_it_has_gone(
+    gateway: World, engine: Upstream
+) -> None:
+    hear = heard(gateway, engine)
+    known, now = gateway.state.services["team-a/chat"], gateway.state.clock()
+    known.admission.mean_service_seconds = 60.0
+    assert [hear(1, 2, 0, now + n).blocked for n in (0, 1)] == [False, True]
+    assert known.admission.slots(now) == (9, 0)
+    request = chat(gateway)
+    await until(lambda: len(known.admission.waiting) == 1)
+    assert not hear(2, 0, 0, now + 2).blocked
+    assert (await request)[0] == 200
+    known.admission.mean_service_seconds = 60.0
+    assert [hear(1, 2, 0, now + n).blocked for n in (3, 4)] == [False, True]
+    known.forget(now + 4.1 + FRESH_SECONDS)
+    assert known.admission.slots(now) == (9, 9), "what was said is too old"
 
 
 async def test_what_is_learned_is_divided_and_forgotten(gateway: World, engine: Upstream) -> None:
