@@ -37,6 +37,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 http://{{ .Release.Name }}-prometheus.{{ .Release.Namespace }}.svc:9090
 {{- else -}}
+{{- if and (or .Values.prometheus.credentialsSecret .Values.prometheus.caConfigMap) (not .Values.prometheus.url) -}}
+{{- fail "prometheus.credentialsSecret and caConfigMap are for a Prometheus of yours: set prometheus.url" -}}
+{{- end -}}
 {{- if and .Values.prometheus.recordingRules (not .Values.prometheus.url) -}}
 {{- fail "prometheus.recordingRules: there is no Prometheus to record; set prometheus.url or prometheus.enabled" -}}
 {{- end -}}

@@ -56,6 +56,7 @@ LLAMACPP_WAITING = "llamacpp:requests_deferred"
 VLLM_RUNNING = "vllm:num_requests_running"  # engine: one series per data-parallel rank
 VLLM_WAITING = "vllm:num_requests_waiting"  # engine
 VLLM_KV_USAGE = "vllm:kv_cache_usage_perc"  # engine; 0 to 1, whatever its name says
+VLLM_KV_USAGE_OLD = "vllm:gpu_cache_usage_perc"  # the same, in older versions
 
 # Buckets in seconds. TTFT and ITL follow the OpenTelemetry GenAI conventions:
 # https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/

@@ -36,7 +36,7 @@ from overspill.controller.targets import Targets
 from overspill.controller.treasurer import Treasurer
 from overspill.controller.views import Views
 from overspill.controller.worker import DirtyKeys, Worker
-from overspill.prometheus.client import PrometheusClient
+from overspill.prometheus.client import Credentials, PrometheusClient
 
 log = structlog.get_logger(__name__)
 
@@ -153,7 +153,10 @@ def build(settings: Settings, cluster: Cluster, version: tuple[int, int]) -> Ope
     keys, catalog, views = DirtyKeys(), Catalog(), Views()
     addresses = Addresses(cluster, settings.namespace, f"{settings.gateway_service}-internal")
     scale = ScaleWriter(guarded)
-    prometheus = PrometheusClient(settings.prometheus_url)
+    folder = settings.prometheus_credentials
+    prometheus = PrometheusClient(
+        settings.prometheus_url, credentials=Credentials(folder) if folder else None
+    )
     treasurer = _treasurer(settings, guarded, keys, catalog)
     autoscaler = Autoscaler(
         prometheus,

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from overspill.api.values import parse_duration
@@ -29,6 +30,7 @@ class Settings:
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()  # names of Secrets in the services' namespaces
     prometheus_url: str = ""
+    prometheus_credentials: Path | None = None  # folder; None: it asks for none
     recording_rules: bool = False  # Prometheus has the chart's
     token_file: str = "/var/run/secrets/overspill/gateway-token"  # noqa: S105 - a path
     interval: float = 5.0  # of the autoscaler
@@ -63,6 +65,7 @@ class Settings:
             pull_policy=env.get("OVERSPILL_ENGINE_PULL_POLICY") or cls.pull_policy,
             pull_secrets=_names(env, "OVERSPILL_ENGINE_PULL_SECRETS"),
             prometheus_url=env.get("OVERSPILL_PROMETHEUS_URL", ""),
+            prometheus_credentials=_folder(env, "OVERSPILL_PROMETHEUS_CREDENTIALS"),
             recording_rules=_flag(env, "OVERSPILL_RECORDING_RULES"),
             token_file=env.get("OVERSPILL_GATEWAY_TOKEN_FILE") or cls.token_file,
             interval=_seconds(env, "OVERSPILL_AUTOSCALER_INTERVAL", cls.interval),
@@ -82,6 +85,10 @@ def _required(env: Mapping[str, str], name: str) -> str:
 
 def _names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(n.strip() for n in env.get(name, "").split(",") if n.strip())
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]) if env.get(name) else None
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:

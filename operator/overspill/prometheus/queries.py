@@ -134,7 +134,8 @@ GATEWAYS = {
 _ENGINES = {
     "engine_running": _either(metrics.LLAMACPP_RUNNING, metrics.VLLM_RUNNING),
     "engine_waiting": _either(metrics.LLAMACPP_WAITING, metrics.VLLM_WAITING),
-    "kv_usage": _mean(metrics.VLLM_KV_USAGE, "", "engine"),
+    "kv_usage": f"{_mean(metrics.VLLM_KV_USAGE, '', 'engine')} or "
+    f"{_mean(metrics.VLLM_KV_USAGE_OLD, '', 'engine')}",
 }
 SIGNALS = GATEWAYS | _ENGINES
 _ANSWERED = '{code="200"}'

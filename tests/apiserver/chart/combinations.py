@@ -31,7 +31,11 @@ VALUES: dict[str, list[Any]] = {
     "prometheus": [
         {},
         {"enabled": True, "recordingRules": True},
-        {"url": "http://prometheus.monitoring:9090"},
+        {
+            "url": "https://prometheus.monitoring:9090",
+            "credentialsSecret": "prometheus-reader",
+            "caConfigMap": "prometheus-ca",
+        },
     ],
     "networkPolicy": [{}, {"enabled": False}, {"scrapeNamespaces": [A, "monitoring"]}],
     "gateway.service": [

@@ -64,6 +64,24 @@ def test_rules_have_the_values_filled_in(helm: Helm) -> None:
     assert rule["spec"] == yaml.safe_load(filled)
 
 
+def test_a_prometheus_that_asks_who_reads_is_reached_with_what_the_values_name(helm: Helm) -> None:
+    asked = {
+        "url": "https://prometheus.monitoring:9090",
+        "credentialsSecret": "reader",
+        "caConfigMap": "ca",
+    }
+    operator = named(helm.template(prometheus=asked), "Deployment", "overspill-operator")
+    told, spec = env(operator), operator["spec"]["template"]["spec"]
+    mounts = {m["mountPath"]: m["name"] for m in spec["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    secret = volumes[mounts[told["OVERSPILL_PROMETHEUS_CREDENTIALS"]]]["secret"]
+    folder, _, file = told["REQUESTS_CA_BUNDLE"].rpartition("/")
+    authority = volumes[mounts[folder]]["configMap"]
+    assert (secret, authority, file) == ({"secretName": "reader"}, {"name": "ca"}, "ca.crt")
+    without = env(named(helm.template(), "Deployment", "overspill-operator"))
+    assert not {"OVERSPILL_PROMETHEUS_CREDENTIALS", "REQUESTS_CA_BUNDLE"} & without.keys()
+
+
 def test_one_value_gives_prometheus_the_recording_rules_and_tells_the_operator(helm: Helm) -> None:
     rules = yaml.safe_load((CHART / "files/recording.yaml").read_text())
     asked = {"url": "http://prometheus.monitoring:9090", "recordingRules": True}

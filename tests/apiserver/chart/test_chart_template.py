@@ -55,6 +55,7 @@ def test_the_plain_install_has_no_diff(helm: Helm) -> None:
         ({"prometheus": {"url": "prometheus:9090"}}, "/prometheus/url"),
         ({"prometheus": {"url": "http://p:9090", "enabled": True}}, "not both"),
         ({"prometheus": {"recordingRules": True}}, "there is no Prometheus to record"),
+        ({"prometheus": {"caConfigMap": "ca"}}, "set prometheus.url"),
         # Prometheus itself reads no fractions.
         ({"prometheus": {"scrapeInterval": "0.5s"}}, "/prometheus/scrapeInterval"),
         ({"logLevel": "verbose"}, "/logLevel"),

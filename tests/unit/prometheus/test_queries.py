@@ -7,19 +7,17 @@ import asyncio
 import http.server
 import json
 import re
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from contextlib import closing, suppress
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from real_prometheus import needed, started
 
 from overspill.api import metrics
 from overspill.prometheus.client import PrometheusClient, PrometheusUnavailable
@@ -34,10 +32,7 @@ from overspill.prometheus.queries import (
 )
 from overspill.prometheus.samples import Missing, Samples
 
-PROMETHEUS = shutil.which("prometheus")
-pytestmark = pytest.mark.skipif(
-    PROMETHEUS is None, reason="no prometheus on the PATH (Debian package prometheus)"
-)
+pytestmark = needed
 BUSY, QUIET = ("team-a", "chat"), ("team-a", "quiet")
 KEY = "team-a/chat"
 TARGET_LABELS = {"service_namespace": "team-a", "service_name": "chat"}
@@ -204,42 +199,25 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Samp
     address = f"127.0.0.1:{engine.server_port}"
     engines = ", ".join(engine_target(address, *item) for item in SERVICES.items())
     config = CONFIG.format(one=one, two=two, engines=engines)
-    url, process = start(folder, config)
-    client = PrometheusClient(url)
-    try:
-        wait_for(client, begun)
-        for gateway in gateways:
-            gateway.work()
-        found = wait_for(client, settled)
-        recorded = wait_for(client, settled, RECORDED)
-        yield found | {f"recorded {name}": samples for name, samples in recorded.items()}
-    finally:
-        client.close()
-        process.kill()  # its data is of no use any more
-        process.wait(10)
-        engine.shutdown()
-        for gateway in gateways:
-            gateway.server.shutdown()
-
-
-def start(folder: Path, config: str) -> tuple[str, subprocess.Popen[bytes]]:
-    (folder / "prometheus.yml").write_text(config)
     rules = recording_rules()
     for group in rules["groups"]:
         group["interval"] = "1s"
     (folder / "recording.yaml").write_text(yaml.safe_dump(rules))
-    command = [PROMETHEUS, f"--config.file={folder}/prometheus.yml"]
-    command += [f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:0"]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r'"Listening on" address=(\S+)', log.read_text()):
-            return f"http://{found[1]}", process
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError(f"Prometheus does not listen: {log.read_text()}")
+    try:
+        with (
+            started(folder, config) as found_at,
+            closing(PrometheusClient(f"http://{found_at}")) as client,
+        ):
+            wait_for(client, begun)
+            for gateway in gateways:
+                gateway.work()
+            found = wait_for(client, settled)
+            recorded = wait_for(client, settled, RECORDED)
+            yield found | {f"recorded {name}": samples for name, samples in recorded.items()}
+    finally:
+        engine.shutdown()
+        for gateway in gateways:
+            gateway.server.shutdown()
 
 
 def wait_for(
