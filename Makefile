@@ -188,11 +188,11 @@ fuzz-parsers: venv ## 50,000 mutations of all that is parsed, and the OpenAPI do
 	  --junitxml=build/reports/fuzz-openapi.xml
 
 HOSTILE := tests/unit/api/test_api_sse.py tests/unit/gateway/test_gateway_hostile.py \
-  tests/unit/gateway/test_gateway_memory.py \
+  tests/unit/gateway/test_gateway_memory.py tests/unit/gateway/test_gateway_slow_readers.py \
   tests/unit/security/test_addresses.py tests/unit/security/test_routes.py \
   tests/unit/security/test_timing.py
 .PHONY: fuzz-hostile
-fuzz-hostile: venv ## Streams, bodies, schemas, paths and tenants by the 100,000 (no cluster)
+fuzz-hostile: venv ## Streams, bodies, schemas, paths and tenants by the 100,000, 500 slow readers (no cluster)
 	OVERSPILL_FUZZ=1 $(PY) -m pytest $(HOSTILE) -rP --durations=0 --junitxml=build/reports/fuzz-hostile.xml
 
 .PHONY: fuzz-objects
