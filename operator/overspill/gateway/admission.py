@@ -158,7 +158,7 @@ class Admission:
     def grant_free(self, now: float) -> None:
         """Give free slots to those whose turn it is."""
         with contextlib.suppress(IndexError):  # nobody waits who may have one
-            while replicas := free(self.replicas.values(), now):
+            while self.waiting and (replicas := free(self.replicas.values(), now)):
                 waiter = self.waiting.pop(replicas)
                 able = [replica for replica in replicas if replica is not waiter.avoid]
                 waiter.grant(self._reserve(able, waiter.blocks, now))

@@ -28,7 +28,7 @@ from overspill.gateway.quota import Quotas, told
 from overspill.gateway.rate import Throttle
 from overspill.gateway.reply import Reply
 from overspill.gateway.resolve import Resolver
-from overspill.gateway.server import SCOPE_KEY, WHOLE_KEY, ClientConnection
+from overspill.gateway.server import SCOPE_KEY, ClientConnection
 from overspill.gateway.size import total
 from overspill.gateway.state import Service, State
 from overspill.providers.base import Api
@@ -124,15 +124,26 @@ class Gateway:
             return
         may_leave = _may_leave(headers) and endpoint.spills
         with Share(self.memory) as share:
-            here = scope.get(WHOLE_KEY, False)
             # No name for the client's bytes: they are not held while the request is served.
-            call = parse(
-                endpoint, await read_body(receive, headers, self.max_body, share, here=here)
-            )
+            call = parse(endpoint, await self._body(scope, receive, headers, share))
             parsed = weigh(call.fields) + (weigh(call.messages) if call.messages else 0)
             share.hold(parsed + len(call.body))
             service = self.resolver.resolve(key, call.model)
             await self._serve(key, service, call, reply, may_leave)
+
+    async def _body(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], share: Share
+    ) -> bytes:
+        """Return a request's body, which is nearly always here already."""
+        announced = admit_body(headers, self.max_body, share)
+        connection: ClientConnection | None = scope.get(SCOPE_KEY)
+        body = None if connection is None else connection.take_body()
+        if body is None:
+            return await read_body(receive, self.max_body, share, announced)
+        if len(body) > self.max_body:
+            raise too_large(self.max_body)
+        share.hold(max(len(body), announced) * WHILE_READ)
+        return body
 
     async def _models(self, key: ClientKey, reply: Reply) -> None:
         """https://platform.openai.com/docs/api-reference/models/list"""
@@ -241,16 +252,13 @@ def _read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return headers
 
 
-async def read_body(
-    receive: Receive, headers: dict[bytes, bytes], limit: int, share: Share, *, here: bool
-) -> bytes:
-    """Read a request's body.
+def admit_body(headers: dict[bytes, bytes], limit: int, share: Share) -> int:
+    """Return the bytes that a body is announced to have, 0 where it says nothing sound of them.
 
     :param limit: bytes.
-    :param share: of the memory, which will hold the body.
-    :param here: it has come as a whole, so that nothing is waited for: no timer is set (3.4 µs).
-    :raises ApiError: 413 when it is larger, 400 when it is compressed, 408 when it is slow, 503
-        when there is no memory for it.
+    :param share: of the memory, which holds the body from now on.
+    :raises ApiError: 413 when it is much larger, 400 when it is compressed, 503 when there is no
+        memory for it.
     """
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise bad_request("Content-Encoding is not supported; send plain JSON", code="encoding")
@@ -260,11 +268,20 @@ async def read_body(
         raise too_large(limit)
     if size <= limit:  # else it is only read to its end
         share.hold(size * WHILE_READ)
-    if here:
-        return await _read_pieces(receive, limit, share, size)
+    return size
+
+
+async def read_body(receive: Receive, limit: int, share: Share, announced: int) -> bytes:
+    """Read a request's body that is still coming.
+
+    :param limit: bytes.
+    :param announced: the same of the head, 0 where that says nothing.
+    :raises ApiError: 413 when it is larger, 408 when it is slow, 503 when there is no memory for
+        it.
+    """
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_pieces(receive, limit, share, size)
+            return await _read_pieces(receive, limit, share, announced)
     except TimeoutError:
         raise ApiError(
             408, "request_timeout", f"the body took longer than {BODY_SECONDS:.0f} s",

@@ -137,7 +137,7 @@ class Dispatcher:
                 self._move_on(admission)
             series = self.metrics.of(exchange.service).to(DESTINATION_LOCAL)
             relay = Relay(
-                exchange, in_clients_form(exchange.call.request, connection), series,
+                exchange, _in_form(exchange.call, connection), series,
                 self.clock, _free_of_charge,
                 first_byte=first_byte, idle=IDLE,
             )  # fmt: skip
@@ -356,6 +356,11 @@ class Dispatcher:
 
 def _fingerprint(exchange: Exchange) -> bytes:
     return fingerprint_of(exchange.call, exchange.key.tenant, exchange.service.key)
+
+
+def _in_form(call: Call, connection: UpstreamConnection) -> Answer:
+    """Return an engine's answer in the form of the client's API, which is nearly always its own."""
+    return connection if call.messages is None else in_clients_form(call.request, connection)
 
 
 def account_of(provider: Provider, model: str) -> Account:

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,7 @@ from overspill.api import metrics as names
 from overspill.api.names import DESTINATION_LOCAL
 from overspill.api.values import NANO
 from overspill.gateway.memory import Memory
+from overspill.gateway.series import Count, Counters, Histograms
 from overspill.gateway.state import Service, State
 from overspill.ledger.prices import Usage
 
@@ -34,7 +35,7 @@ class DestinationMetrics:
     def __init__(self, service: "ServiceMetrics", destination: str) -> None:
         labels = (*service.labels, destination)
         self._service, self._labels = service, labels
-        self._requests: dict[tuple[str, int], Counter] = {}
+        self._requests: dict[tuple[str, int], Count] = {}
         self._tokens = {
             kind: service.tokens.labels(*labels, kind) for kind in ("input", "cached", "output")
         }
@@ -136,13 +137,17 @@ class ServiceMetrics(Collector):
                 flight.add_metric((*self.labels, destination), number)
         yield from (queued, ready, slots, flight)
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counters:
+        family = Counters(name, text, labels)
+        self.registry.register(family)
+        return family
 
     def _histogram(
         self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]
-    ) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+    ) -> Histograms:
+        family = Histograms(name, text, labels, buckets)
+        self.registry.register(family)
+        return family
 
 
 class Metrics(Collector):

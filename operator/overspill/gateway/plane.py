@@ -15,7 +15,6 @@ from functools import partial
 
 import structlog
 import uvloop
-from prometheus_client import disable_created_metrics
 
 from overspill import logs
 from overspill.gateway.app import Gateway
@@ -153,7 +152,6 @@ def run_loop(log_level: str, program: Coroutine[None, None, None]) -> None:
     stream (https://docs.python.org/3/library/gc.html#gc.freeze).
     """
     logs.configure(log_level)
-    disable_created_metrics()  # type: ignore[no-untyped-call]
     allow_files()
     keep_free_memory()
     gc.collect()

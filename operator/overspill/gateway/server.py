@@ -36,7 +36,6 @@ MAX_CONNECTIONS = 8192
 # keeps 4 MB, which count as the pod's: 250 such clients would fill a container of 1 GiB.
 SEND_BUFFER = 65_536
 SCOPE_KEY = "overspill.connection"
-WHOLE_KEY = "overspill.whole"  # in the scope of a request whose body has come
 TOO_MANY = ApiError(
     503, "too_many_connections", "this gateway has too many connections; retry later", retry_after=1
 )
@@ -155,7 +154,6 @@ class ClientConnection(HttpToolsProtocol):
         """What follows is the next head."""
         super().on_message_complete()
         self._in_head, self._head_bytes, self._message_ended = True, 0, True
-        self.scope[WHOLE_KEY] = True  # type: ignore[literal-required]
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._keep_alive
             self.cycle.transport = Beginning(self.cycle, self.transport)  # type: ignore[assignment]
@@ -180,6 +178,19 @@ class ClientConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Nothing came for long."""
         self._end()
+
+    def take_body(self) -> bytes | None:
+        """Return the body of the request that is being answered, past ASGI; None if it still comes.
+
+        One that is here needs no coroutine, no message and no timer.
+        """
+        cycle = self.answered
+        if cycle is None or cycle.more_body or cycle.disconnected or cycle.response_complete:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        self.flow.resume_reading()
+        return body
 
     def answer(self, data: bytes) -> bool:
         """Send a whole answer, head and body, past ASGI and without waiting.

@@ -6,7 +6,7 @@ nano-dollar, never down.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from overspill.api.provider import Price
 from overspill.api.values import parse_money
@@ -16,9 +16,8 @@ MAX_TOKENS = 10**9  # more than any request has; a larger count is a fault
 BYTES_PER_TOKEN = 3  # a cautious average: real tokenizers need 3.5 to 4.5 bytes of English
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one request.
+class Usage(NamedTuple):
+    """Tokens of one request. A tuple, because one is made for every request.
 
     :param cached: the part of ``prompt`` that the provider had cached.
     :param written: the part of ``prompt`` that it put into its cache, at the client's wish.
@@ -123,11 +122,11 @@ def parse_usage(raw: Any, answers: bool = True) -> Usage | None:
     details = found if isinstance(found, dict) else {}
     cached, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
     made = raw.get("completion_tokens", None if answers else 0)
-    numbers = (raw.get("prompt_tokens"), made, cached, written)
-    counts = [n for n in numbers if type(n) is int and 0 <= n <= MAX_TOKENS]
-    if len(counts) < len(numbers):
-        return None
-    prompt, completion, known, put = counts
+    numbers: tuple[Any, ...] = (raw.get("prompt_tokens"), made, cached, written)
+    for number in numbers:
+        if type(number) is not int or not 0 <= number <= MAX_TOKENS:
+            return None
+    prompt, completion, known, put = numbers
     if prompt + completion == 0:
         return None
     known = min(known, prompt)
