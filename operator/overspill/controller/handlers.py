@@ -37,9 +37,9 @@ log = structlog.get_logger(__name__)
 # follow them; looked at together they cost one reconcile.
 ECHO_SECONDS = 0.2
 # What a person changed goes before what became due up to so many seconds earlier. Else an edit
-# waits until all echoes of a thousand new services were looked at, and these become fewer by
-# waiting; they wait no longer than this for a stream of changes without an end.
-AHEAD_SECONDS = 60.0
+# waits until all echoes of thousands of new services were looked at, minutes, and these become
+# fewer by waiting; they wait no longer than this for a stream of changes without an end.
+AHEAD_SECONDS = 600.0
 SERVER_TIMEOUT = 60  # seconds after which the API server ends a watch
 IDLE_SECONDS = 0.5  # after which what kopf keeps of an event, its object, is let go
 STEADY_SECONDS = 60.0  # of watching, after which an end is the first of its kind

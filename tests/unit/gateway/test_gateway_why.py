@@ -121,7 +121,7 @@ async def test_a_refused_request_tells_why_it_did_not_leave(
         ({"authorization": f"Bearer {TOKEN}"}, 404),
         (HEADERS, 404),
     ],
-    ids=str,
+    ids=["another", "another bearer", "none", "bearer", "token"],
 )
 async def test_only_the_operator_may_ask(
     gateway: World, headers: dict[str, str], status: int
