@@ -100,7 +100,8 @@ async def test_nobody_follows_a_redirect(status: int) -> None:
                 w.provider(upstream, kind, type=kind)
             for model in ("local", "chat"):
                 body = BODY | {"model": model, "max_tokens": 5}
-                assert (await w.post("/v1/chat/completions", body))[0] == 503
+                # 429 where it waited for another replica meanwhile.
+                assert (await w.post("/v1/chat/completions", body))[0] in (429, 503)
         assert len(upstream.paths) >= 2, "the engine, and a provider or more"
     assert thief.paths == []
 
