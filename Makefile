@@ -145,8 +145,13 @@ argocd: ## Argo CD for its story (four minutes the first time)
 
 # The tests against the API server mostly wait; these compute, and give way to them.
 .PHONY: beside
-beside: ## The engine, the loader and LiteLLM, and Argo CD, at the lowest priority
-	chrt --idle 0 $(MAKE) --keep-going engine loader litellm argocd
+beside: ## The engine, the loader and LiteLLM, Argo CD, and the ledger, at the lowest priority
+	chrt --idle 0 $(MAKE) --keep-going engine loader litellm argocd ledger
+
+.PHONY: ledger
+ledger: venv ## Ten thousand schedules of the ledger (a minute)
+	OVERSPILL_SCHEDULES=10000 $(PY) -m pytest tests/unit/ledger/test_ledger_schedules.py \
+	  --junitxml=build/reports/ledger.xml
 
 .PHONY: e2e
 e2e: venv redis ## The stories on the local cluster; COUNT=3 runs them three times

@@ -121,7 +121,7 @@ def parse_usage(raw: Any, answers: bool = True) -> Usage | None:
     found = raw.get("prompt_tokens_details")
     details = found if isinstance(found, dict) else {}
     cached, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
-    made = raw.get("completion_tokens", None if answers else 0)
+    made = completion_of(raw) if answers else raw.get("completion_tokens", 0)
     numbers: tuple[Any, ...] = (raw.get("prompt_tokens"), made, cached, written)
     for number in numbers:
         if type(number) is not int or not 0 <= number <= MAX_TOKENS:
@@ -131,6 +131,21 @@ def parse_usage(raw: Any, answers: bool = True) -> Usage | None:
         return None
     known = min(known, prompt)
     return Usage(prompt, completion, known, min(put, prompt - known))
+
+
+def completion_of(usage: dict[str, Any]) -> Any:
+    """Return the tokens that were made, with those of thoughts; None where they are not told.
+
+    OpenAI counts thoughts in ``completion_tokens``. xAI, and Gemini in OpenAI's form, bill them as
+    well but leave them out there; ``total_tokens`` has them.
+
+    https://docs.x.ai/docs/key-information/consumption-and-rate-limits
+    """
+    made, prompt = usage.get("completion_tokens"), usage.get("prompt_tokens")
+    total = usage.get("total_tokens")
+    if type(made) is int and type(prompt) is int and type(total) is int:
+        return max(made, total - prompt)
+    return made
 
 
 def estimate(prompt_bytes: int, chunks: int) -> Usage:

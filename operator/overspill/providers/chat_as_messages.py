@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from overspill.ledger.prices import completion_of
 from overspill.providers.base import Fields
 
 STOPS = {
@@ -132,14 +133,19 @@ def event(data: Fields) -> bytes:
 
 
 def usage_of(usage: Any) -> Fields:
-    """Return OpenAI's usage in Anthropic's form, which counts cached tokens apart."""
+    """Return OpenAI's usage in Anthropic's form, which counts cached tokens apart.
+
+    Of a usage of which a part is missing nothing is told, or it would pass for the whole.
+    """
     given = usage or {}
+    if None in (given.get("prompt_tokens"), given.get("completion_tokens")):
+        given = {}
     cached = (given.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return {
         "input_tokens": (given.get("prompt_tokens") or 0) - cached,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
-        "output_tokens": given.get("completion_tokens") or 0,
+        "output_tokens": completion_of(given) or 0,
     }
 
 

@@ -7,6 +7,7 @@ https://platform.openai.com/docs/api-reference
 https://learn.microsoft.com/en-us/azure/foundry/openai/reference
 """
 
+from typing import Any
 from urllib.parse import quote
 
 from overspill.api.provider import ProviderType
@@ -28,6 +29,7 @@ _FIELDS = {
     "/embeddings": {"input", "encoding_format", "dimensions", "user"},
 }
 
+_OWN_TOOLS = ("function", "custom")
 _THOUGHTS = frozenset({"reasoning_content", "reasoning"})  # of engines; the latter newer vLLM's
 
 
@@ -52,6 +54,15 @@ def unsupported(request: Request) -> Unsupported | None:
     for name, value in request.fields.items():
         if name not in allowed and not says_nothing(name, value):
             return Unsupported(name, "this provider's API has no such field")
+    return _run_elsewhere(request.fields.get("tools"))
+
+
+def _run_elsewhere(tools: Any) -> Unsupported | None:
+    """Return a tool that the provider would run by itself: it bills that, and not by the token."""
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+        if isinstance(tool, dict) and tool.get("type", "function") not in _OWN_TOOLS:
+            why = "only tools of the client's own can be used"
+            return Unsupported(f"tools[{index}].type", why)
     return None
 
 

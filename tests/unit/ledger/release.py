@@ -154,6 +154,12 @@ class Release:
             charged = written.pot(account, window, begin).charged
             assert amount <= charged, "the record knows less than the bill"
 
+    def check_sums(self) -> None:
+        """To the nano-dollar, the operator knows as spent what was billed in each window."""
+        for (account, window, begin), amount in self.bill.items():
+            if self.wall <= bounds(window, begin)[1] + KEPT_SECONDS:
+                assert self.treasury.pot(account, window, begin).spent == amount
+
     def quiet(self) -> None:
         """Let all requests end and all be said, with nothing lost."""
         self.up.clear()

@@ -49,6 +49,12 @@ def test_more_tokens_never_cost_less(prompt: int, completion: int, more: int) ->
     [
         ({"prompt_tokens": 5, "completion_tokens": 4}, Usage(5, 4)),
         ({"prompt_tokens": 5}, None),
+        # thoughts beside the completion: xAI, and Gemini in OpenAI's form
+        ({"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 309}, Usage(5, 304)),
+        ({"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 65}, Usage(5, 60)),
+        ({"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 3}, Usage(5, 4)),
+        ({"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 10**30}, None),
+        ({"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": "309"}, Usage(5, 4)),
         ({"prompt_tokens": 0, "completion_tokens": 0}, None),
         ({"prompt_tokens": 5, "completion_tokens": 10**30}, None),
         (

@@ -156,6 +156,8 @@ CHATS = [
          TOOLS | {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}),
     Chat("tools with a grammar", {"tools": [{"type": "custom", "custom": {"name": "x"}}]},
          "tools[0]"),
+    Chat("tools that the provider runs itself",
+         {"tools": [TOOL, {"type": "web_search"}]}, "tools[1]", "tools[1].type"),
     Chat(
         "tool calls and their results",
         {

@@ -125,13 +125,23 @@ async def test_an_openai_like_provider_answers(gateway: World) -> None:
     assert [body["model"] for body in cloud.bodies] == ["big-1"] * 2
 
 
-async def test_an_answer_without_usage_is_charged_by_an_estimate(gateway: World) -> None:
-    async with Upstream(usage=None).serving() as cloud:
+@pytest.mark.parametrize(
+    ("usage", "least"),
+    [
+        (None, 0.00001),
+        ({"prompt_tokens": 5}, 0.00001),  # half a usage is none: 5 at $1.75 per million are less
+        ({"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 1006}, 0.014),  # thoughts
+    ],
+)
+async def test_what_is_charged_is_not_less_than_what_was_used(
+    gateway: World, usage: dict[str, int] | None, least: float
+) -> None:
+    async with Upstream(usage=usage).serving() as cloud:
         gateway.replicas()
         gateway.state.put_service(service(spillover=spillover()))
         gateway.provider(cloud)
         _, headers, _ = await gateway.post("/v1/messages", ASKED)
-    assert float(headers["x-overspill-cost-usd"]) > 0
+    assert float(headers["x-overspill-cost-usd"]) > least
 
 
 @pytest.fixture
