@@ -26,8 +26,8 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 
 # One lock file per image and one for development; hashes only, no index in them.
 EXTRAS := operator gateway engine dev loader-peers
-# What ours is compared with.
-COMPARED := vllm-router==0.1.17 sglang-router==0.3.2 litellm[proxy]==1.100.1
+# What ours is compared with, or tested by; atheris 3.0 is the last for Python 3.11.
+COMPARED := vllm-router==0.1.17 sglang-router==0.3.2 litellm[proxy]==1.100.1 atheris==3.0.0
 .PHONY: lock
 lock: ## Resolve the requirements again (requirements/*.txt)
 	for extra in $(EXTRAS); do $(VENV)/bin/uv pip compile pyproject.toml --extra $$extra \
@@ -128,7 +128,7 @@ litellm: venv build/tools/litellm/.ready ## Clients of both APIs through the gat
 # What ours is tested against and compared with, each in an environment of its own: their libraries
 # do not go together with ours. A lock is complete; where one has extras pip would look for more.
 PEERS := vllm-router sglang-router litellm
-$(PEERS:%=build/tools/%/.ready) build/tools/loader-peers/.ready: build/tools/%/.ready: requirements/%.txt
+$(PEERS:%=build/tools/%/.ready) $(addprefix build/tools/,loader-peers/.ready atheris/.ready): build/tools/%/.ready: requirements/%.txt
 	python3 -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
 	touch $@
@@ -184,7 +184,7 @@ soak-ledger: venv ## A million schedules of the ledger, and its model three step
 	  tests/unit/ledger/test_ledger_schedules.py tests/unit/ledger/test_ledger_model.py
 
 .PHONY: fuzz
-fuzz: fuzz-parsers fuzz-hostile fuzz-objects ## What others send, very many times (the cluster must be up)
+fuzz: fuzz-parsers fuzz-guided fuzz-hostile fuzz-objects ## What others send, very many times (the cluster must be up)
 
 .PHONY: fuzz-parsers
 fuzz-parsers: venv ## 50,000 mutations of all that is parsed, and the OpenAPI document (no cluster)
@@ -199,6 +199,12 @@ HOSTILE := tests/unit/api/test_api_sse.py tests/unit/gateway/test_gateway_hostil
 .PHONY: fuzz-hostile
 fuzz-hostile: venv ## Streams, bodies, schemas, paths and tenants by the 100,000, 500 slow readers (no cluster)
 	OVERSPILL_FUZZ=1 $(PY) -m pytest $(HOSTILE) -rP --durations=0 --junitxml=build/reports/fuzz-hostile.xml
+
+FUZZ_SECONDS ?= 120
+.PHONY: fuzz-guided
+fuzz-guided: venv build/tools/atheris/.ready ## The same targets, guided by the code that inputs reach (FUZZ_SECONDS each)
+	PYTHONPATH=$$(echo build/tools/atheris/lib/python*/site-packages) \
+	  OVERSPILL_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) tests/unit/fuzz/fuzz_guided.py
 
 .PHONY: fuzz-objects
 fuzz-objects: venv ## 10,000 generated resources and pods (the cluster must be up; FUZZ_SEED repeats a run)

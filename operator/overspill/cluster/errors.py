@@ -15,7 +15,7 @@ Nothing above this package sees an exception of the Kubernetes client or of aioh
         └── TimedOut        no answer in time; a watch that went silent
 """
 
-import json
+import orjson
 
 
 class ClusterError(Exception):
@@ -115,8 +115,8 @@ def from_status(status: int, body: bytes, retry_after: str = "") -> ClusterError
 
 def _message(status: int, body: bytes) -> str:
     try:
-        parsed = json.loads(body)
-    except ValueError:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
         parsed = None
     text = parsed.get("message") if isinstance(parsed, dict) else None
     return str(text) if text else f"HTTP {status}: {body[:200].decode(errors='replace').strip()}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 
-from overspill.engine.shape import Shape, UnknownShape, believed
+from overspill.engine.shape import MOST, Shape, UnknownShape, believed, whole
 
 Value = int | float | bool | str | list[int | float | bool]
 
@@ -184,9 +184,7 @@ class _Keys:
         value = self._pairs.get(f"{self.architecture}.{key}", default)
         if isinstance(value, list) and value:
             value = max(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise UnknownShape(f"the GGUF header has no number {self.architecture}.{key}")
-        return value
+        return self._whole(value, key)
 
     def each(self, key: str, layers: int, default: list[int] | None = None) -> list[int]:
         """A number per layer, which may be given as one for all."""
@@ -194,17 +192,20 @@ class _Keys:
         if value is None and default is not None:
             return default
         if isinstance(value, list) and len(value) == layers:
-            return [int(one) for one in value]
+            return [self._whole(one, key) for one in value]
         return [self.number(key)] * layers
+
+    def _whole(self, value: object, key: str) -> int:
+        return whole(value, "the GGUF header", f"{self.architecture}.{key}")
 
     def pattern(self) -> int | list[bool]:
         """Which layers have a window: one per layer, or the period; 0 when it is not said."""
         value = self._pairs.get(f"{self.architecture}.attention.sliding_window_pattern")
         if isinstance(value, list) and value:
             return [bool(one) for one in value]
-        return value if isinstance(value, int) else 0
+        return believed(value) if isinstance(value, int) and value > 0 else 0
 
     def vocabulary(self) -> int:
         """How many tokens the model knows."""
         value = self._pairs.get(TOKENS, self._pairs.get(f"{self.architecture}.vocab_size", 0))
-        return value if isinstance(value, int) else 0
+        return value if isinstance(value, int) and 0 <= value <= MOST else 0

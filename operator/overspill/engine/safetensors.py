@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from overspill.engine.shape import Shape, UnknownShape, believed
+from overspill.engine.shape import Shape, UnknownShape, believed, whole
 
 MAX_BYTES = 64 << 20  # of a JSON file
 
@@ -24,9 +24,10 @@ def _weights(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return sorted(folder.glob("*.safetensors"))
-    names = set(dict(_object(index).get("weight_map") or {}).values())
-    files = [folder / str(name) for name in sorted(names) if Path(str(name)).name == name]
-    if not files or not all(file.is_file() for file in files):
+    weight_map = _object(index).get("weight_map")
+    names = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
+    files = [file for file in folder.iterdir() if file.name in names and file.is_file()]
+    if not files or len(files) < len(names):
         raise UnknownShape("model.safetensors.index.json names files that are not there")
     return files
 
@@ -97,6 +98,4 @@ def _windows(model: Mapping[str, Any], layers: int) -> tuple[int, list[str]]:
 def _number(model: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = model.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UnknownShape(f"config.json has no number {key}")
-    return value
+    return whole(value, "config.json", key)

@@ -9,7 +9,9 @@ which is small and not counted.
 
 from dataclasses import dataclass
 
-MAX_LAYERS = 10_000  # a larger number in a file is not believed; lists are as long as this
+# Larger numbers in a file are not believed.
+MAX_LAYERS = 10_000  # lists are as long as this
+MOST = 2**40  # of a width, a length or a count; products of all of them are still a float
 
 
 class UnknownShape(Exception):
@@ -43,6 +45,13 @@ class Shape:
 
 def believed(layers: int) -> int:
     """`layers`, a number that a file gave. Raises UnknownShape."""
-    if layers > MAX_LAYERS:
+    if not 0 < layers <= MAX_LAYERS:
         raise UnknownShape(f"{layers} layers are not believed")
     return layers
+
+
+def whole(value: object, where: str, key: str) -> int:
+    """`value`, which a file gives for `key`, as a number. Raises UnknownShape when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise UnknownShape(f"{where} has no number {key}")
+    return value

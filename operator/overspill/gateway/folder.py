@@ -231,11 +231,12 @@ def _problem(error: Exception) -> str:
 def _checked(raw: Any) -> Object:
     """Return an object as an API server would keep it."""
     metadata = raw.get("metadata") if isinstance(raw, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not name:
         raise InvalidFile("metadata.name: every object needs one")
     check = next((check for kind, check in _CHECKS.items() if kind == raw.get("kind")), None)
     if check is None:
-        raise InvalidFile(f"{metadata['name']}: kind: must be one of {', '.join(_CHECKS)}")
+        raise InvalidFile(f"{name}: kind: must be one of {', '.join(_CHECKS)}")
     raw = {**raw, "metadata": {"namespace": DEFAULT_NAMESPACE, **metadata}}
     try:
         return check(raw)

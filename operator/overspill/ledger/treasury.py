@@ -24,6 +24,11 @@ PLENTY = 4  # slices that must be left, or nothing is given ahead of need
 LIFETIME = 30.0  # seconds that a grant may be used without hearing from us again
 KEPT_SECONDS = 3 * 3600.0  # that a window is remembered: clocks step, and requests end late
 
+# What reading something else raises: json takes Infinity, and a begin may be in no calendar.
+_NO_RECORD = (
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, OSError, RecursionError,
+)  # fmt: skip
+
 Id = tuple[str, Window, int]  # of a pot: account, window, begin
 
 
@@ -211,7 +216,7 @@ class Treasury:
             content = json.loads(text)
             treasury.revision = int(content["revision"])
             treasury._pots = dict(_parse(*row) for row in content["pots"])
-        except (ValueError, TypeError, KeyError) as error:
+        except _NO_RECORD as error:
             raise BadRecord(f"not a record of the ledger ({type(error).__name__})") from error
         return treasury
 
@@ -220,8 +225,23 @@ def _parse(
     account: str, window: str, begin: int, limit: int, closed: int, refused_at: int | None,
     shares: dict[str, Any],
 ) -> tuple[Id, Pot]:  # fmt: skip
-    held = {holder: Share(*map(int, numbers)) for holder, numbers in shares.items()}
-    return (account, Window(window), int(begin)), Pot(int(limit), int(closed), refused_at, held)
+    held = {holder: _share(*numbers) for holder, numbers in shares.items()}
+    id_ = (str(account), Window(window), int(begin))
+    if bounds(*id_[1:])[0] != id_[2]:
+        raise ValueError("no window begins then")
+    refused = None if refused_at is None else _amount(refused_at)
+    return id_, Pot(_amount(limit), _amount(closed), refused, held)
+
+
+def _share(allowed: Any, spent: Any, number: Any) -> Share:
+    return Share(_amount(allowed), _amount(spent), _amount(number))
+
+
+def _amount(number: Any) -> int:
+    """Read an amount or a count; one below zero would be room that nobody gave."""
+    if int(number) < 0:
+        raise ValueError("less than nothing")
+    return int(number)
 
 
 def _over(id_: Id, now: float) -> bool:

@@ -23,6 +23,8 @@ from overspill.prometheus.samples import Samples, parse
 TIMEOUT = 5.0  # seconds for one query
 THREADS = 8  # queries at the same time; Prometheus runs 20 by default
 MAX_ERROR = 200  # characters of an answer that are repeated in an error
+# What reading anything else than an answer raises; json that nests deep ends the recursion.
+_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _BUSY = re.compile(r"HTTP Status Code (408|429|5\d\d)\b")
 _STRANGER = re.compile(r"HTTP Status Code (401|403)\b")
 
@@ -113,7 +115,7 @@ class PrometheusClient:
             return parse(connect.custom_query(promql, {"timeout": f"{self._timeout:g}"}))
         except PrometheusApiClientException as error:
             raise self._refusal(str(error)) from error
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except _NO_ANSWER as error:
             raise PrometheusUnavailable(
                 f"{self.name} gives no usable answer: {type(error).__name__}", retry=False
             ) from error

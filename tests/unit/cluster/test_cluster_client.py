@@ -27,6 +27,7 @@ from overspill.cluster import (
     client,
     watching,
 )
+from overspill.cluster.errors import from_status
 from overspill.cluster.kinds import DEPLOYMENT, NODE, POD, Kind
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -112,6 +113,10 @@ async def test_a_status_becomes_an_error_that_knows_whether_to_retry(
         await cluster.get(POD, "ns", "p")
     assert (type(caught.value), caught.value.retry, str(caught.value)) == (expected, retry, message)
     assert caught.value.retry_after == 7
+
+
+def test_what_a_proxied_service_answers_is_no_status() -> None:
+    assert str(from_status(503, b"[" * 100_000)) == "HTTP 503: " + "[" * 200
 
 
 async def test_no_answer_in_time_is_unavailable(server: Server, cluster: Cluster) -> None:

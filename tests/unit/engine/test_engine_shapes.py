@@ -39,6 +39,8 @@ def encoded(value: object) -> bytes:
             return struct.pack("<I", 8) + text(value)
         case [str(), *_]:
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
+        case [float(), *_]:
+            return struct.pack(f"<IIQ{len(value)}f", 9, 6, len(value), *value)
         case [bool(), *_]:
             return struct.pack("<IIQ", 9, 7, len(value)) + bytes(value)
         case list():
@@ -122,7 +124,22 @@ def test_a_number_of_layers_that_would_fill_the_memory_is_not_believed(tmp_path:
     with pytest.raises(UnknownShape, match="4294967295 layers are not believed"):
         read(tmp_path, {**LLAMA, "llama.block_count": 2**32 - 1})
     with pytest.raises(UnknownShape, match="not believed"):
-        safetensors.shape({**QWEN, "num_hidden_layers": 10**30}, 7)
+        safetensors.shape({**QWEN, "num_hidden_layers": 10**6}, 7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block_count": 0},
+        {"attention.head_count": [float("nan")] * 30},
+        {"attention.head_count_kv": [float("inf")] * 30},
+        {"attention.head_count_kv": [-1] * 30},
+        {"attention.sliding_window": 1, "attention.sliding_window_pattern": 2**32 - 1},
+    ],
+)
+def test_numbers_that_no_model_has_are_unknown(tmp_path: Path, changes: Pairs) -> None:
+    with pytest.raises(UnknownShape):
+        read(tmp_path, {**LLAMA, **{f"llama.{key}": value for key, value in changes.items()}})
 
 
 def test_a_missing_number_is_named(tmp_path: Path) -> None:
@@ -197,12 +214,19 @@ def test_only_files_of_the_index_are_weights(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     assert safetensors.read_shape(tmp_path).weights == 10
-    index.write_text(json.dumps({"weight_map": {"a": "../config.json"}}))
-    with pytest.raises(UnknownShape, match="not there"):
-        safetensors.read_shape(tmp_path)
+    for wrong in ({"a": "../config.json"}, {"a": "n" * 1000}, {"a": []}, ["a"], None):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(UnknownShape, match="not there"):
+            safetensors.read_shape(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"num_hidden_layers": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{", "[" * 100_000, '{"num_hidden_layers": "x"}', '{"num_hidden_layers": 0}',
+        json.dumps({**QWEN, "head_dim": 10**400}),
+    ],
+)  # fmt: skip
 def test_other_configurations_are_unknown(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UnknownShape):

@@ -6,13 +6,20 @@
 import asyncio
 import contextlib
 import json
+import struct
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import orjson
 
 from overspill.api import sse
 from overspill.api.provider import ProviderType
+from overspill.engine.llamacpp import LlamaCpp
 from overspill.engine.load import gauge
+from overspill.engine.options import Options
+from overspill.engine.shape import UnknownShape
+from overspill.engine.vllm import VLLM
 from overspill.gateway import folder
 from overspill.gateway.call import ENDPOINTS, engine_body, parse
 from overspill.gateway.charge import limited, most
@@ -22,12 +29,14 @@ from overspill.gateway.prefix import blocks_of
 from overspill.gateway.reports import counts
 from overspill.gateway.size import size_of
 from overspill.gateway.wire import wire_of
+from overspill.ledger.treasury import BadRecord, Treasury
 from overspill.providers.base import AnswerBroken, Api
 from overspill.providers.chat_as_messages import ChatAsMessages
 from overspill.providers.client import unsupported
 from overspill.providers.messages_as_chat import MessagesAsChat
 from overspill.providers.translated import Translated, Translator
 
+NOW = 1_790_000_000.0
 GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
@@ -43,7 +52,7 @@ def requests(data: bytes) -> None:
         first_wins = json.loads(sent, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
         assert first_wins == json.loads(sent)
         size_of(call), most(call), limited(call), blocks_of(call, "tenant")
-        for kind in ProviderType:
+        for kind in ProviderType if endpoint.spills else ():
             unsupported(kind, call.request)
 
 
@@ -111,6 +120,34 @@ def objects(data: bytes) -> None:
             assert found["metadata"]["name"]
 
 
+_folder = TemporaryDirectory()
+_FILES = [
+    Path(_folder.name, name)
+    for name in ("model.gguf", "config.json", "model.safetensors.index.json")
+]
+
+
+def models(data: bytes) -> None:
+    """A model's files: what it needs is a number of bytes, or unknown."""
+    for file in _FILES:
+        file.write_bytes(data)
+    for engine, model in ((LlamaCpp(), _FILES[0]), (VLLM(), _FILES[0].parent)):
+        options = Options(model, "chat")
+        with contextlib.suppress(UnknownShape):
+            assert engine.formula(options, model)(options).shown()["overhead"] > 0
+
+
+def records(data: bytes) -> None:
+    """The record of budgets: read and written it is the same, and no room is more than a limit."""
+    try:
+        treasury = Treasury.read(data.decode(errors="replace"))
+    except BadRecord:
+        return
+    pots = list(treasury.current(NOW))
+    assert list(Treasury.read(treasury.record(NOW)).current(NOW)) == pots
+    assert all(0 <= pot.room <= pot.limit for _, _, pot in pots)
+
+
 _TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object"}}
 _SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
 _IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -129,6 +166,18 @@ def _events(*chunks: dict[str, object]) -> bytes:
 
 def _choice(**delta: object) -> dict[str, object]:
     return {"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+def _gguf(**numbers: int) -> bytes:
+    """Return a header of GGUF, version 3: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    pairs = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    for key, number in numbers.items():
+        pairs.append(text("llama." + key.replace("__", ".")) + struct.pack("<II", 4, number))
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs)
 
 
 _SPEC = {"model": {"uri": "oci://r/m"}, "spillover": {"providers": [{"name": "a", "model": "b"}]}}
@@ -184,6 +233,24 @@ SEEDS: dict[Callable[[bytes], None], list[bytes]] = {
             ("InferenceProvider", {}, {"spec": _PROVIDER}),
             ("EndpointSlice", {"kubernetes.io/service-name": "n"}, _SLICE),
             ("Secret", {"overspill.dev/key": "true"}, {"stringData": {"tenant": "t"}}),
+        )
+    ],
+    models: [
+        _gguf(
+            block_count=2, context_length=512, embedding_length=64, feed_forward_length=128,
+            attention__head_count=4, attention__head_count_kv=2, attention__sliding_window=16,
+            attention__sliding_window_pattern=2, vocab_size=32,
+        ),
+        _json(
+            num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2,
+            max_position_embeddings=512, intermediate_size=128, vocab_size=32, sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"], weight_map={"a": "config.json"},
+        ),
+    ],
+    records: [
+        _json(
+            revision=1,
+            pots=[["provider/p/a", "day", 1_789_948_800, 9, 1, None, {"g": [3, 2, 1]}]],
         )
     ],
 }  # fmt: skip

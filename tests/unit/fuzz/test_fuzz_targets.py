@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 import pytest
+from fuzz_mutations import rewritten
 from fuzz_targets import SEEDS, requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +24,14 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     return data
 
 
+def rewrites(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    return st.builds(rewritten, st.sampled_from(seeds), st.randoms(use_true_random=False))
+
+
 @pytest.mark.parametrize("target", SEEDS, ids=lambda target: target.__name__)
 def test_nothing_that_others_send_is_a_fault_of_ours(target: Callable[[bytes], None]) -> None:
     @settings(max_examples=EXAMPLES)
-    @given(mutated(SEEDS[target]) | st.binary())
+    @given(mutated(SEEDS[target]) | rewrites(SEEDS[target]) | st.binary())
     def holds(data: bytes) -> None:
         target(data)
 

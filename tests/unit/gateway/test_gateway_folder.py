@@ -123,6 +123,7 @@ def test_what_is_no_yaml_is_told_without_the_line_that_may_hold_a_key(tmp_path: 
         ("metrics: {running: r", "metrics: {runing: r", "spec.metrics.runing"),
         ("kind: InferenceService", "kind: Deployment", "kind: must be one of InferenceService"),
         ("name: chat, namespace: team-a}\nspec", "namespace: team-a}\nspec", "metadata.name"),
+        ("name: chat, namespace: team-a}\nspec", 'name: ""}\nspec', "metadata.name"),
         ("ports: [{name: http, port: 8001}]", "ports: [{port: 8001}]", "ports: one must be named"),
         ("ports: [{name: http, port: 8001}]", "ports: 8001", "ports: Input should be a valid list"),
         (

@@ -1,7 +1,9 @@
 """The record is written before money is handed out, survives, and is fenced."""
 
+import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from ledger_world import DOLLAR, SERVICE, Mailbox, Store, running, treasurer_of, until, wanting
@@ -12,6 +14,7 @@ from overspill.cluster import Unavailable
 from overspill.controller import treasurer as treasurers
 from overspill.controller.treasurer import Treasurer
 from overspill.ledger.messages import Line, Statement
+from overspill.ledger.treasury import BadRecord, Treasury
 
 GRANT = DOLLAR // 10
 
@@ -121,6 +124,32 @@ async def test_what_a_gateway_knows_heals_a_record_that_forgot_it(
     async with running(second):
         second.hear(gateway.address, said)
         await until(lambda: store.charged() == GRANT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"revision": 1e999}, {"limit": 1e999}, {"closed": -1}, {"shares": {"g": [1, -1, 0]}},
+        {"shares": {"g": [1, 1, 0, 1]}},
+        {"shares": ["g"]}, {"begin": 1}, {"begin": 10**17}, {"window": "week"}, {"refused_at": {}},
+    ],
+)  # fmt: skip
+def test_what_is_no_record_of_amounts_is_refused(changes: dict[str, Any]) -> None:
+    sound = {"revision": 1, "account": "key/a", "window": "day", "begin": 86_400, "limit": 9}
+    sound |= {"closed": 0, "refused_at": None, "shares": {"g": [1, 1, 0]}}
+
+    def text(fields: dict[str, Any]) -> str:
+        revision, *pot = fields.values()
+        return json.dumps({"revision": revision, "pots": [pot]})
+
+    assert Treasury.read(text(sound)).pot("key/a", Window.DAY, 86_400.0).room == 8
+    with pytest.raises(BadRecord):
+        Treasury.read(text(sound | changes))
+
+
+def test_a_record_without_end_is_refused() -> None:
+    with pytest.raises(BadRecord):
+        Treasury.read("[" * 100_000)
 
 
 @pytest.mark.parametrize("harm", ["gone", "nonsense"])

@@ -81,6 +81,7 @@ async def test_an_empty_answer_is_an_answer():
         (200, '{"data": {"result": [{"metric": {}}]}}', "no usable answer", False),
         (200, '{"data": {"result": 5}}', "no usable answer", False),
         (200, "[]", "no usable answer", False),
+        (200, "[" * 100_000, "no usable answer", False),
     ],
 )
 async def test_faults_are_named(status, body, text, retry):
