@@ -230,8 +230,9 @@ def _problem(error: Exception) -> str:
 
 def _checked(raw: Any) -> Object:
     """Return an object as an API server would keep it."""
-    metadata = raw.get("metadata") if isinstance(raw, dict) else None
-    name = metadata.get("name") if isinstance(metadata, dict) else None
+    found = raw.get("metadata") if isinstance(raw, dict) else None
+    metadata: Object = found if isinstance(found, dict) else {}
+    name = metadata.get("name")
     if not isinstance(name, str) or not name:
         raise InvalidFile("metadata.name: every object needs one")
     check = next((check for kind, check in _CHECKS.items() if kind == raw.get("kind")), None)

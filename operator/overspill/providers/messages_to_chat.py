@@ -298,7 +298,9 @@ def _said(where: str, block: Fields) -> str:
 
 def _blocks(where: str, content: Any) -> Iterator[tuple[str, Fields]]:
     """Yield every block of a content with its name."""
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if blocks is None:
+        return
     if not isinstance(blocks, list):
         raise Unsupported(where, "must be a string or a list of blocks")
     for index, block in enumerate(blocks):
