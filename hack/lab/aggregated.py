@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import trustme
 
@@ -60,7 +60,7 @@ class Metrics(BaseHTTPRequestHandler, abc.ABC):
     def do_GET(self) -> None:
         """Answer discovery and lists."""
         url = urlsplit(self.path)
-        match url.path.strip("/").split("/"):
+        match [unquote(part) for part in url.path.strip("/").split("/")]:
             case ["apis", group, version] if f"{group}/{version}" == self.api.path:
                 body = {"kind": "APIResourceList", "groupVersion": self.api.path, "resources": []}
                 self.answer(body)
